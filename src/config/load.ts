@@ -1,0 +1,168 @@
+/** Reads the configuration: text to tree (`document.ts`), schema, cross checks, secrets; all mistakes come at once. */
+
+import * as v from 'valibot';
+import type { Config, DatabaseConfig, KafkaClientConfig, StreamConfig } from './config.ts';
+import { ConfigError, type ConfigIssue, type PathStep } from './config-error.ts';
+import { crossCheck } from './cross-checks.ts';
+import { type ConfigDocument, type LocatedSecret, readDocument } from './document.ts';
+import { type ConfigFile, configSchema } from './schema.ts';
+import { type Environment, errorCode, type FileReader, readBytes, readSecret, SecretError } from './secret.ts';
+import { looksLikePem, pemFrom, type SecretContext, type SecretSource, secretFrom } from './secret-source.ts';
+
+/** Where a configuration comes from. */
+export interface ParseOptions {
+  /** Name for messages; relative paths in the file start from its directory */
+  readonly fileName: string;
+  readonly environment: Environment;
+  /** Reads secrets and certificates */
+  readonly readFile?: FileReader | undefined;
+}
+
+/** Loads a configuration file. Throws ConfigError with every mistake that is found. */
+export function loadConfig(path: string, environment: Environment = process.env): Config {
+  return parseConfig(readText(path), { fileName: path, environment });
+}
+
+/** As `loadConfig`, from the text of the file. */
+export function parseConfig(text: string, options: ParseOptions): Config {
+  const { fileName, environment, readFile = readBytes } = options;
+  const context: SecretContext = { fileName, environment, readFile };
+  const document = readDocument(text, configSchema);
+  const issues = [...document.issues];
+  if (document.tree === undefined) throw new ConfigError(fileName, issues);
+
+  const checked = v.safeParse(configSchema, document.tree);
+  issues.push(...schemaIssues(checked.issues ?? [], document));
+  crossCheck(document.tree, (steps, message, at) => {
+    if (!document.isLeftOut(steps)) issues.push(document.issueAt(steps, message, at));
+  });
+  for (const secret of document.secrets) {
+    const mistake = unreadableSecret(secret, context);
+    if (mistake !== undefined) issues.push(document.issueAt(secret.steps, mistake));
+  }
+  if (issues.length > 0 || !checked.success) throw new ConfigError(fileName, issues);
+  return resolveConfig(checked.output, context);
+}
+
+function readText(path: string): string {
+  let bytes: Uint8Array;
+  try {
+    bytes = readBytes(path);
+  } catch (error) {
+    throw wholeFileError(path, `cannot be read (${errorCode(error)})`);
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    throw wholeFileError(path, 'is not UTF-8 text');
+  }
+}
+
+function wholeFileError(path: string, message: string): ConfigError {
+  return new ConfigError(path, [{ path: '', line: 1, column: 1, message }]);
+}
+
+/** One issue a place: a value that is of the wrong type need not be told that it is also too long. */
+function schemaIssues(found: readonly v.BaseIssue<unknown>[], document: ConfigDocument): ConfigIssue[] {
+  const issues = new Map<string, ConfigIssue>();
+  for (const { path = [], message } of found) {
+    const steps = path.map(({ key }): PathStep => (typeof key === 'number' ? key : String(key)));
+    const last = path.at(-1);
+    const isKey = last?.type === 'map' && last.origin === 'key';
+    const place = JSON.stringify([steps, isKey]);
+    if (issues.has(place) || document.isLeftOut(steps)) continue;
+    issues.set(place, document.issueAt(steps, message, isKey ? 'key' : 'value'));
+  }
+  return [...issues.values()];
+}
+
+function unreadableSecret({ source, pem }: LocatedSecret, context: SecretContext): string | undefined {
+  const isBarePath = pem && typeof source === 'string' && !looksLikePem(source);
+  try {
+    const text = readSecret(pem ? pemFrom(source, context) : secretFrom(source, context));
+    return pem && !looksLikePem(text) ? 'holds no PEM text (-----BEGIN ...)' : undefined;
+  } catch (error) {
+    if (!(error instanceof SecretError)) throw error;
+    // What stands here may be a key that lost its first line: it is not shown.
+    return isBarePath ? 'is neither PEM text (-----BEGIN ...) nor the path of a file that can be read' : error.detail;
+  }
+}
+
+function resolveConfig(file: ConfigFile, context: SecretContext): Config {
+  const databases = new Map([...file.databases].map(([ref, entry]) => [ref, resolveDatabase(ref, entry, context)]));
+  return {
+    databases,
+    kafkaClients: new Map([...file.kafka_clients].map(([name, entry]) => [name, resolveClient(name, entry, context)])),
+    streams: resolveStreams(file.streams, databases),
+    resendTimeoutMs: file.resend_timeout,
+    maxRetries: file.max_retries,
+    reconnectTimeoutMs: file.reconnect_timeout,
+    shutdownTimeoutMs: file.shutdown_timeout,
+    log: file.log,
+  };
+}
+
+type FileEntry<Section extends 'databases' | 'kafka_clients'> =
+  ConfigFile[Section] extends Map<string, infer Entry> ? Entry : never;
+
+function resolveDatabase(ref: string, entry: FileEntry<'databases'>, context: SecretContext): DatabaseConfig {
+  const { host, port, database, username, password, tls } = entry;
+  return {
+    ref,
+    host,
+    port,
+    database,
+    username,
+    password: password === undefined ? undefined : secretFrom(password, context),
+    tls:
+      tls === undefined || tls.mode === 'disable' ? undefined : { mode: tls.mode, ...resolveTlsMaterial(tls, context) },
+  };
+}
+
+function resolveClient(name: string, entry: FileEntry<'kafka_clients'>, context: SecretContext): KafkaClientConfig {
+  const { tls, sasl } = entry;
+  return {
+    name,
+    brokers: entry.brokers,
+    clientId: entry.client_id,
+    tls: tls && { serverName: tls.server_name, ...resolveTlsMaterial(tls, context) },
+    sasl: sasl && { ...sasl, password: secretFrom(sasl.password, context) },
+    connectTimeoutMs: entry.connect_timeout,
+    requestTimeoutMs: entry.request_timeout,
+  };
+}
+
+function resolveTlsMaterial(
+  tls: { ca?: SecretSource | undefined; cert?: SecretSource | undefined; key?: SecretSource | undefined },
+  context: SecretContext,
+) {
+  const resolve = (source: SecretSource | undefined) => (source === undefined ? undefined : pemFrom(source, context));
+  return { ca: resolve(tls.ca), cert: resolve(tls.cert), key: resolve(tls.key) };
+}
+
+function resolveStreams(
+  streams: ConfigFile['streams'],
+  databases: ReadonlyMap<string, DatabaseConfig>,
+): StreamConfig[] {
+  const resolved: StreamConfig[] = [];
+  for (const [databaseRef, slots] of streams) {
+    const database = databases.get(databaseRef);
+    if (database === undefined) continue; // reported by the cross checks
+    for (const [slot, namespaces] of slots) {
+      const namespaceEntries = [...namespaces].map(
+        ([name, entry]) =>
+          [
+            name,
+            {
+              kafkaClient: entry.kafka_client,
+              eventsinkTopic: entry.eventsink_topic,
+              lifecycleTopic: entry.lifecycle_topic,
+              onMissingOldTuple: entry.on_missing_old_tuple,
+            },
+          ] as const,
+      );
+      resolved.push({ databaseRef, database, slot, namespaces: new Map(namespaceEntries) });
+    }
+  }
+  return resolved;
+}
