@@ -1,0 +1,138 @@
+/**
+ * What travels inside CopyData on a replication connection: XLogData and keepalives come in, status updates go out.
+ * A chunk of the driver's stream normally holds one frame, but a slow consumer may find several merged into one; frames
+ * carry no length, so where one ends is known only when its message is decoded. A frame is never split between chunks.
+ * Source: https://www.postgresql.org/docs/current/protocol-replication.html, START_REPLICATION
+ */
+import { ByteWriter } from '../bytes/writer.ts';
+import { MalformedError } from '../errors.ts';
+import type { Lsn } from './lsn.ts';
+import { MessageDecoder, type PgoutputMessage } from './pgoutput.ts';
+
+const FORMAT = 'replication frame';
+
+const XLOG_DATA = 0x77; // 'w'
+const PRIMARY_KEEPALIVE = 0x6b; // 'k'
+const STANDBY_STATUS_UPDATE = 0x72; // 'r'
+
+/** XLogData, 'w': u64 WAL start, u64 WAL end, i64 server clock, then one pgoutput message. */
+const XLOG_DATA_HEADER_BYTES = 25;
+const PRIMARY_KEEPALIVE_BYTES = 18;
+const STANDBY_STATUS_UPDATE_BYTES = 34;
+
+/** Primary keepalive, 'k': u64 WAL end, i64 server clock, u8 reply requested. */
+export interface KeepaliveMessage {
+  readonly tag: 'keepalive';
+  /** End of WAL on the server, as far as this connection has sent it */
+  readonly walEnd: Lsn;
+  /** Microseconds since 2000-01-01 UTC */
+  readonly serverClockMicros: bigint;
+  readonly replyRequested: boolean;
+}
+
+/** Everything that the server sends after START_REPLICATION. */
+export type ReplicationMessage = PgoutputMessage | KeepaliveMessage;
+
+/**
+ * Reads the frames of one replication connection.
+ *
+ *     reader.start(chunk);
+ *     for (let message = reader.next(); message !== undefined; message = reader.next()) ...
+ *
+ * A row message (insert, update, delete) is valid only until the next call of `next` or `start`: its objects are reused.
+ */
+export class FrameReader {
+  readonly #decoder = new MessageDecoder();
+  #chunk: Buffer = Buffer.alloc(0);
+  #frameStart = 0;
+  #offset = 0;
+
+  /** Takes a chunk; what was left of the last one is forgotten. */
+  start(chunk: Buffer): void {
+    this.#chunk = chunk;
+    this.#frameStart = 0;
+    this.#offset = 0;
+  }
+
+  /**
+   * Decodes the next frame of the chunk; undefined when the chunk is used up. Throws MalformedError, whose offset counts
+   * from the beginning of the chunk, when the bytes are no frame or hold no message; then the connection is of no more use.
+   */
+  next(): ReplicationMessage | undefined {
+    const chunk = this.#chunk;
+    const start = this.#offset;
+    if (start >= chunk.length) return undefined;
+    this.#frameStart = start;
+    const kind = chunk[start];
+    if (kind === XLOG_DATA) {
+      const messageStart = start + XLOG_DATA_HEADER_BYTES;
+      if (messageStart > chunk.length)
+        throw new MalformedError(FORMAT, chunk.length, 'the XLogData header is cut short');
+      const message = this.#decoder.decode(chunk, messageStart);
+      this.#offset = this.#decoder.end;
+      return message;
+    }
+    if (kind === PRIMARY_KEEPALIVE) {
+      this.#offset = start + PRIMARY_KEEPALIVE_BYTES;
+      return decodeKeepalive(chunk, start);
+    }
+    throw new MalformedError(FORMAT, start, `unknown frame kind 0x${kind!.toString(16).padStart(2, '0')}`);
+  }
+
+  /**
+   * LSN of the XLogData frame that `next` returned last or failed on; undefined for a keepalive and before the first
+   * frame. Read from the bytes on demand. Relation and Type frames carry 0.
+   */
+  get walStart(): Lsn | undefined {
+    if (this.#chunk[this.#frameStart] !== XLOG_DATA) return undefined;
+    if (this.#chunk.length - this.#frameStart < XLOG_DATA_HEADER_BYTES) return undefined;
+    return this.#chunk.readBigUInt64BE(this.#frameStart + 1);
+  }
+
+  /** Length of the frame that `next` returned last, in bytes. */
+  get frameBytes(): number {
+    return this.#offset - this.#frameStart;
+  }
+}
+
+function decodeKeepalive(chunk: Buffer, start: number): KeepaliveMessage {
+  if (start + PRIMARY_KEEPALIVE_BYTES > chunk.length) {
+    throw new MalformedError(FORMAT, chunk.length, 'the keepalive is cut short');
+  }
+  const reply = chunk[start + 17]!;
+  if (reply > 1) throw new MalformedError(FORMAT, start + 17, 'the reply request of a keepalive is neither 0 nor 1');
+  return {
+    tag: 'keepalive',
+    walEnd: chunk.readBigUInt64BE(start + 1),
+    serverClockMicros: chunk.readBigInt64BE(start + 9),
+    replyRequested: reply === 1,
+  };
+}
+
+/** What a standby status update says. */
+export interface StandbyStatus {
+  /** Received */
+  readonly written: Lsn;
+  /** Safe on this side: the server keeps no WAL before it */
+  readonly flushed: Lsn;
+  readonly applied: Lsn;
+  /** Our clock, in microseconds since 2000-01-01 UTC */
+  readonly clockMicros: bigint;
+  /** Asks the server for a keepalive at once */
+  readonly replyRequested: boolean;
+}
+
+/**
+ * Encodes a standby status update, 34 bytes: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested.
+ * Each LSN goes out as it is: the protocol wants the position after the last byte, which a commit's end LSN already is.
+ */
+export function encodeStandbyStatusUpdate(status: StandbyStatus): Buffer {
+  return new ByteWriter(STANDBY_STATUS_UPDATE_BYTES)
+    .u8(STANDBY_STATUS_UPDATE)
+    .i64(BigInt.asIntN(64, status.written))
+    .i64(BigInt.asIntN(64, status.flushed))
+    .i64(BigInt.asIntN(64, status.applied))
+    .i64(status.clockMicros)
+    .u8(status.replyRequested ? 1 : 0)
+    .toBuffer();
+}

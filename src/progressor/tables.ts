@@ -1,0 +1,15 @@
+/** Names of progressor's tables: a namespace, an underscore and the kind of the table, `default/default_events`. */
+
+/** A table name, taken apart. */
+export interface TableName {
+  readonly namespace: string;
+  /** `processes`, `events`, or another table of progressor: `tasks`, `schedule`, `running` */
+  readonly kind: string;
+}
+
+/** Splits a table name at its last underscore; undefined when it has no namespace or no kind: it is none of progressor's. */
+export function parseTableName(name: string): TableName | undefined {
+  const at = name.lastIndexOf('_');
+  if (at <= 0 || at === name.length - 1) return undefined;
+  return { namespace: name.slice(0, at), kind: name.slice(at + 1) };
+}

@@ -1,0 +1,212 @@
+import { describe, expect, test } from 'bun:test';
+import { MalformedError } from '../../src/errors.ts';
+import { encodeStandbyStatusUpdate, FrameReader, type KeepaliveMessage } from '../../src/postgres/wire.ts';
+import {
+  begin,
+  CAPTURES,
+  commit,
+  insert,
+  keepalive,
+  logicalMessage,
+  readCapture,
+  snapshot,
+  transaction,
+  xlogData,
+} from '../support/pgoutput.ts';
+
+/** Everything that a chunk holds, as plain values. */
+function readAll(chunk: Buffer): unknown[] {
+  const reader = new FrameReader();
+  reader.start(chunk);
+  const messages: unknown[] = [];
+  for (let message = reader.next(); message !== undefined; message = reader.next()) messages.push(snapshot(message));
+  return messages;
+}
+
+describe('FrameReader', () => {
+  test('next decodes a keepalive', () => {
+    const expected: KeepaliveMessage = {
+      tag: 'keepalive',
+      walEnd: 0xffff_ffff_ffff_fff0n,
+      serverClockMicros: -5n,
+      replyRequested: true,
+    };
+    expect(readAll(keepalive(0xffff_ffff_ffff_fff0n, { clockMicros: -5n, replyRequested: true }))).toEqual([expected]);
+    expect(readAll(keepalive(0n))).toEqual([{ ...expected, walEnd: 0n, serverClockMicros: 0n, replyRequested: false }]);
+  });
+
+  test('next gives nothing for an empty chunk', () => {
+    expect(readAll(Buffer.alloc(0))).toEqual([]);
+  });
+
+  test.each(CAPTURES)('next decodes the frames of %s merged into one chunk as it does alone', (name) => {
+    const frames = readCapture(name).map((frame) => frame.bytes);
+    const alone = frames.flatMap(readAll);
+    expect(alone).toHaveLength(frames.length);
+    expect(readAll(Buffer.concat(frames))).toEqual(alone);
+    // Keepalives between the messages move nothing.
+    const mixed = frames.flatMap((frame) => [keepalive(1n), frame]);
+    expect(readAll(Buffer.concat(mixed)).filter((_, index) => index % 2 === 1)).toEqual(alone);
+  });
+
+  test.each(CAPTURES)('next refuses every truncation of every frame of %s', (name) => {
+    for (const { note, bytes } of readCapture(name)) {
+      for (let length = 1; length < bytes.length; length++) {
+        // A copy, so that no byte behind the cut can be read by mistake.
+        const cut = Buffer.from(bytes.subarray(0, length));
+        const error = failureOf(cut);
+        if (!(error instanceof MalformedError)) throw new Error(`${note}: ${length} bytes gave ${error}`);
+        expect(error.offset).toBeLessThanOrEqual(length);
+      }
+    }
+  });
+
+  test.each(CAPTURES)('next refuses bytes behind a frame of %s that are no frame', (name) => {
+    for (const { bytes } of readCapture(name)) {
+      const error = failureOf(Buffer.concat([bytes, Buffer.from([0])]));
+      expect(error).toBeInstanceOf(MalformedError);
+      expect((error as MalformedError).offset).toBe(bytes.length);
+    }
+  });
+
+  test('next throws nothing but MalformedError on randomly changed frames', () => {
+    const frames = CAPTURES.flatMap((name) => readCapture(name).map((frame) => frame.bytes));
+    const random = seededRandom(0x5eed);
+    let refused = 0;
+    for (let round = 0; round < 40_000; round++) {
+      const bytes = Buffer.from(frames[random(frames.length)]!);
+      for (let change = 0; change <= random(3); change++) {
+        // Mostly in the first hundred bytes, where structure is.
+        bytes[random(2) === 0 ? random(bytes.length) : random(Math.min(bytes.length, 100))] = random(256);
+      }
+      const error = failureOf(bytes);
+      if (error === undefined) continue;
+      if (!(error instanceof MalformedError)) throw new Error(`${bytes.toString('hex')} gave ${error}`);
+      refused++;
+    }
+    expect(refused).toBeGreaterThan(5_000);
+  });
+
+  test('next counts offsets of errors from the beginning of the chunk', () => {
+    const good = xlogData(insert(1, ['x']));
+    const bad = Buffer.from(xlogData(commit()));
+    bad[26] = 7;
+    expect(failureOf(Buffer.concat([good, bad]))).toMatchObject({ format: 'pgoutput', offset: good.length + 26 });
+    expect(failureOf(Buffer.concat([good, Buffer.from('x')]))).toMatchObject({
+      format: 'replication frame',
+      offset: good.length,
+    });
+    expect(failureOf(Buffer.concat([good, keepalive(1n).subarray(0, 17)]))).toMatchObject({ offset: good.length + 17 });
+  });
+
+  test('next refuses a keepalive whose last byte is neither 0 nor 1', () => {
+    const bytes = keepalive(1n);
+    bytes[17] = 2;
+    expect(failureOf(bytes)).toMatchObject({ name: 'MalformedError', offset: 17 });
+  });
+
+  test('walStart is the LSN of the frame that next returned, also above 2^63', () => {
+    const reader = new FrameReader();
+    expect(reader.walStart).toBeUndefined();
+    reader.start(
+      Buffer.concat([xlogData(begin(), 0xffff_ffff_ffff_fffen), keepalive(9n), xlogData(insert(1, [null]), 5n)]),
+    );
+    const seen: unknown[] = [];
+    for (let message = reader.next(); message !== undefined; message = reader.next()) {
+      seen.push([message.tag, reader.walStart]);
+    }
+    expect(seen).toEqual([
+      ['begin', 0xffff_ffff_ffff_fffen],
+      ['keepalive', undefined],
+      ['insert', 5n],
+    ]);
+  });
+
+  test('walStart is known of a frame that cannot be decoded, and not of one without its header', () => {
+    const reader = new FrameReader();
+    reader.start(xlogData(Buffer.from('?'), 42n));
+    expect(() => reader.next()).toThrow(MalformedError);
+    expect(reader.walStart).toBe(42n);
+    reader.start(xlogData(Buffer.alloc(0), 42n).subarray(0, 20));
+    expect(() => reader.next()).toThrow(MalformedError);
+    expect(reader.walStart).toBeUndefined();
+  });
+
+  test('frameBytes is the length of the frame that next returned', () => {
+    const frames = [...transaction([insert(1, ['a']), insert(1, ['bcd'])]), keepalive(1n)];
+    const reader = new FrameReader();
+    reader.start(Buffer.concat(frames));
+    expect(
+      frames.map(() => {
+        reader.next();
+        return reader.frameBytes;
+      }),
+    ).toEqual(frames.map((frame) => frame.length));
+  });
+
+  test('start forgets what was left of the chunk before', () => {
+    const reader = new FrameReader();
+    reader.start(Buffer.concat([keepalive(1n), keepalive(2n)]));
+    reader.next();
+    reader.start(keepalive(3n));
+    expect(reader.next()).toMatchObject({ walEnd: 3n });
+    expect(reader.next()).toBeUndefined();
+  });
+
+  test('next keeps the content of a logical message that holds frame letters apart from the next frame', () => {
+    const content = Buffer.from('wkIUD');
+    const message = logicalMessage({ transactional: false, lsn: 1n, prefix: 'w', content });
+    expect(readAll(Buffer.concat([xlogData(message), keepalive(1n)]))).toEqual([
+      { tag: 'message', transactional: false, lsn: 1n, prefix: 'w', content },
+      { tag: 'keepalive', walEnd: 1n, serverClockMicros: 0n, replyRequested: false },
+    ]);
+  });
+});
+
+describe('encodeStandbyStatusUpdate', () => {
+  test('writes the 34 bytes of the manual', () => {
+    const bytes = encodeStandbyStatusUpdate({
+      written: 0x16_b374_d848n,
+      flushed: 0xffff_ffff_ffff_ffffn,
+      applied: 1n,
+      clockMicros: -1n,
+      replyRequested: true,
+    });
+    expect(bytes.toString('hex')).toBe(
+      ['72', '00000016b374d848', 'ffffffffffffffff', '0000000000000001', 'ffffffffffffffff', '01'].join(''),
+    );
+  });
+
+  test('ends in 0 when no reply is asked for', () => {
+    const bytes = encodeStandbyStatusUpdate({
+      written: 3n,
+      flushed: 2n,
+      applied: 2n,
+      clockMicros: 7n,
+      replyRequested: false,
+    });
+    expect(bytes.toString('hex')).toBe(
+      ['72', '0000000000000003', '0000000000000002', '0000000000000002', '0000000000000007', '00'].join(''),
+    );
+  });
+});
+
+function failureOf(chunk: Buffer): unknown {
+  try {
+    readAll(chunk);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+/** mulberry32, as a function that gives an integer from 0 to below `limit`. */
+function seededRandom(seed: number): (limit: number) => number {
+  let state = seed;
+  return (limit) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit;
+  };
+}
