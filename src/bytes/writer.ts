@@ -1,0 +1,136 @@
+/**
+ * Append-only byte buffer that every encoder of the service writes to. Big-endian throughout, as Thrift's binary
+ * protocol, PostgreSQL's wire protocol and Kafka's record batches all are.
+ */
+
+/** Below this many bytes a loop is faster than a call into the runtime's memcpy (measured on Bun). */
+const SHORT_COPY_BYTES = 24;
+
+/**
+ * Growable writer. `bytes` and `length` are public so that a hot path may write without a call per byte:
+ * call {@link ByteWriter.reserve} first, and read `bytes` again afterwards, because growing replaces it.
+ */
+export class ByteWriter {
+  /** The storage; only the first `length` bytes mean anything */
+  bytes: Buffer;
+  /** Number of bytes written so far, which is where the next one goes */
+  length = 0;
+
+  constructor(initialCapacityBytes = 256) {
+    this.bytes = Buffer.allocUnsafeSlow(Math.max(initialCapacityBytes, 16));
+  }
+
+  /** Forgets what was written and keeps the storage, so that a scratch writer stops allocating. */
+  reset(): this {
+    this.length = 0;
+    return this;
+  }
+
+  /** Makes room for `count` more bytes; the capacity doubles, so that appending stays linear. */
+  reserve(count: number): void {
+    const needed = this.length + count;
+    if (needed > this.bytes.length) this.#grow(needed);
+  }
+
+  /** Appends the low 8 bits of `v`. */
+  u8(v: number): this {
+    this.reserve(1);
+    this.bytes[this.length++] = v;
+    return this;
+  }
+
+  /** Appends the low 16 bits of `v`. */
+  i16(v: number): this {
+    this.reserve(2);
+    const at = this.length;
+    const bytes = this.bytes;
+    bytes[at] = v >> 8;
+    bytes[at + 1] = v;
+    this.length = at + 2;
+    return this;
+  }
+
+  /** Appends the low 24 bits of `v`: the size of a Thrift field header (type byte, i16 field id). */
+  u24(v: number): this {
+    this.reserve(3);
+    const at = this.length;
+    const bytes = this.bytes;
+    bytes[at] = v >> 16;
+    bytes[at + 1] = v >> 8;
+    bytes[at + 2] = v;
+    this.length = at + 3;
+    return this;
+  }
+
+  /** Appends the low 32 bits of `v`; unsigned values may be given as they are. */
+  i32(v: number): this {
+    this.reserve(4);
+    this.setI32(this.length, v);
+    this.length += 4;
+    return this;
+  }
+
+  /** Appends a 64-bit two's complement integer; RangeError when `v` does not fit. */
+  i64(v: bigint): this {
+    this.reserve(8);
+    this.bytes.writeBigInt64BE(v, this.length);
+    this.length += 8;
+    return this;
+  }
+
+  /** Appends an IEEE 754 double. */
+  f64(v: number): this {
+    this.reserve(8);
+    this.bytes.writeDoubleBE(v, this.length);
+    this.length += 8;
+    return this;
+  }
+
+  /** Appends `source[start..end)` as it is. */
+  copy(source: Uint8Array, start = 0, end = source.length): this {
+    const count = end - start;
+    this.reserve(count);
+    const bytes = this.bytes;
+    const at = this.length;
+    if (count <= SHORT_COPY_BYTES) {
+      for (let i = 0; i < count; i++) bytes[at + i] = source[start + i]!;
+    } else if (start === 0 && end === source.length) {
+      bytes.set(source, at);
+    } else {
+      // Buffer's own copy takes a range; calling it on any Uint8Array saves the view that subarray would allocate
+      Buffer.prototype.copy.call(source, bytes, at, start, end);
+    }
+    this.length = at + count;
+    return this;
+  }
+
+  /** Appends the length of `source` as i32, then its bytes: a Thrift string or binary. */
+  sized(source: Uint8Array): this {
+    return this.i32(source.length).copy(source);
+  }
+
+  /** Overwrites four bytes that were written before: a count or a length that was not known at the time. */
+  setI32(at: number, v: number): void {
+    const bytes = this.bytes;
+    bytes[at] = v >> 24;
+    bytes[at + 1] = v >> 16;
+    bytes[at + 2] = v >> 8;
+    bytes[at + 3] = v;
+  }
+
+  /** What was written, sharing memory: valid until the next write or reset. */
+  view(): Buffer {
+    return this.bytes.subarray(0, this.length);
+  }
+
+  /** A copy of what was written. */
+  toBuffer(): Buffer {
+    return Buffer.from(this.view());
+  }
+
+  #grow(needed: number): void {
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
+    this.bytes.copy(grown, 0, 0, this.length);
+    this.bytes = grown;
+  }
+}

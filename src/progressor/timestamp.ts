@@ -1,0 +1,41 @@
+/**
+ * timestamptz of PostgreSQL's binary format to the text that the Thrift structures carry
+ * (`base.Timestamp` of machinegun-proto: RFC 3339 in UTC, `2016-03-22T06:12:27Z`).
+ */
+import { InvalidRowError } from '../errors.ts';
+
+/** Seconds from the Unix epoch to 2000-01-01T00:00:00Z, where PostgreSQL begins to count. */
+const POSTGRES_EPOCH_SECONDS = 946_684_800;
+/** 0000-01-01T00:00:00Z and 10000-01-01T00:00:00Z, in microseconds since 2000-01-01. */
+const FIRST_MICROS = -63_113_904_000_000_000n;
+const END_MICROS = 252_455_616_000_000_000n;
+/** `infinity` and `-infinity` of timestamptz (PostgreSQL, `DT_NOEND` and `DT_NOBEGIN`). */
+const INFINITY_MICROS = 0x7fff_ffff_ffff_ffffn;
+const MINUS_INFINITY_MICROS = -0x8000_0000_0000_0000n;
+
+// Rows of one transaction, and of a busy second, share their text: the last one is kept.
+let cachedText = Buffer.alloc(0);
+let cachedFromMicros = 0n;
+let cachedToMicros = 0n;
+
+/**
+ * Text of a timestamptz: `microsSince2000` microseconds after 2000-01-01T00:00:00Z, as 20 bytes. Fractions of a
+ * second are cut toward the past, also before 2000. The Buffer is shared by all moments of that second: copy it
+ * on, do not change it. InvalidRowError for infinity, -infinity and years outside 0 to 9999.
+ */
+export function formatTimestamp(microsSince2000: bigint): Buffer {
+  if (microsSince2000 >= cachedFromMicros && microsSince2000 < cachedToMicros) return cachedText;
+  if (microsSince2000 === INFINITY_MICROS || microsSince2000 === MINUS_INFINITY_MICROS) {
+    throw new InvalidRowError('Cannot format timestamp: it is infinite');
+  }
+  if (microsSince2000 < FIRST_MICROS || microsSince2000 >= END_MICROS) {
+    throw new InvalidRowError('Cannot format timestamp: its year is outside 0 to 9999');
+  }
+  // years from 0 to 9999 are positive after the shift, where bigint's division toward zero is toward the past
+  const seconds = (microsSince2000 - FIRST_MICROS) / 1_000_000n + FIRST_MICROS / 1_000_000n;
+  const iso = new Date((Number(seconds) + POSTGRES_EPOCH_SECONDS) * 1000).toISOString();
+  cachedText = Buffer.from(`${iso.slice(0, 19)}Z`, 'latin1');
+  cachedFromMicros = seconds * 1_000_000n;
+  cachedToMicros = cachedFromMicros + 1_000_000n;
+  return cachedText;
+}
