@@ -1,0 +1,257 @@
+/**
+ * Publications: what one must hold, what is wrong with one that exists, and the statements that put it right. A namespace
+ * has a publication of its own name for its tables `NS_processes` and `NS_events`.
+ *
+ * Source: PostgreSQL manual, "CREATE PUBLICATION", "ALTER PUBLICATION", system catalogs pg_publication*.
+ */
+import type { Sql } from 'postgres';
+import { type Lsn, parseLsn } from './lsn.ts';
+import type { Mistake, TableFacts } from './preconditions.ts';
+import { quoteIdentifier, quoteLiteral, quoteTable } from './quote.ts';
+
+/** Prefix of the logical message that marks the creation of a publication in the WAL; its content is the publication's name. */
+export const MARKER_PREFIX = 'cdc-notifier';
+
+/** Operations that a publication must publish. Truncate may be there too: it emits nothing. */
+const NEEDED_OPERATIONS = ['insert', 'update', 'delete'] as const;
+
+/** One publication as the catalogs describe it. */
+export interface PublicationFacts {
+  readonly name: string;
+  readonly oid: number;
+  readonly owner: string;
+  readonly forAllTables: boolean;
+  /** Published operations */
+  readonly operations: readonly string[];
+  readonly tables: readonly PublishedTable[];
+  /** FOR TABLES IN SCHEMA (PostgreSQL 15) */
+  readonly schemaCount: number;
+  /** COMMENT ON PUBLICATION */
+  readonly comment: string | undefined;
+}
+
+/** A table of a publication. */
+export interface PublishedTable {
+  readonly oid: number;
+  /** Has a row filter (PostgreSQL 15) */
+  readonly filtered: boolean;
+  /** Has a column list (PostgreSQL 15) */
+  readonly columnList: boolean;
+}
+
+/** Reads those of the publications that exist, by name. */
+export async function readPublications(
+  control: Sql,
+  names: readonly string[],
+  serverMajor: number,
+): Promise<Map<string, PublicationFacts>> {
+  const publications = await control`
+    SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
+      pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment
+    FROM pg_publication WHERE pubname IN ${control([...names])}`;
+  if (publications.length === 0) return new Map();
+  // Row filters, column lists and schemas came with PostgreSQL 15, and so did their catalogs.
+  const modern = serverMajor >= 15;
+  const oids = publications.map((row) => Number(row.oid));
+  const tables = await control`
+    SELECT prpubid::int8 AS publication, prrelid::int8 AS oid,
+      ${modern ? control`prqual IS NOT NULL` : control`false`} AS filtered,
+      ${modern ? control`prattrs IS NOT NULL` : control`false`} AS column_list
+    FROM pg_publication_rel WHERE prpubid::int8 IN ${control(oids)} ORDER BY prrelid`;
+  const schemas = modern
+    ? await control`SELECT pnpubid::int8 AS publication FROM pg_publication_namespace WHERE pnpubid::int8 IN ${control(oids)}`
+    : [];
+  return new Map(
+    publications.map((row) => [
+      row.pubname as string,
+      {
+        name: row.pubname,
+        oid: Number(row.oid),
+        owner: row.owner,
+        forAllTables: row.puballtables,
+        operations: ['insert', 'update', 'delete', 'truncate'].filter((operation) => row[`pub${operation}`]),
+        tables: tables
+          .filter((table) => table.publication === row.oid)
+          .map((table) => ({
+            oid: Number(table.oid),
+            filtered: table.filtered,
+            columnList: table.column_list,
+          })),
+        schemaCount: schemas.filter((schema) => schema.publication === row.oid).length,
+        comment: row.comment ?? undefined,
+      },
+    ]),
+  );
+}
+
+/** The tables of one namespace, both checked. */
+export interface NamespaceTables {
+  readonly namespace: string;
+  readonly processes: TableFacts;
+  readonly events: TableFacts;
+}
+
+/** What has to be done so that a namespace is published as it must be. */
+export interface PublicationPlan {
+  /**
+   * `none`: it is. `create`: there is no publication. `mend`: there is one, with other contents. `identity`: only the
+   * replica identity of processes is not FULL. `refuse`: a person must decide.
+   */
+  readonly action: 'none' | 'create' | 'mend' | 'identity' | 'refuse';
+  /** ALTER TABLE ... REPLICA IDENTITY FULL is part of it */
+  readonly setsIdentity: boolean;
+  /** Which statement for the publication is part of it; `tables` includes the operations */
+  readonly setsTables: boolean;
+  readonly setsOperations: boolean;
+  /**
+   * The publication begins to exist for its tables here, so that its beginning is marked in the WAL and in its comment.
+   * Not for one that published any table before: rows since then are owed, and a mark would hide them.
+   */
+  readonly marks: boolean;
+  /** What was found, for the log: `it lacks update`; empty for `none` and `create` */
+  readonly findings: readonly string[];
+}
+
+/** Compares what there is with what must be. */
+export function planPublication(
+  publication: PublicationFacts | undefined,
+  { processes, events }: NamespaceTables,
+): PublicationPlan {
+  const setsIdentity = processes.replicaIdentity !== 'f';
+  const identityFindings = setsIdentity ? ['replica identity of the processes table is not FULL'] : [];
+  if (publication === undefined) {
+    return { action: 'create', setsIdentity, setsTables: true, setsOperations: false, marks: true, findings: [] };
+  }
+  if (publication.forAllTables) {
+    const findings = ['it is FOR ALL TABLES'];
+    return { action: 'refuse', setsIdentity, setsTables: false, setsOperations: false, marks: false, findings };
+  }
+  const tableFindings = describeTables(publication, [processes, events]);
+  const missing = NEEDED_OPERATIONS.filter((operation) => !publication.operations.includes(operation));
+  const operationFindings = missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
+  const setsTables = tableFindings.length > 0;
+  const setsOperations = operationFindings.length > 0;
+  return {
+    action: setsTables || setsOperations ? 'mend' : setsIdentity ? 'identity' : 'none',
+    setsIdentity,
+    setsTables,
+    setsOperations,
+    marks: publication.tables.length === 0 && publication.schemaCount === 0,
+    findings: [...tableFindings, ...operationFindings, ...identityFindings],
+  };
+}
+
+function describeTables(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
+  const findings: string[] = [];
+  for (const table of needed) {
+    const published = publication.tables.find(({ oid }) => oid === table.oid);
+    if (published === undefined) findings.push(`it does not hold ${quoteTable(table.name)}`);
+    if (published?.filtered) findings.push(`it has a row filter on ${quoteTable(table.name)}`);
+    if (published?.columnList) findings.push(`it has a column list on ${quoteTable(table.name)}`);
+  }
+  const others = publication.tables.filter(({ oid }) => !needed.some((table) => table.oid === oid)).length;
+  if (others > 0) findings.push(`it holds ${others} other table${others === 1 ? '' : 's'}`);
+  if (publication.schemaCount > 0) findings.push('it is FOR TABLES IN SCHEMA');
+  return findings;
+}
+
+/** ALTER TABLE ... REPLICA IDENTITY FULL of a processes table. */
+function identityStatement(processes: string): string {
+  return `ALTER TABLE ${quoteTable(processes)} REPLICA IDENTITY FULL`;
+}
+
+/** The statement that makes writers of the events table wait until the publication is there. */
+function lockStatement(events: string): string {
+  return `LOCK TABLE ${quoteTable(events)} IN SHARE ROW EXCLUSIVE MODE`;
+}
+
+/** A publication without tables: it exists in the WAL's view of the catalogs, and publishes nothing. */
+export function createEmptyStatement(namespace: string): string {
+  return `CREATE PUBLICATION ${quoteIdentifier(namespace)} WITH (publish = '${NEEDED_OPERATIONS.join(', ')}')`;
+}
+
+/** The statements for the publication itself that a plan consists of, in their order. */
+function publicationStatements(plan: PublicationPlan, tables: NamespaceTables): string[] {
+  const name = quoteIdentifier(tables.namespace);
+  const list = `${quoteTable(tables.processes.name)}, ${quoteTable(tables.events.name)}`;
+  const operations = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
+  if (plan.action === 'create') return [`CREATE PUBLICATION ${name} FOR TABLE ${list} WITH ${operations}`];
+  if (plan.action === 'refuse') {
+    return [`DROP PUBLICATION ${name}`, `CREATE PUBLICATION ${name} FOR TABLE ${list} WITH ${operations}`];
+  }
+  return [
+    ...(plan.setsTables ? [`ALTER PUBLICATION ${name} SET TABLE ${list}`] : []),
+    ...(plan.setsOperations ? [`ALTER PUBLICATION ${name} SET ${operations}`] : []),
+  ];
+}
+
+/** All statements of a plan, in their order; to be run as one transaction. */
+export function planStatements(plan: PublicationPlan, tables: NamespaceTables, systemIdentifier: string): string[] {
+  return [
+    ...(plan.setsIdentity ? [identityStatement(tables.processes.name)] : []),
+    ...(plan.setsTables ? [lockStatement(tables.events.name)] : []),
+    ...publicationStatements(plan, tables),
+    ...(plan.marks ? [markStatement(tables.namespace, systemIdentifier)] : []),
+  ];
+}
+
+/** Exactly what somebody with the rights has to run in place of us. */
+export function planSql(plan: PublicationPlan, tables: NamespaceTables, systemIdentifier: string): string {
+  const statements = planStatements(plan, tables, systemIdentifier);
+  const text = statements.map((statement) => `${statement};`).join(' ');
+  return statements.length === 1 ? text : `BEGIN; ${text} COMMIT;`;
+}
+
+/** Advice for a plan that our role may not carry out, or must not. */
+export function planAdvice(
+  plan: PublicationPlan,
+  tables: NamespaceTables,
+  publication: PublicationFacts | undefined,
+  systemIdentifier: string,
+): string {
+  const owners = new Set([
+    ...(plan.setsIdentity || plan.setsTables || plan.action === 'refuse' ? [tables.processes.owner] : []),
+    ...(plan.setsTables || plan.action === 'refuse' ? [tables.events.owner] : []),
+    ...(publication === undefined || plan.action === 'identity' ? [] : [publication.owner]),
+  ]);
+  const who =
+    owners.size === 1
+      ? `as ${quoteIdentifier([...owners][0]!)}${plan.action === 'create' ? ', who also needs CREATE on the database,' : ''} or a superuser`
+      : 'as a superuser';
+  return `Run ${who}: ${planSql(plan, tables, systemIdentifier)}`;
+}
+
+/** The mistake of a publication that we do not change ourselves. */
+export function refusal(
+  plan: PublicationPlan,
+  tables: NamespaceTables,
+  publication: PublicationFacts | undefined,
+  systemIdentifier: string,
+): Mistake {
+  return {
+    detail: `publication ${quoteIdentifier(tables.namespace)} is not as it must be: ${plan.findings.join('; ')}`,
+    advice: planAdvice(plan, tables, publication, systemIdentifier),
+  };
+}
+
+const COMMENT_START = 'cdc-notifier: created at ';
+const COMMENT = /^cdc-notifier: created at (?<lsn>[0-9A-F]+\/[0-9A-F]+) of system (?<system>[0-9]+)$/;
+
+/**
+ * Marks a publication's beginning: in the WAL by a transactional message, and for ourselves by a comment that says where
+ * that message lies and in whose WAL. (A dump and restore carries the comment to another server, where the position means
+ * nothing.) One statement, because the comment cannot be a parameter.
+ */
+export function markStatement(namespace: string, systemIdentifier: string): string {
+  const body = `DECLARE lsn pg_lsn; BEGIN
+  lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ${quoteLiteral(namespace)}::text);
+  EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ${quoteLiteral(COMMENT_START)} || lsn || ' of system ${systemIdentifier}');
+END`;
+  return `DO ${quoteLiteral(body)}`;
+}
+
+/** The position that such a comment names, when it was written on this system. */
+export function parseCreationComment(comment: string | undefined, systemIdentifier: string): Lsn | undefined {
+  const groups = COMMENT.exec(comment ?? '')?.groups;
+  return groups?.system === systemIdentifier ? parseLsn(groups.lsn!) : undefined;
+}

@@ -1,0 +1,27 @@
+/**
+ * SQLSTATEs that decisions rest on. Messages are never matched: they are translated and change between versions.
+ * Source: PostgreSQL manual, appendix "PostgreSQL Error Codes".
+ */
+import postgres from 'postgres';
+
+/** Names of the manual, in its spelling. */
+export const SQL_STATE = {
+  uniqueViolation: '23505',
+  deadlockDetected: '40P01',
+  insufficientPrivilege: '42501',
+  duplicateObject: '42710',
+  undefinedObject: '42704',
+  configurationLimitExceeded: '53400',
+  objectNotInPrerequisiteState: '55000',
+  objectInUse: '55006',
+  lockNotAvailable: '55P03',
+  queryCanceled: '57014',
+  adminShutdown: '57P01',
+  cannotConnectNow: '57P03',
+  internalError: 'XX000',
+} as const;
+
+/** The SQLSTATE of an error that the server sent; undefined for every other error. */
+export function sqlStateOf(error: unknown): string | undefined {
+  return error instanceof postgres.PostgresError ? error.code : undefined;
+}
