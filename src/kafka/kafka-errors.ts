@@ -1,0 +1,142 @@
+/**
+ * What a failed answer of Kafka means for us: one table, one verdict.
+ * Errors are told apart by class and by Kafka's error code (protocol guide, "Error Codes"), never by their text.
+ */
+import {
+  AuthenticationError,
+  GenericError,
+  NetworkError,
+  ProtocolError,
+  protocolErrors,
+  TimeoutError,
+} from '@platformatic/kafka';
+
+/**
+ * - `acknowledged`: the broker has these very bytes already
+ * - `resend`: the same bytes may be taken later, from the same or another leader
+ * - `restart`: this producer cannot go on; a new one, from the slot's confirmed LSN, can
+ * - `refused`: nothing that the service does by itself will help; it goes on trying as the failure cycle says
+ */
+export type ProduceVerdict = 'acknowledged' | 'resend' | 'restart' | 'refused';
+
+/** Kafka's error codes that need more than the protocol's own "retriable" flag tells. */
+const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; readonly advice?: string }>> = {
+  DUPLICATE_SEQUENCE_NUMBER: { verdict: 'acknowledged' },
+  OUT_OF_ORDER_SEQUENCE_NUMBER: { verdict: 'restart' },
+  UNKNOWN_PRODUCER_ID: { verdict: 'restart' },
+  INVALID_PRODUCER_EPOCH: { verdict: 'restart' },
+  INVALID_PRODUCER_ID_MAPPING: { verdict: 'restart' },
+  PRODUCER_FENCED: { verdict: 'restart' },
+  BROKER_NOT_AVAILABLE: { verdict: 'resend' },
+  MESSAGE_TOO_LARGE: {
+    verdict: 'refused',
+    advice: "Raise the topic's max.message.bytes (and replica.fetch.max.bytes of the brokers)",
+  },
+  RECORD_LIST_TOO_LARGE: {
+    verdict: 'refused',
+    advice: "Raise the topic's max.message.bytes, or lower segment.bytes no further than it",
+  },
+  UNKNOWN_TOPIC_OR_PARTITION: {
+    verdict: 'resend',
+    advice: 'Create the topic (this service never creates one), with the partition count that its consumers expect',
+  },
+  TOPIC_AUTHORIZATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Grant the user of this Kafka client WRITE and DESCRIBE on the topic',
+  },
+  CLUSTER_AUTHORIZATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Grant the user of this Kafka client IDEMPOTENT_WRITE on the cluster (brokers before 3.0 ask for it)',
+  },
+  NOT_ENOUGH_REPLICAS: {
+    verdict: 'resend',
+    advice: "Bring brokers back: fewer replicas are in sync than the topic's min.insync.replicas asks for",
+  },
+  NOT_ENOUGH_REPLICAS_AFTER_APPEND: {
+    verdict: 'resend',
+    advice: "Bring brokers back: fewer replicas are in sync than the topic's min.insync.replicas asks for",
+  },
+  SASL_AUTHENTICATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Check kafka_clients.*.sasl: the broker does not accept this user, password or mechanism',
+  },
+  INVALID_TOPIC_EXCEPTION: { verdict: 'refused', advice: 'Correct the topic name in the configuration' },
+  POLICY_VIOLATION: { verdict: 'refused', advice: 'Ask who runs the brokers which policy refuses the record' },
+  INVALID_RECORD: { verdict: 'refused', advice: 'Look into the log of the broker: it does not accept the record' },
+  INVALID_TIMESTAMP: {
+    verdict: 'refused',
+    advice: "Set the clocks right, or raise the topic's message.timestamp.before.max.ms and .after.max.ms",
+  },
+};
+
+/** A judged answer. `id` is Kafka's name of the error, `NETWORK` or `TIMEOUT` where none was received. */
+export interface KafkaFailure {
+  readonly verdict: ProduceVerdict;
+  readonly id: string;
+  readonly advice?: string | undefined;
+}
+
+/** Judges an error code of a partition in a Produce response, or of a topic in a Metadata response. */
+export function judgeErrorCode(code: number): KafkaFailure {
+  const known = Object.values(protocolErrors).find((error) => error.code === code);
+  if (known === undefined) return { verdict: 'refused', id: `error code ${code}` };
+  const own = VERDICTS[known.id];
+  if (own !== undefined) return { ...own, id: known.id };
+  return { verdict: known.canRetry ? 'resend' : 'refused', id: known.id };
+}
+
+/**
+ * Judges an error that a request ended with. Lost connections and timeouts are `resend`, whatever the library thinks of
+ * them: the broker recognises a batch that it had stored by its sequence.
+ */
+export function judgeError(error: unknown): KafkaFailure {
+  const protocol = firstOfClass(error, ProtocolError);
+  if (protocol !== undefined) {
+    const code = (protocol as { apiCode?: unknown }).apiCode;
+    if (typeof code === 'number') return judgeErrorCode(code);
+  }
+  if (firstOfClass(error, TimeoutError) !== undefined) return { verdict: 'resend', id: 'TIMEOUT' };
+  if (firstOfClass(error, AuthenticationError) !== undefined) {
+    return {
+      verdict: 'refused',
+      id: 'SASL_AUTHENTICATION_FAILED',
+      advice: VERDICTS.SASL_AUTHENTICATION_FAILED?.advice,
+    };
+  }
+  const network = firstOfClass(error, NetworkError);
+  if (network !== undefined) return { verdict: 'resend', id: networkCode(network) };
+  if (
+    error instanceof Error &&
+    'code' in error &&
+    typeof error.code === 'string' &&
+    !GenericError.isGenericError(error)
+  ) {
+    return { verdict: 'resend', id: error.code }; // a socket's errno
+  }
+  return { verdict: 'refused', id: error instanceof Error ? error.name : 'unknown error' };
+}
+
+/** Finds an error of a class in the tree that the library builds of causes and aggregates. */
+function firstOfClass<T extends Error>(
+  error: unknown,
+  wanted: abstract new (...args: never[]) => T,
+  depth = 0,
+): T | undefined {
+  if (error instanceof wanted) return error;
+  if (!(error instanceof Error) || depth > 8) return undefined;
+  const inner = [error.cause, ...(error instanceof AggregateError ? error.errors : [])];
+  for (const one of inner) {
+    const found = firstOfClass(one, wanted, depth + 1);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** ECONNREFUSED and the like where the library kept it, else `NETWORK`. */
+function networkCode(error: Error): string {
+  for (let one: unknown = error; one instanceof Error; one = one.cause) {
+    const code = 'code' in one ? one.code : undefined;
+    if (typeof code === 'string' && !code.startsWith('PLT_KFK_')) return code;
+  }
+  return 'NETWORK';
+}

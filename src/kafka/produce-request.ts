@@ -1,0 +1,46 @@
+/**
+ * The Produce request, versions 9 to 11 (Kafka protocol guide, "Produce API"); they look alike:
+ *
+ *     transactional_id compact nullable string | acks i16 | timeout_ms i32
+ *     | [ name compact string | [ index i32 | records compact bytes | tags ] | tags ] | tags
+ *
+ * Every partition appears once, with exactly one record batch, as brokers demand.
+ */
+import { type produceV11, Writer } from '@platformatic/kafka';
+import type { RecordBatch } from './record-batch.ts';
+
+/** acks=all: the leader answers when all in-sync replicas have the batch */
+const ACKS_ALL = -1;
+
+/** Writes the body of a request for these batches, at most one of each partition. */
+export function encodeProduceRequest(batches: readonly RecordBatch[], timeoutMs: number): Writer {
+  const byTopic = Map.groupBy(batches, (batch) => batch.topic);
+  return Writer.create()
+    .appendString(null)
+    .appendInt16(ACKS_ALL)
+    .appendInt32(timeoutMs)
+    .appendArray([...byTopic], (writer, [topic, topicBatches]) => {
+      writer.appendString(topic).appendArray(topicBatches, (partitionWriter, batch) => {
+        partitionWriter
+          .appendInt32(batch.partition)
+          .appendUnsignedVarInt(batch.length + 1)
+          .append(batch.view());
+      });
+    })
+    .appendTaggedFields();
+}
+
+/** Error code by batch, 0 = stored. A batch that the answer does not mention has no entry. */
+export function errorCodesByBatch(
+  batches: readonly RecordBatch[],
+  response: produceV11.ProduceResponse,
+): Map<RecordBatch, number> {
+  const codes = new Map<RecordBatch, number>();
+  for (const topic of response.responses) {
+    for (const answer of topic.partitionResponses) {
+      const batch = batches.find((one) => one.topic === topic.name && one.partition === answer.index);
+      if (batch !== undefined) codes.set(batch, answer.errorCode);
+    }
+  }
+  return codes;
+}

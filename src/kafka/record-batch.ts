@@ -1,0 +1,161 @@
+/**
+ * A Kafka record batch, written in place while its records come in.
+ *
+ * Layout (magic 2; Kafka protocol guide, "Record Batch"):
+ *
+ *     baseOffset i64 | batchLength i32 | partitionLeaderEpoch i32 | magic i8 | crc u32 | attributes i16
+ *     | lastOffsetDelta i32 | baseTimestamp i64 | maxTimestamp i64 | producerId i64 | producerEpoch i16
+ *     | baseSequence i32 | recordCount i32 | records
+ *
+ * and one record: length varint | attributes i8 | timestampDelta varlong | offsetDelta varint
+ * | keyLength varint | key | valueLength varint | value | headerCount varint, with zig-zag varints.
+ */
+import { crc32c } from '@platformatic/kafka';
+import type { ByteWriter } from '../bytes/writer.ts';
+
+/** Bytes before the first record. */
+export const BATCH_HEADER_BYTES = 61;
+
+const MAGIC_AT = 16;
+const CRC_AT = 17;
+const ATTRIBUTES_AT = 21;
+const LAST_OFFSET_DELTA_AT = 23;
+const BASE_TIMESTAMP_AT = 27;
+const MAX_TIMESTAMP_AT = 35;
+const PRODUCER_ID_AT = 43;
+const PRODUCER_EPOCH_AT = 51;
+const BASE_SEQUENCE_AT = 53;
+const RECORD_COUNT_AT = 57;
+
+/** Producer identity that the broker gave us, by which it recognises a repeated batch. */
+export interface ProducerIdentity {
+  readonly producerId: bigint;
+  readonly producerEpoch: number;
+}
+
+/** Size in bytes of a zig-zag varint that holds a number of 0 and more. */
+function varintBytes(value: number): number {
+  let rest = value * 2;
+  let size = 1;
+  while (rest >= 0x80) {
+    rest = Math.floor(rest / 0x80);
+    size++;
+  }
+  return size;
+}
+
+/**
+ * Size that a batch would have on the wire with this record as its only one: what the broker holds against
+ * the topic's `max.message.bytes`.
+ */
+export function singleRecordBatchBytes(keyBytes: number, valueBytes: number): number {
+  const body = recordBodyBytes(0, keyBytes, valueBytes);
+  return BATCH_HEADER_BYTES + varintBytes(body) + body;
+}
+
+/** Size of a record after its length field: attributes, timestamp delta (always 0) and header count take a byte each. */
+function recordBodyBytes(offsetDelta: number, keyBytes: number, valueBytes: number): number {
+  return 3 + varintBytes(offsetDelta) + varintBytes(keyBytes) + keyBytes + varintBytes(valueBytes) + valueBytes;
+}
+
+/** Records of one partition on their way to Kafka, in the order in which they will be stored. */
+export class RecordBatch {
+  readonly topic: string;
+  readonly partition: number;
+  /** Key of the first record, for the error that names a record too large for its topic */
+  readonly firstKey: Buffer;
+  /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
+  readonly firstOrdinal: number;
+  /** The batch on the wire is the first `length` of these bytes */
+  bytes: Buffer;
+  length = BATCH_HEADER_BYTES;
+  recordCount = 0;
+  /** Set by `seal`: from then on the bytes never change, so that every resend is the same to the byte */
+  sealed = false;
+  readonly #timestampMs: number;
+
+  constructor(
+    place: { readonly topic: string; readonly partition: number; readonly firstKey: Buffer },
+    buffer: Buffer,
+    firstOrdinal: number,
+    timestampMs: number,
+  ) {
+    this.topic = place.topic;
+    this.partition = place.partition;
+    this.firstKey = place.firstKey;
+    this.firstOrdinal = firstOrdinal;
+    this.bytes = buffer;
+    this.#timestampMs = timestampMs;
+  }
+
+  /** Length that the batch would have with one more record. */
+  lengthWith(keyBytes: number, valueBytes: number): number {
+    const body = recordBodyBytes(this.recordCount, keyBytes, valueBytes);
+    return this.length + varintBytes(body) + body;
+  }
+
+  /** Adds a record at the end. The caller has checked `lengthWith` against the topic's limit. */
+  append(key: ByteWriter, value: ByteWriter): void {
+    const body = recordBodyBytes(this.recordCount, key.length, value.length);
+    this.#reserve(varintBytes(body) + body);
+    let at = this.#varint(this.length, body);
+    const bytes = this.bytes;
+    bytes[at++] = 0; // attributes
+    bytes[at++] = 0; // timestamp delta: all records of a batch carry the time at which the batch was begun
+    at = this.#varint(at, this.recordCount);
+    at = this.#varint(at, key.length);
+    key.bytes.copy(bytes, at, 0, key.length);
+    at += key.length;
+    at = this.#varint(at, value.length);
+    value.bytes.copy(bytes, at, 0, value.length);
+    at += value.length;
+    bytes[at++] = 0; // header count
+    this.length = at;
+    this.recordCount++;
+  }
+
+  /** Writes the header. `baseSequence` counts the records that this producer has sent to the partition before. */
+  seal(identity: ProducerIdentity, baseSequence: number): void {
+    const bytes = this.bytes;
+    bytes.writeBigInt64BE(0n, 0);
+    bytes.writeInt32BE(this.length - 12, 8);
+    bytes.writeInt32BE(-1, 12); // the leader fills in its epoch
+    bytes[MAGIC_AT] = 2;
+    bytes.writeInt16BE(0, ATTRIBUTES_AT);
+    bytes.writeInt32BE(this.recordCount - 1, LAST_OFFSET_DELTA_AT);
+    bytes.writeBigInt64BE(BigInt(this.#timestampMs), BASE_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(BigInt(this.#timestampMs), MAX_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(identity.producerId, PRODUCER_ID_AT);
+    bytes.writeInt16BE(identity.producerEpoch, PRODUCER_EPOCH_AT);
+    bytes.writeInt32BE(baseSequence, BASE_SEQUENCE_AT);
+    bytes.writeInt32BE(this.recordCount, RECORD_COUNT_AT);
+    bytes.writeUInt32BE(crc32c(bytes.subarray(ATTRIBUTES_AT, this.length)), CRC_AT);
+    this.sealed = true;
+  }
+
+  /** The batch as it goes over the wire; shares memory with the batch. */
+  view(): Buffer {
+    return this.bytes.subarray(0, this.length);
+  }
+
+  #reserve(more: number): void {
+    const needed = this.length + more;
+    if (needed <= this.bytes.length) return;
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
+    this.bytes.copy(grown, 0, 0, this.length);
+    this.bytes = grown;
+  }
+
+  /** Writes a zig-zag varint of a number of 0 and more; returns where the next byte goes. */
+  #varint(at: number, value: number): number {
+    const bytes = this.bytes;
+    let rest = value * 2;
+    let next = at;
+    while (rest >= 0x80) {
+      bytes[next++] = (rest % 0x80) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    bytes[next++] = rest;
+    return next;
+  }
+}

@@ -1,0 +1,73 @@
+import { describe, expect, test } from 'bun:test';
+import {
+  AuthenticationError,
+  MultipleErrors,
+  NetworkError,
+  ProtocolError,
+  protocolErrors,
+  ResponseError,
+  TimeoutError,
+} from '@platformatic/kafka';
+import { judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
+
+describe('judgeErrorCode', () => {
+  test('knows every error code of the protocol, and resends what the protocol calls retriable', () => {
+    const ours = new Set(['acknowledged', 'restart']);
+    for (const { id, code, canRetry } of Object.values(protocolErrors)) {
+      const judged = judgeErrorCode(code);
+      expect(judged.id).toBe(id);
+      if (canRetry && !ours.has(judged.verdict)) expect([id, judged.verdict]).toEqual([id, 'resend']);
+    }
+  });
+
+  test.each([
+    ['NOT_LEADER_OR_FOLLOWER', 6, 'resend'],
+    ['MESSAGE_TOO_LARGE', 10, 'refused'],
+    ['NOT_ENOUGH_REPLICAS', 19, 'resend'],
+    ['TOPIC_AUTHORIZATION_FAILED', 29, 'refused'],
+    ['OUT_OF_ORDER_SEQUENCE_NUMBER', 45, 'restart'],
+    ['DUPLICATE_SEQUENCE_NUMBER', 46, 'acknowledged'],
+    ['UNKNOWN_PRODUCER_ID', 59, 'restart'],
+  ] as const)('%s (%d) is %s', (id, code, verdict) => {
+    expect(judgeErrorCode(code)).toMatchObject({ id, verdict });
+  });
+
+  test('refuses a code that it has never heard of', () => {
+    expect(judgeErrorCode(31_000)).toEqual({ verdict: 'refused', id: 'error code 31000' });
+  });
+
+  test.each([3, 10, 19, 29, 31, 58])('code %d comes with advice', (code) => {
+    expect(judgeErrorCode(code).advice).toBeString();
+  });
+});
+
+describe('judgeError', () => {
+  const refused = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
+  test.each([
+    ['a timeout, whatever its retry flag says', new TimeoutError('x', { canRetry: false }), 'resend', 'TIMEOUT'],
+    ['a lost connection', new NetworkError('Connection closed'), 'resend', 'NETWORK'],
+    ['a refused connection by its errno', new NetworkError('x', { cause: refused }), 'resend', 'ECONNREFUSED'],
+    ['an errno of its own', refused, 'resend', 'ECONNREFUSED'],
+    [
+      'a protocol error within an aggregate',
+      new MultipleErrors('x', [new ProtocolError('MESSAGE_TOO_LARGE')]),
+      'refused',
+      'MESSAGE_TOO_LARGE',
+    ],
+    [
+      'a protocol error of a response',
+      new ResponseError(0, 11, { '/': [29, null] }, {}),
+      'refused',
+      'TOPIC_AUTHORIZATION_FAILED',
+    ],
+    [
+      'a failed login behind a network error',
+      new NetworkError('x', { cause: new AuthenticationError('x') }),
+      'refused',
+      'SASL_AUTHENTICATION_FAILED',
+    ],
+    ['an error of nobody', new TypeError('x'), 'refused', 'TypeError'],
+  ] as const)('%s', (_, error, verdict, id) => {
+    expect(judgeError(error)).toMatchObject({ verdict, id });
+  });
+});

@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'bun:test';
+import { Reader, readRecordsBatch } from '@platformatic/kafka';
+import { ByteWriter } from '../../src/bytes/writer.ts';
+import { RecordBatch, singleRecordBatchBytes } from '../../src/kafka/record-batch.ts';
+
+const IDENTITY = { producerId: 0x0102_0304_0506_0708n, producerEpoch: 7 };
+
+function writer(bytes: Uint8Array): ByteWriter {
+  return new ByteWriter(16).copy(bytes);
+}
+
+function batchOf(records: readonly { key: Buffer; value: Buffer }[], bufferBytes = 64): RecordBatch {
+  const place = { topic: 't', partition: 3, firstKey: records[0]?.key ?? Buffer.alloc(0) };
+  const batch = new RecordBatch(place, Buffer.alloc(bufferBytes, 0xaa), 1, 1_700_000_000_123);
+  for (const { key, value } of records) batch.append(writer(key), writer(value));
+  return batch;
+}
+
+describe('RecordBatch', () => {
+  test("is read back by the library's own reader: records, header and identity", () => {
+    const records = [0, 1, 63, 64, 127, 128, 8191, 8192, 70_000].map((size, index) => ({
+      key: Buffer.from(`key ${index}`),
+      value: Buffer.alloc(size, index),
+    }));
+    const batch = batchOf(records);
+    batch.seal(IDENTITY, 41);
+    const read = readRecordsBatch(Reader.from(batch.view()));
+    expect(read).toMatchObject({
+      firstOffset: 0n,
+      length: batch.length - 12,
+      partitionLeaderEpoch: -1,
+      magic: 2,
+      attributes: 0,
+      lastOffsetDelta: records.length - 1,
+      firstTimestamp: 1_700_000_000_123n,
+      maxTimestamp: 1_700_000_000_123n,
+      producerId: IDENTITY.producerId,
+      producerEpoch: IDENTITY.producerEpoch,
+      firstSequence: 41,
+    });
+    expect(read.records.map(({ key, value, offsetDelta }) => ({ key, value, offsetDelta }))).toEqual(
+      records.map(({ key, value }, offsetDelta) => ({ key, value, offsetDelta })),
+    );
+  });
+
+  test('lengthWith tells the length that append then gives', () => {
+    const batch = batchOf([]);
+    for (let size = 0; size < 300; size += 7) {
+      const key = writer(Buffer.alloc(size % 90, 1));
+      const value = writer(Buffer.alloc(size, 2));
+      const expected = batch.lengthWith(key.length, value.length);
+      batch.append(key, value);
+      expect(batch.length).toBe(expected);
+    }
+  });
+
+  test('singleRecordBatchBytes is the length of a batch with that one record', () => {
+    for (const size of [0, 1, 127, 128, 20_000, 3_000_000]) {
+      const batch = batchOf([{ key: Buffer.from('k'), value: Buffer.alloc(size) }]);
+      expect(singleRecordBatchBytes(1, size)).toBe(batch.length);
+    }
+  });
+
+  test('every byte of a sealed batch behind the CRC is covered by it', () => {
+    const batch = batchOf([{ key: Buffer.from('key'), value: Buffer.from('value') }]);
+    batch.seal(IDENTITY, 0);
+    const crc = batch.view().readUInt32BE(17);
+    for (let at = 21; at < batch.length; at++) {
+      const damaged = Buffer.from(batch.view());
+      damaged[at] = damaged[at]! ^ 1;
+      expect(crc32cOf(damaged.subarray(21))).not.toBe(crc);
+    }
+    expect(crc32cOf(batch.view().subarray(21))).toBe(crc);
+  });
+});
+
+/** CRC-32C by its definition (polynomial 0x1EDC6F41, reflected), bit by bit. */
+function crc32cOf(bytes: Uint8Array): number {
+  let crc = 0xffff_ffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f6_3b78 : crc >>> 1;
+  }
+  return (crc ^ 0xffff_ffff) >>> 0;
+}
