@@ -1,0 +1,119 @@
+/**
+ * What may be confirmed to PostgreSQL, and when: the accounting of one session, without any I/O.
+ *
+ * Every record of a session has an ordinal: 1, 2, 3 ... in WAL order. A commit is durable when every record up to it is
+ * acknowledged, that is, when its last ordinal lies below the lowest ordinal that is not. Two numbers go to the server,
+ * and both only ever rise: `written`, what we have received, and `flushed`, what Kafka has.
+ */
+import type { Lsn } from '../postgres/lsn.ts';
+
+/** A commit whose records are not all acknowledged. */
+interface PendingCommit {
+  readonly endLsn: Lsn;
+  /** Ordinal of the last record at or before this commit */
+  readonly lastOrdinal: number;
+}
+
+export class Progress {
+  #written: Lsn;
+  #flushed: Lsn;
+  /** Commits not yet durable, oldest first; those before #firstPending are done and wait for a cheap removal. */
+  #pending: PendingCommit[] = [];
+  #firstPending = 0;
+  #lastOrdinal = 0;
+  /** Lowest ordinal that is not acknowledged; one past the last when all are */
+  #lowestUnacknowledged = 1;
+  #inTransaction = false;
+  /** WAL end of the last keepalive that came between transactions */
+  #keepaliveLsn: Lsn;
+
+  /** @param confirmedFlushLsn where the slot stands: nothing below it is ever told to the server again */
+  constructor(confirmedFlushLsn: Lsn) {
+    this.#written = confirmedFlushLsn;
+    this.#flushed = confirmedFlushLsn;
+    this.#keepaliveLsn = confirmedFlushLsn;
+  }
+
+  /** Received by us. */
+  get written(): Lsn {
+    return this.#written;
+  }
+
+  /** Acknowledged by Kafka, up to here and without a gap. */
+  get flushed(): Lsn {
+    return this.#flushed;
+  }
+
+  /** True between a Begin and its Commit. */
+  get inTransaction(): boolean {
+    return this.#inTransaction;
+  }
+
+  /** True when every record of every commit that was received is acknowledged, and no transaction is being received. */
+  get isIdle(): boolean {
+    return !this.#inTransaction && this.#firstPending === this.#pending.length && this.#allAcknowledged;
+  }
+
+  /** Number of records that the session has made. */
+  get lastOrdinal(): number {
+    return this.#lastOrdinal;
+  }
+
+  get #allAcknowledged(): boolean {
+    return this.#lowestUnacknowledged > this.#lastOrdinal;
+  }
+
+  begin(): void {
+    this.#inTransaction = true;
+  }
+
+  /** Numbers the next record; it counts as unacknowledged from now on. */
+  nextOrdinal(): number {
+    return ++this.#lastOrdinal;
+  }
+
+  /** A Commit was received. Its end LSN is what is confirmed, not its commit LSN: that would bring it again. */
+  commit(endLsn: Lsn): void {
+    this.#inTransaction = false;
+    this.received(endLsn);
+    this.#pending.push({ endLsn, lastOrdinal: this.#lastOrdinal });
+    this.#settle();
+  }
+
+  /** Something was received up to here. Frames without a position (Relation, Type) carry 0 and change nothing. */
+  received(lsn: Lsn): void {
+    if (lsn > this.#written) this.#written = lsn;
+  }
+
+  /**
+   * A keepalive told where the server's WAL ends. Inside a transaction that is no place to resume from; outside it is,
+   * once nothing before it is queued or in flight. Without it an idle slot would hold WAL for ever.
+   */
+  keepalive(walEnd: Lsn): void {
+    this.received(walEnd);
+    if (!this.#inTransaction && walEnd > this.#keepaliveLsn) this.#keepaliveLsn = walEnd;
+    this.#settle();
+  }
+
+  /** Kafka has acknowledged every record below this ordinal; Infinity when nothing is outstanding. */
+  acknowledgedBelow(ordinal: number): void {
+    const lowest = Math.min(ordinal, this.#lastOrdinal + 1);
+    if (lowest > this.#lowestUnacknowledged) this.#lowestUnacknowledged = lowest;
+    this.#settle();
+  }
+
+  #settle(): void {
+    // Records that were numbered since may all be outstanding; those below the mark never become so again.
+    while (this.#firstPending < this.#pending.length) {
+      const commit = this.#pending[this.#firstPending]!;
+      if (commit.lastOrdinal >= this.#lowestUnacknowledged) break;
+      if (commit.endLsn > this.#flushed) this.#flushed = commit.endLsn;
+      this.#firstPending++;
+    }
+    if (this.#firstPending > 1024 && this.#firstPending * 2 > this.#pending.length) {
+      this.#pending = this.#pending.slice(this.#firstPending);
+      this.#firstPending = 0;
+    }
+    if (this.isIdle && this.#keepaliveLsn > this.#flushed) this.#flushed = this.#keepaliveLsn;
+  }
+}

@@ -1,0 +1,282 @@
+/**
+ * One attempt at following a slot: check and prepare PostgreSQL, connect to Kafka, stream, and close both sides.
+ * Everything is opened anew, so that nothing half-broken survives; what ended the attempt is raised.
+ */
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Sql } from 'postgres';
+import type { Config, StreamConfig } from '../config/config.ts';
+import { InvalidRowError, SourceError } from '../errors.ts';
+import { findBoundary } from '../postgres/boundary.ts';
+import { connectControl } from '../postgres/connect.ts';
+import { droppedPublicationError, readSlotPosition, refuseVanished } from '../postgres/continuity.ts';
+import { livenessTimings } from '../postgres/liveness.ts';
+import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import { ReplicationStream } from '../postgres/replication-stream.ts';
+import { type PreparedSlot, prepareSlot } from '../postgres/setup.ts';
+import { watchShutdown } from '../postgres/shutdown-watch.ts';
+import { advanceSlot } from '../postgres/slot.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/sql-state.ts';
+import { Flow, judgeMissing, lsnInContext } from './flow.ts';
+import { Progress } from './progress.ts';
+import { Sinks } from './sinks.ts';
+import type { SlotMemory } from './slot-memory.ts';
+import { planStreaming, type StreamingPlan } from './streaming-plan.ts';
+
+/** How long the server may take for its CopyDone; in the middle of a large transaction it does not look at ours */
+const COPY_DONE_TIMEOUT_MS = 5_000;
+/** Every wait of the preparation has a bound of its own, which is shorter: this is for a server that does not answer */
+const PREPARE_TIMEOUT_MS = 120_000;
+const VERIFY_TIMEOUT_MS = 2_000;
+const VERIFY_INTERVAL_MS = 20;
+
+export interface SessionOptions {
+  readonly config: Config;
+  readonly stream: StreamConfig;
+  /** True for any slot of the configuration, so that a forgotten one can be told apart */
+  readonly isConfiguredSlot: (slot: string) => boolean;
+  readonly memory: SlotMemory;
+  /** How often the slot was begun again before, and why this time, for the log */
+  readonly reconnectCount: number;
+  readonly reconnectReason: string | undefined;
+  readonly log: Logger;
+}
+
+/** `stopped`: the signal ended it in good order. `next`: another session is wanted at once. */
+export type SessionOutcome = 'stopped' | 'next';
+
+/**
+ * Runs until the signal, a boundary of the publication plan, or an error.
+ * @throws NotifierError, and whatever driver and library raise
+ */
+export async function runSession(options: SessionOptions, stopSignal: AbortSignal): Promise<SessionOutcome> {
+  const { stream, config, memory, log } = options;
+  const { slot } = stream;
+  const ended = new AbortController();
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => ended.abort());
+
+  let controlSocket: Socket | undefined;
+  const control = connectControl(stream.database, {
+    applicationName: `cdc-notifier ${slot} control`,
+    log,
+    onSocket: (socket) => {
+      controlSocket = socket;
+    },
+  });
+  cleanup.defer(() => void controlSocket?.destroy());
+
+  const untilStopped = rejectOnAbort(stopSignal);
+  const prepare = async () => {
+    await refuseVanished(control, { ...memory, slot });
+    return await prepareSlot(control, {
+      databaseRef: stream.databaseRef,
+      slot,
+      namespaces: [...stream.namespaces.keys()],
+      // Forgotten slots are warned of until the first start succeeds, not at every one.
+      isConfiguredSlot: memory.confirmedLsn === undefined ? options.isConfiguredSlot : () => true,
+      log,
+      signal: stopSignal,
+    });
+  };
+  const prepared = await Promise.race([prepare(), untilStopped, rejectLater(PREPARE_TIMEOUT_MS, ended.signal)]);
+  memory.confirmedLsn = prepared.confirmedFlushLsn;
+  for (const { name, oid } of prepared.publications) memory.publicationOids.set(name, oid);
+
+  const plan = planStreaming(prepared.publications, prepared.confirmedFlushLsn, memory.probedBoundaries);
+  if (plan.streamed.length === 0) {
+    // Nothing of the backlog before the first publication is owed to anybody.
+    const [nearest] = plan.boundaries.map((boundary) => boundary.lsn).sort((one, other) => (one < other ? -1 : 1));
+    await advanceSlot(control, slot, nearest!);
+    return 'next';
+  }
+  const progress = new Progress(prepared.confirmedFlushLsn);
+  const flow = new Flow({
+    databaseRef: stream.databaseRef,
+    slot,
+    serverMajor: prepared.serverMajor,
+    publications: prepared.publications,
+    plan,
+    timings: livenessTimings(prepared.walSenderTimeoutMs),
+    progress,
+    memory,
+    log,
+  });
+  const sinks = await Promise.race([
+    Sinks.open({
+      namespaces: stream.namespaces,
+      kafkaClients: config.kafkaClients,
+      resendTimeoutMs: config.resendTimeoutMs,
+      maxRetries: config.maxRetries,
+      learnedBatchBytes: memory.learnedBatchBytes,
+      log,
+      onAcknowledged: flow.onAcknowledged,
+      onFailed: (error) => flow.fail(error),
+    }),
+    untilStopped,
+  ]);
+  cleanup.defer(() => sinks.close());
+
+  const streamClosed = Promise.withResolvers<Error | undefined>();
+  const replication = await ReplicationStream.open(stream.database, {
+    slot,
+    publications: plan.streamed,
+    onChunk: flow.onChunk,
+    onNotice: flow.onNotice,
+    onClosed: streamClosed.resolve,
+    log,
+  });
+  cleanup.defer(() => {
+    flow.stop();
+    replication.destroy();
+  });
+  flow.start(replication, sinks);
+  log.info(
+    {
+      fromLsn: formatLsn(prepared.confirmedFlushLsn),
+      publications: plan.streamed,
+      laterPublications: plan.boundaries.map((boundary) => boundary.publication),
+      reconnectCount: options.reconnectCount,
+      reconnectReason: options.reconnectReason,
+      serverMajor: prepared.serverMajor,
+      walSenderTimeoutMs: prepared.walSenderTimeoutMs,
+    },
+    'replication started',
+  );
+
+  watchShutdown({ control, socket: () => controlSocket, signal: ended.signal }).catch((error) => flow.fail(error));
+  void streamClosed.promise.then((error) => flow.fail(error ?? new SourceError('The server ended the replication')));
+  /** Ends the replication so that the last confirmation arrives: a dropped connection may take it along. */
+  const closeStream = async () => {
+    flow.finish();
+    await Promise.race([streamClosed.promise, sleep(COPY_DONE_TIMEOUT_MS, undefined, { ref: false })]);
+    await verifyConfirmed(control, { slot, flushed: progress.flushed, log });
+  };
+  try {
+    await Promise.race([flow.outcome, aborted(stopSignal)]);
+    if (stopSignal.aborted) await settleInFlight(flow, config.shutdownTimeoutMs, log);
+  } catch (error) {
+    memory.confirmedLsn = progress.flushed;
+    if (error instanceof InvalidRowError) await closeStream();
+    // A publication that the decoding server cannot find; PostgreSQL 18 warns instead, see Flow.
+    if (sqlStateOf(error) !== SQL_STATE.undefinedObject) throw error;
+    await probeBoundaries(control, {
+      options,
+      prepared,
+      plan,
+      confirmedLsn: progress.flushed,
+      error,
+      signal: stopSignal,
+    });
+    return 'next';
+  }
+  memory.confirmedLsn = progress.flushed;
+  await closeStream();
+  const outcome = stopSignal.aborted ? 'stopped' : 'next';
+  log.info(
+    { confirmedLsn: formatLsn(progress.flushed), recordCount: sinks.acknowledgedRecordCount },
+    outcome === 'stopped'
+      ? 'replication stopped'
+      : 'replication goes on with a publication that could not be read before',
+  );
+  return outcome;
+}
+
+/** Waits for what Kafka has not acknowledged yet, but not for ever: it is sent again by the next start. */
+async function settleInFlight(flow: Flow, shutdownTimeoutMs: number, log: Logger): Promise<void> {
+  const timeout = Symbol('timeout');
+  const first = await Promise.race([flow.drain(), flow.outcome, sleep(shutdownTimeoutMs, timeout, { ref: false })]);
+  if (first === timeout) {
+    log.warn(
+      { shutdownTimeoutMs },
+      'kafka has not acknowledged everything in time, the rest is sent again at the next start',
+    );
+  }
+}
+
+/** Asks the server where the slot stands, rather than to believe that the last status was read. */
+async function verifyConfirmed(
+  control: Sql,
+  expected: { readonly slot: string; readonly flushed: Lsn; readonly log: Logger },
+): Promise<void> {
+  const timeout = sleep(VERIFY_TIMEOUT_MS, 'timeout' as const, { ref: false });
+  try {
+    for (;;) {
+      // A server that does not answer at all must not hold up the stop.
+      const position = await Promise.race([readSlotPosition(control, expected.slot), timeout]);
+      if (position === 'timeout') break;
+      if (position !== undefined && !position.active && position.confirmedFlushLsn >= expected.flushed) return;
+      if ((await Promise.race([sleep(VERIFY_INTERVAL_MS), timeout])) === 'timeout') break;
+    }
+    expected.log.warn(
+      { confirmedLsn: formatLsn(expected.flushed) },
+      'the server has not noted the last confirmation, some transactions will be sent again',
+    );
+  } catch (error) {
+    expected.log.warn({ error }, 'the last confirmation could not be verified');
+  }
+}
+
+interface MissingPublicationContext {
+  readonly options: SessionOptions;
+  readonly prepared: PreparedSlot;
+  readonly plan: StreamingPlan;
+  readonly confirmedLsn: Lsn;
+  readonly error: unknown;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The server could not load a publication for a change. Either the change is older than the publication: then the place
+ * where the publication begins is looked for, with a copy of the slot. Or somebody dropped it.
+ */
+async function probeBoundaries(control: Sql, context: MissingPublicationContext): Promise<void> {
+  const { options, prepared, plan, confirmedLsn, error, signal } = context;
+  const { memory, log, stream } = options;
+  const where = error instanceof Error && 'where' in error ? String(error.where) : undefined;
+  const changeLsn = lsnInContext(where);
+  let found = false;
+  for (const name of plan.streamed) {
+    const verdict = judgeMissing({ publications: prepared.publications, memory }, name, changeLsn);
+    if (verdict === 'dropped') continue;
+    const lsn = await findBoundary(control, {
+      databaseRef: stream.databaseRef,
+      slot: stream.slot,
+      publication: name,
+      confirmedFlushLsn: confirmedLsn,
+      log,
+      signal,
+    });
+    if (lsn <= confirmedLsn) continue;
+    memory.probedBoundaries.set(name, lsn);
+    found = true;
+    log.info(
+      { publication: name, lsn: formatLsn(lsn) },
+      'the publication is younger than the backlog, it is taken in later',
+    );
+  }
+  if (!found) throw droppedPublicationError(plan.streamed.join('", "'), confirmedLsn);
+}
+
+/** Rejects when the signal is given. What it is raced against goes on unobserved: the process is about to end. */
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
+  const rejection = aborted(signal).then(() => {
+    throw signal.reason;
+  });
+  rejection.catch(() => {});
+  return rejection;
+}
+
+/** Rejects when the time is over, unless the signal says that nobody waits any more. */
+async function rejectLater(timeoutMs: number, signal: AbortSignal): Promise<never> {
+  await sleep(timeoutMs, undefined, { signal }).catch(() => new Promise<never>(() => {}));
+  throw new SourceError(`Cannot prepare the slot: no answer within ${timeoutMs} ms`);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

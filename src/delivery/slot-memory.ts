@@ -1,0 +1,31 @@
+/** What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store. */
+import type { Lsn } from '../postgres/lsn.ts';
+
+export interface SlotMemory {
+  /** Batch sizes that Kafka turned out to take, by topic (ProducerOptions.learnedBatchBytes) */
+  readonly learnedBatchBytes: Map<string, number>;
+  /** Where each publication first worked in this process, by name */
+  readonly firstLoadedLsn: Map<string, Lsn>;
+  /** OID of each publication when it was first seen, by name: another one under the same name is another publication */
+  readonly publicationOids: Map<string, number>;
+  /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
+  readonly probedBoundaries: Map<string, Lsn>;
+  /** Relations that nobody configured and that were already warned of, as schema.table */
+  readonly warnedRelations: Set<string>;
+  /** Updates of processes passed over by `on_missing_old_tuple: skip`, since the process started */
+  skippedRowCount: number;
+  /** Where the slot stood at last; undefined before it was seen for the first time. Once seen, it is not created again */
+  confirmedLsn: Lsn | undefined;
+}
+
+export function createSlotMemory(): SlotMemory {
+  return {
+    learnedBatchBytes: new Map(),
+    firstLoadedLsn: new Map(),
+    publicationOids: new Map(),
+    probedBoundaries: new Map(),
+    warnedRelations: new Set(),
+    skippedRowCount: 0,
+    confirmedLsn: undefined,
+  };
+}

@@ -1,0 +1,87 @@
+/** The program: arguments in, exit code out. Everything between is `runService`. */
+import packageJson from '../package.json' with { type: 'json' };
+import { HELP_TEXT, parseArguments } from './cli.ts';
+import type { Config } from './config/config.ts';
+import { ConfigError } from './config/config-error.ts';
+import { loadConfig } from './config/load.ts';
+import { createLogger, type Logger } from './log.ts';
+import { runService } from './service.ts';
+
+/** As --help tells. */
+const EXIT = { stopped: 0, failed: 1, mistake: 2 } as const;
+
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
+
+async function main(): Promise<number> {
+  const command = parseArguments(process.argv.slice(2));
+  switch (command.command) {
+    case 'help':
+      process.stdout.write(HELP_TEXT);
+      return EXIT.stopped;
+    case 'version':
+      process.stdout.write(`cdc-notifier ${packageJson.version}\n`);
+      return EXIT.stopped;
+    case 'usage-error':
+      process.stderr.write(`${command.message}\nTry cdc-notifier --help\n`);
+      return EXIT.mistake;
+    case 'check':
+      if (readConfig(command.configPath) === undefined) return EXIT.mistake;
+      process.stdout.write(`${command.configPath}: correct\n`);
+      return EXIT.stopped;
+    case 'run': {
+      const config = readConfig(command.configPath);
+      return config === undefined ? EXIT.mistake : await run(config);
+    }
+  }
+}
+
+async function run(config: Config): Promise<number> {
+  const log = createLogger(config.log);
+  endOnBug(log);
+  log.info({ version: packageJson.version, slotCount: config.streams.length }, 'cdc-notifier started');
+  await runService(config, log, stopOnSignal(log));
+  log.info('cdc-notifier stopped');
+  return EXIT.stopped;
+}
+
+/** Prints every mistake; undefined when there is one. */
+function readConfig(path: string): Config | undefined {
+  try {
+    return loadConfig(path);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return undefined;
+  }
+}
+
+/** The first SIGTERM or SIGINT asks for a stop in good order, a second one gets one at once. */
+function stopOnSignal(log: Logger): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stop.signal.aborted) process.exit(128 + SIGNAL_NUMBERS[signal]);
+      log.info({ signal }, 'stopping');
+      stop.abort();
+    });
+  }
+  return stop.signal;
+}
+
+/** An error that nobody expected leaves the process in an unknown state: PostgreSQL keeps what was not confirmed. */
+function endOnBug(log: Logger): void {
+  const end = (error: unknown) => {
+    log.fatal({ error }, 'unexpected error');
+    process.exit(EXIT.failed);
+  };
+  process.on('uncaughtException', end);
+  process.on('unhandledRejection', end);
+}
+
+main().then(
+  (exitCode) => process.exit(exitCode),
+  (error: unknown) => {
+    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
+    process.exit(EXIT.failed);
+  },
+);

@@ -1,0 +1,75 @@
+/**
+ * When to send a status, when to ask the server for a sign of life, and when to give it up: pure arithmetic on
+ * timestamps, so that it is tested without a clock. Source: PostgreSQL manual, "Streaming Replication Protocol", and
+ * `wal_sender_timeout`. All times are milliseconds of a monotonic clock.
+ */
+
+const LONGEST_STATUS_INTERVAL_MS = 15_000;
+/** With `wal_sender_timeout = 0` the server never gives us up; we still want to know whether it is there. */
+const STATUS_INTERVAL_WITHOUT_TIMEOUT_MS = 10_000;
+const ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS = 30_000;
+/** A server that shuts down asks without pause; more answers than this tell it nothing. */
+const REPLY_SPACING_MS = 100;
+
+export interface LivenessTimings {
+  /** A status is sent at least this often */
+  readonly statusIntervalMs: number;
+  /** Without a byte for so long after we asked for one, the connection is dead */
+  readonly answerTimeoutMs: number;
+}
+
+/** @param walSenderTimeoutMs the server's `wal_sender_timeout`, 0 = off */
+export function livenessTimings(walSenderTimeoutMs: number): LivenessTimings {
+  if (walSenderTimeoutMs === 0) {
+    return {
+      statusIntervalMs: STATUS_INTERVAL_WITHOUT_TIMEOUT_MS,
+      answerTimeoutMs: ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS,
+    };
+  }
+  return {
+    statusIntervalMs: Math.min(walSenderTimeoutMs / 3, LONGEST_STATUS_INTERVAL_MS),
+    answerTimeoutMs: walSenderTimeoutMs * 2,
+  };
+}
+
+/** What is known when it is decided whether a status goes out now. */
+export interface StatusSituation {
+  readonly nowMs: number;
+  readonly lastSentMs: number;
+  /** The confirmed LSN has risen since the last status */
+  readonly flushedMoved: boolean;
+  /** Any of the numbers has risen since the last status */
+  readonly numbersMoved: boolean;
+  /** The server has asked for a status since the last one */
+  readonly replyRequested: boolean;
+  readonly statusIntervalMs: number;
+}
+
+/** True when a status is due. */
+export function isStatusDue(situation: StatusSituation): boolean {
+  const { nowMs, lastSentMs, flushedMoved, numbersMoved, replyRequested, statusIntervalMs } = situation;
+  if (flushedMoved) return true;
+  if (replyRequested && (numbersMoved || nowMs - lastSentMs >= REPLY_SPACING_MS)) return true;
+  return nowMs - lastSentMs >= statusIntervalMs;
+}
+
+/** What is known when the silence of the server is judged. */
+export interface Silence {
+  readonly nowMs: number;
+  readonly lastInboundMs: number;
+  /** When we last asked for a keepalive; undefined when bytes have come in since, or we never asked */
+  readonly askedMs: number | undefined;
+  /** We do not read at present, so that silence says nothing */
+  readonly pausedByUs: boolean;
+}
+
+/** `ask`: send a status that requests a reply. `dead`: drop the connection. */
+export type SilenceVerdict = 'fine' | 'ask' | 'dead';
+
+/** An idle server that gets our statuses in time says nothing by itself: silence alone proves nothing, an unanswered question does. */
+export function judgeSilence(silence: Silence, timings: LivenessTimings): SilenceVerdict {
+  const { nowMs, lastInboundMs, askedMs, pausedByUs } = silence;
+  if (pausedByUs) return 'fine';
+  if (askedMs !== undefined) return nowMs - askedMs >= timings.answerTimeoutMs ? 'dead' : 'fine';
+  return nowMs - lastInboundMs >= timings.statusIntervalMs ? 'ask' : 'fine';
+}

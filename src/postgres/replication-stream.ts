@@ -1,0 +1,108 @@
+/**
+ * The replication connection of one slot: frames come in as chunks, status updates go out. It decides nothing.
+ * Source: PostgreSQL manual, "Streaming Replication Protocol", START_REPLICATION ... LOGICAL.
+ */
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Logger } from 'pino';
+import type postgres from 'postgres';
+import type { DatabaseConfig } from '../config/config.ts';
+import { connectReplication, startCopyBoth } from './connect.ts';
+import { publicationNames, quoteIdentifier, quoteLiteral } from './quote.ts';
+
+export interface ReplicationStreamOptions {
+  readonly slot: string;
+  /** Publications whose tables are wanted, at least one: PostgreSQL 14 and 15 refuse an empty list */
+  readonly publications: readonly string[];
+  /** A whole number of frames; see FrameReader */
+  readonly onChunk: (chunk: Buffer) => void;
+  /** Warnings that the server sends on this very connection, such as a publication that it cannot load */
+  readonly onNotice: (notice: postgres.Notice) => void;
+  /** Called once: with the error that ended the stream, or with undefined when the server closed it in good order */
+  readonly onClosed: (error: Error | undefined) => void;
+  readonly log: Logger;
+}
+
+export class ReplicationStream {
+  readonly #stream: Duplex;
+  readonly #socket: Socket | undefined;
+  #paused = false;
+
+  private constructor(stream: Duplex, socket: Socket | undefined, options: ReplicationStreamOptions) {
+    this.#stream = stream;
+    this.#socket = socket;
+    let closed = false;
+    const close = (error: Error | undefined) => {
+      if (closed) return;
+      closed = true;
+      options.onClosed(error);
+    };
+    stream.on('data', options.onChunk);
+    stream.once('end', () => close(undefined));
+    // The driver destroys the stream with what the server said, or with CONNECTION_CLOSED. Later errors add nothing.
+    stream.on('error', close);
+    stream.once('close', () => close(undefined));
+  }
+
+  /**
+   * Connects and starts replication at the slot's confirmed LSN (which 0/0 asks for).
+   * @throws whatever the driver or the server says, for instance 55006 when the slot is in use
+   */
+  static async open(database: DatabaseConfig, options: ReplicationStreamOptions): Promise<ReplicationStream> {
+    let socket: Socket | undefined;
+    const sql = connectReplication(database, {
+      applicationName: `cdc-notifier ${options.slot}`,
+      log: options.log,
+      onNotice: options.onNotice,
+      onSocket: (opened) => {
+        socket = opened;
+      },
+    });
+    try {
+      const stream = await startCopyBoth(
+        sql,
+        `START_REPLICATION SLOT ${quoteIdentifier(options.slot)} LOGICAL 0/0 (proto_version '1', ` +
+          `publication_names ${quoteLiteral(publicationNames(options.publications))}, binary 'true', messages 'true')`,
+      );
+      return new ReplicationStream(stream, socket, options);
+    } catch (error) {
+      socket?.destroy();
+      throw error;
+    }
+  }
+
+  /** True while `pause` holds the server back. */
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
+  /** Stops reading; the server stops sending when the buffers between us are full. Statuses still go out. */
+  pause(): void {
+    this.#paused = true;
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#stream.resume();
+  }
+
+  /** Sends a standby status update. Does nothing on a stream that has ended. */
+  writeStatus(status: Buffer): void {
+    if (this.#stream.writable) this.#stream.write(status);
+  }
+
+  /** Sends CopyDone. The server answers with its own, which ends the stream; until then chunks may still come. */
+  finish(): void {
+    this.resume();
+    if (this.#stream.writable) this.#stream.end();
+  }
+
+  /**
+   * Drops the connection at once, whatever the server is doing. Not by the driver's own end, which waits until the
+   * server has read what lies in its socket.
+   */
+  destroy(): void {
+    this.#socket?.destroy();
+  }
+}
