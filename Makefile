@@ -1,0 +1,112 @@
+# Needs node, npm, Java 17, Maven, make and git; everything else is fetched, pinned, into .cache/ and node_modules/.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+BUN_VERSION := 1.4.5
+KAFKA_VERSION := 4.3.0
+BUN_HOME := $(CURDIR)/.cache/bun
+BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
+PACKAGES_STAMP := node_modules/.installed
+KAFKA_JARS := .cache/kafka-$(KAFKA_VERSION)
+BINARY := dist/cdc-notifier
+SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts 2>/dev/null)
+
+export PATH := $(BUN_HOME)/node_modules/.bin:$(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: help
+help: ## Print the targets
+	@echo 'Targets:'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURATION=seconds, RATE=transactions a second)
+	@exec bun test/demo/main.ts $(if $(DURATION),--duration $(DURATION)) $(if $(RATE),--rate $(RATE))
+
+.PHONY: test
+test: build kafka ## Run every test, with a count in the last line
+	@bun test/run.ts unit integration e2e
+
+.PHONY: unit
+unit: install ## Run the tests that need no server
+	@bun test/run.ts unit
+
+.PHONY: integration
+integration: install kafka ## Run the tests on a real PostgreSQL and a real Kafka
+	@bun test/run.ts integration
+
+.PHONY: e2e
+e2e: build kafka ## Run the tests of the compiled binary
+	@bun test/run.ts e2e
+
+.PHONY: ok
+ok: install ## The quick gate: format, lint, types, unit tests
+	@biome ci
+	@tsc --noEmit
+	@bun test/run.ts unit
+
+.PHONY: format
+format: install ## Format the sources and mend what the linter can
+	@biome check --write
+
+.PHONY: lint
+lint: install ## Check format and lint rules
+	@biome check
+
+.PHONY: typecheck
+typecheck: install ## Check the types
+	@tsc --noEmit
+
+.PHONY: codegen
+codegen: install ## Write the Thrift codec anew from the IDL
+	@bun src/thrift/codegen.ts
+
+.PHONY: build
+build: $(BINARY) ## Build dist/cdc-notifier, one file that needs nothing else
+	@:
+
+$(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
+	@echo 'Building $(BINARY)'
+	@bun build --compile --minify --sourcemap --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
+	  src/main.ts --outfile $(BINARY) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+	@touch $(BINARY)
+
+.PHONY: bench
+bench: build kafka ## Measure throughput, memory and latency (ARGS=options of test/bench/main.ts)
+	@exec bun test/bench/main.ts $(ARGS)
+
+.PHONY: install
+install: $(PACKAGES_STAMP) ## Fetch Bun and the packages
+	@:
+
+$(PACKAGES_STAMP): package.json bun.lock bunfig.toml $(BUN_STAMP)
+	@echo 'Installing packages (PostgreSQL among them, 180 MB)'
+	@bun install --frozen-lockfile >.cache/install.log 2>&1 || { cat .cache/install.log >&2; exit 1; }
+	@touch $@
+
+# npm may have been told to run no install scripts; Bun's puts its binary in place and can be run by hand.
+$(BUN_STAMP):
+	@echo 'Installing Bun $(BUN_VERSION)'
+	@mkdir -p $(BUN_HOME)
+	@npm install --prefix $(BUN_HOME) --no-save --no-audit --no-fund --loglevel=error bun@$(BUN_VERSION) \
+	  >.cache/npm.log 2>&1 || { cat .cache/npm.log >&2; exit 1; }
+	@[[ "$$(bun --version 2>/dev/null)" == $(BUN_VERSION) ]] || node $(BUN_HOME)/node_modules/bun/install.js
+	@[[ "$$(bun --version)" == $(BUN_VERSION) ]] || { echo 'Cannot run Bun $(BUN_VERSION)' >&2; exit 1; }
+	@touch $@
+
+.PHONY: kafka
+kafka: $(KAFKA_JARS) ## Fetch Apache Kafka for tests and demo
+	@:
+
+$(KAFKA_JARS): | $(PACKAGES_STAMP)
+	@echo 'Fetching Apache Kafka $(KAFKA_VERSION) (44 MB)'
+	@bun test/support/kafka/fetch.ts $(KAFKA_VERSION)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf dist .cache/reports .cache/*.log
+
+.PHONY: distclean
+distclean: clean ## Remove what was fetched, too
+	rm -rf .cache node_modules

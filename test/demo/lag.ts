@@ -1,0 +1,36 @@
+/** How far a replication slot is behind the server's WAL, in bytes and in time. */
+
+/** What the server says at one moment; LSNs as numbers of bytes. */
+export interface LagSample {
+  readonly timeMs: number;
+  readonly currentLsn: number;
+  /** Undefined until the slot exists */
+  readonly confirmedLsn: number | undefined;
+}
+
+/** How far behind the slot is. */
+export interface Lag {
+  readonly bytes: number;
+  /** How long ago the server's WAL ended where the slot has confirmed it */
+  readonly seconds: number;
+}
+
+const MAX_SAMPLES = 10_000;
+
+/** Turns samples into lag: the time is that of the oldest sample whose WAL is not confirmed yet. */
+export class LagMeter {
+  #samples: LagSample[] = [];
+
+  /** Takes the next sample and returns the lag at its time. */
+  add(sample: LagSample): Lag | undefined {
+    const { confirmedLsn } = sample;
+    this.#samples.push(sample);
+    if (confirmedLsn === undefined) return undefined;
+    const firstBehind = this.#samples.findIndex(({ currentLsn }) => currentLsn > confirmedLsn);
+    this.#samples =
+      firstBehind < 0 ? [] : this.#samples.slice(Math.max(firstBehind, this.#samples.length - MAX_SAMPLES));
+    const oldest = this.#samples[0];
+    const seconds = oldest === undefined ? 0 : (sample.timeMs - oldest.timeMs) / 1000;
+    return { bytes: Math.max(0, sample.currentLsn - confirmedLsn), seconds };
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * `bun test/run.ts SUITE...`: runs suites of tests one after another and ends with a line that counts them all,
+ * `N passed, N failed`. It fails when a test failed or was skipped, when a suite broke off, and when nothing ran.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { join, relative } from 'node:path';
+import { Glob } from 'bun';
+import { countTests, type TestCounts } from './support/junit.ts';
+import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/make-once.ts';
+
+/** How one suite is found and run. */
+interface Suite {
+  readonly includes: (path: string) => boolean;
+  readonly arguments: readonly string[];
+}
+
+const IN_SERVER_SUITE = /^test\/(integration|e2e|bench)\//;
+
+const SUITES: Readonly<Record<string, Suite>> = {
+  unit: { includes: (path) => !IN_SERVER_SUITE.test(path), arguments: [] },
+  // Two files at once: each waits for servers more than it works.
+  integration: {
+    includes: (path) => path.startsWith('test/integration/'),
+    arguments: ['--timeout=120000', '--parallel=2'],
+  },
+  // One by one: these stop and start servers and measure time.
+  e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000'] },
+};
+
+async function runSuite(name: string, suite: Suite): Promise<TestCounts> {
+  const files = [...new Glob('test/**/*.test.ts').scanSync({ cwd: PROJECT_DIRECTORY })].filter(suite.includes).sort();
+  const report = join(CACHE_DIRECTORY, 'reports', `${name}.xml`);
+  await mkdir(join(CACHE_DIRECTORY, 'reports'), { recursive: true });
+  await rm(report, { force: true });
+  console.log(`\n== ${name}: ${files.length} files`);
+  if (files.length === 0) return { passed: 0, failed: 0, skipped: 0 };
+  const options = [...suite.arguments, '--reporter=junit', `--reporter-outfile=${report}`];
+  const child = spawn(process.execPath, ['test', ...options, ...files.map((file) => `./${file}`)], {
+    cwd: PROJECT_DIRECTORY,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  const counts = existsSync(report) ? countTests(await readFile(report, 'utf8')) : { passed: 0, failed: 0, skipped: 0 };
+  if (code !== 0 && counts.failed === 0) {
+    // Something outside the tests went wrong: a file that does not load, an error nobody caught, a crash.
+    console.log(`${name}: bun test ended with ${code}, see above (report: ${relative(PROJECT_DIRECTORY, report)})`);
+    return { ...counts, failed: 1 };
+  }
+  return counts;
+}
+
+async function main(names: readonly string[]): Promise<number> {
+  const unknown = names.filter((name) => SUITES[name] === undefined);
+  if (names.length === 0 || unknown.length > 0) {
+    console.error(`Usage: bun test/run.ts SUITE..., with suites ${Object.keys(SUITES).join(', ')}`);
+    return 2;
+  }
+  const total = { passed: 0, failed: 0, skipped: 0 };
+  for (const name of names) {
+    const counts = await runSuite(name, SUITES[name] as Suite);
+    total.passed += counts.passed;
+    total.failed += counts.failed;
+    total.skipped += counts.skipped;
+    if (counts.passed + counts.failed === 0) {
+      console.log(`${name}: no test ran`);
+      total.failed++;
+    }
+  }
+  if (total.skipped > 0) console.log(`\n${total.skipped} skipped, counted as failed`);
+  console.log(`\n${total.passed} passed, ${total.failed + total.skipped} failed`);
+  return total.failed + total.skipped === 0 ? 0 : 1;
+}
+
+process.exit(await main(process.argv.slice(2)));
