@@ -87,12 +87,13 @@ export class Flow {
     return this.#outcome.promise;
   }
 
-  /** Begins to work on what the stream brings. */
+  /** Begins to read the stream and to work on what it brings. */
   start(replication: ReplicationStream, sinks: Sinks): void {
     this.#replication = replication;
     this.#sinks = sinks;
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
     this.#sendStatus(false);
+    replication.resume();
   }
 
   /** Takes no more WAL; resolves when everything that was taken is acknowledged. Statuses go on. */

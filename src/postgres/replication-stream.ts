@@ -26,7 +26,7 @@ export interface ReplicationStreamOptions {
 export class ReplicationStream {
   readonly #stream: Duplex;
   readonly #socket: Socket | undefined;
-  #paused = false;
+  #paused = true;
 
   private constructor(stream: Duplex, socket: Socket | undefined, options: ReplicationStreamOptions) {
     this.#stream = stream;
@@ -37,6 +37,8 @@ export class ReplicationStream {
       closed = true;
       options.onClosed(error);
     };
+    // The first frames may be here already; they wait until whoever works on them is ready.
+    stream.pause();
     stream.on('data', options.onChunk);
     stream.once('end', () => close(undefined));
     // The driver destroys the stream with what the server said, or with CONNECTION_CLOSED. Later errors add nothing.
@@ -45,7 +47,8 @@ export class ReplicationStream {
   }
 
   /**
-   * Connects and starts replication at the slot's confirmed LSN (which 0/0 asks for).
+   * Connects and starts replication at the slot's confirmed LSN (which 0/0 asks for). The stream is paused: nothing is
+   * handed over before `resume`.
    * @throws whatever the driver or the server says, for instance 55006 when the slot is in use
    */
   static async open(database: DatabaseConfig, options: ReplicationStreamOptions): Promise<ReplicationStream> {
