@@ -11,26 +11,23 @@ import type postgres from 'postgres';
 import { ByteWriter } from '../bytes/writer.ts';
 import { MissingOldTupleError, NotifierError, SourceError } from '../errors.ts';
 import { droppedPublicationError } from '../postgres/continuity.ts';
-import { isStatusDue, judgeSilence, type LivenessTimings } from '../postgres/liveness.ts';
+import type { LivenessTimings } from '../postgres/liveness.ts';
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import type { BeginMessage, LogicalMessage, RelationMessage, RowMessage } from '../postgres/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/publication.ts';
 import type { ReplicationStream } from '../postgres/replication-stream.ts';
 import { SQL_STATE } from '../postgres/sql-state.ts';
-import { encodeStandbyStatusUpdate, FrameReader, type ReplicationMessage } from '../postgres/wire.ts';
+import { FrameReader, type ReplicationMessage } from '../postgres/wire.ts';
 import { convertChange, resolveRelation, type SourceRelation } from '../progressor/convert.ts';
 import type { Progress } from './progress.ts';
 import type { Route, Sinks } from './sinks.ts';
 import type { SlotMemory } from './slot-memory.ts';
+import { StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type KnownPublication, type StreamingPlan } from './streaming-plan.ts';
 
 /** Unacknowledged bytes at which the socket is paused, and at which it is read again. */
 const PAUSE_AT_BYTES = 4 * 1024 * 1024;
 const RESUME_AT_BYTES = 2 * 1024 * 1024;
-/** How often statuses and silence are looked at; statuses that carry news do not wait for it. */
-const TICK_MS = 100;
-/** Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins */
-const POSTGRES_EPOCH_MICROS = 946_684_800_000_000n;
 
 export interface FlowOptions {
   readonly databaseRef: string;
@@ -58,7 +55,7 @@ export class Flow {
 
   #sinks: Sinks | undefined;
   #replication: ReplicationStream | undefined;
-  #ticker: Timer | undefined;
+  #dialogue: StandbyDialogue | undefined;
   /** The transaction that is being received */
   #begin: BeginMessage | undefined;
   /** Set when no more WAL is to be taken: by `drain`, or at a boundary */
@@ -67,13 +64,6 @@ export class Flow {
   /** Markers seen in the open transaction that end this session */
   #markerSeen = false;
   #flushScheduled = false;
-
-  #lastInboundMs = performance.now();
-  #lastStatusMs = performance.now();
-  #askedMs: number | undefined;
-  #replyRequested = false;
-  #sentWritten: Lsn = 0n;
-  #sentFlushed: Lsn = 0n;
 
   constructor(options: FlowOptions) {
     this.#options = options;
@@ -91,8 +81,12 @@ export class Flow {
   start(replication: ReplicationStream, sinks: Sinks): void {
     this.#replication = replication;
     this.#sinks = sinks;
-    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
-    this.#sendStatus(false);
+    this.#dialogue = new StandbyDialogue({
+      replication,
+      progress: this.#progress,
+      timings: this.#options.timings,
+      onDead: () => this.fail(deadServerError()),
+    });
     replication.resume();
   }
 
@@ -108,13 +102,13 @@ export class Flow {
   /** Sends the last status and CopyDone; the stream ends when the server has answered. */
   finish(): void {
     this.stop();
-    this.#sendStatus(false);
+    this.#dialogue!.sendStatus();
     this.#replication!.finish();
   }
 
   /** Ends all activity; the stream and the sinks are the caller's to close. */
   stop(): void {
-    clearInterval(this.#ticker);
+    this.#dialogue?.stop();
     this.#draining = true;
   }
 
@@ -130,8 +124,7 @@ export class Flow {
 
   /** To be called with every chunk of the stream. */
   readonly onChunk = (chunk: Buffer): void => {
-    this.#lastInboundMs = performance.now();
-    this.#askedMs = undefined;
+    this.#dialogue!.noteInbound();
     if (this.#draining) return;
     const reader = this.#reader;
     reader.start(chunk);
@@ -189,10 +182,10 @@ export class Flow {
         if (this.#markerSeen) this.#reachBoundary();
         break;
       case 'keepalive':
-        if (message.replyRequested) this.#replyRequested = true;
+        if (message.replyRequested) this.#dialogue!.noteReplyRequest();
         this.#progress.keepalive(message.walEnd);
         this.#reachBoundaryBefore(message.walEnd);
-        this.#sendStatusIfDue();
+        this.#dialogue!.sendStatusIfDue();
         break;
       case 'relation':
         this.#onRelation(message);
@@ -285,7 +278,7 @@ export class Flow {
       const { walStart } = this.#reader;
       if (walStart !== undefined) this.#progress.received(walStart);
       if (sinks.bufferedBytes >= PAUSE_AT_BYTES && !this.#replication!.isPaused) this.#replication!.pause();
-      this.#sendStatusIfDue();
+      this.#dialogue!.sendStatusIfDue();
     });
   }
 
@@ -297,10 +290,10 @@ export class Flow {
     if (this.#draining) {
       if (lowest === Number.POSITIVE_INFINITY) this.#drained.resolve();
     } else if (this.#replication!.isPaused && sinks.bufferedBytes <= RESUME_AT_BYTES) {
-      this.#lastInboundMs = performance.now(); // the silence was ours
+      this.#dialogue!.noteInbound();
       this.#replication!.resume();
     }
-    this.#sendStatusIfDue();
+    this.#dialogue!.sendStatusIfDue();
   }
 
   #noteLoaded(namespace: string): void {
@@ -335,57 +328,6 @@ export class Flow {
     const lsn = this.#reader.walStart;
     return error.locate({ lsn: lsn === undefined || lsn === 0n ? undefined : formatLsn(lsn) });
   }
-
-  #tick(): void {
-    const nowMs = performance.now();
-    const verdict = judgeSilence(
-      {
-        nowMs,
-        lastInboundMs: this.#lastInboundMs,
-        askedMs: this.#askedMs,
-        pausedByUs: this.#replication!.isPaused,
-      },
-      this.#options.timings,
-    );
-    if (verdict === 'dead') {
-      this.fail(
-        new SourceError('Lost the replication connection: the server does not answer', {
-          advice: 'Check the network between this service and PostgreSQL',
-        }),
-      );
-    } else if (verdict === 'ask') {
-      this.#askedMs = nowMs;
-      this.#sendStatus(true);
-    } else {
-      this.#sendStatusIfDue();
-    }
-  }
-
-  #sendStatusIfDue(): void {
-    const { written, flushed } = this.#progress;
-    const flushedMoved = flushed > this.#sentFlushed;
-    const due = isStatusDue({
-      nowMs: performance.now(),
-      lastSentMs: this.#lastStatusMs,
-      flushedMoved,
-      numbersMoved: flushedMoved || written > this.#sentWritten,
-      replyRequested: this.#replyRequested,
-      statusIntervalMs: this.#options.timings.statusIntervalMs,
-    });
-    if (due) this.#sendStatus(false);
-  }
-
-  #sendStatus(replyRequested: boolean): void {
-    const { written, flushed } = this.#progress;
-    this.#lastStatusMs = performance.now();
-    this.#replyRequested = false;
-    this.#sentWritten = written;
-    this.#sentFlushed = flushed;
-    const clockMicros = BigInt(Date.now()) * 1000n - POSTGRES_EPOCH_MICROS;
-    this.#replication!.writeStatus(
-      encodeStandbyStatusUpdate({ written, flushed, applied: flushed, clockMicros, replyRequested }),
-    );
-  }
 }
 
 /** Judges a publication of the slot that the server could not load. */
@@ -405,4 +347,10 @@ export function judgeMissing(
 export function lsnInContext(where: string | undefined): Lsn | undefined {
   const found = where?.match(/\b([0-9A-F]{1,8})\/([0-9A-F]{1,8})\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
   return found ? (BigInt(`0x${found[1]}`) << 32n) | BigInt(`0x${found[2]}`) : undefined;
+}
+
+function deadServerError(): SourceError {
+  return new SourceError('Lost the replication connection: the server does not answer', {
+    advice: 'Check the network between this service and PostgreSQL',
+  });
 }

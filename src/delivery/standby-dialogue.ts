@@ -1,0 +1,106 @@
+/**
+ * Our half of what a standby and its server tell each other beside the data: statuses go out when they carry news, when
+ * they are asked for and when their time has come, also while nothing is read; and a server that stays silent is asked
+ * whether it is still there. When that is, postgres/liveness.ts decides.
+ */
+import { isStatusDue, judgeSilence, type LivenessTimings } from '../postgres/liveness.ts';
+import type { Lsn } from '../postgres/lsn.ts';
+import type { ReplicationStream } from '../postgres/replication-stream.ts';
+import { encodeStandbyStatusUpdate } from '../postgres/wire.ts';
+import type { Progress } from './progress.ts';
+
+/** How often statuses and silence are looked at; a status that carries news does not wait for it. */
+const TICK_MS = 100;
+/** Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins */
+const POSTGRES_EPOCH_MICROS = 946_684_800_000_000n;
+
+export interface StandbyDialogueOptions {
+  readonly replication: ReplicationStream;
+  readonly progress: Progress;
+  readonly timings: LivenessTimings;
+  /** Called when the server did not answer in time */
+  readonly onDead: () => void;
+}
+
+export class StandbyDialogue {
+  readonly #options: StandbyDialogueOptions;
+  readonly #ticker: Timer;
+  #lastInboundMs = performance.now();
+  #lastStatusMs = performance.now();
+  /** When the server was asked for a sign of life; undefined when it has given one since */
+  #askedMs: number | undefined;
+  #replyRequested = false;
+  #sentWritten: Lsn = 0n;
+  #sentFlushed: Lsn = 0n;
+
+  /** Sends the first status and begins to keep time. */
+  constructor(options: StandbyDialogueOptions) {
+    this.#options = options;
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+    this.sendStatus();
+  }
+
+  /** Something has come in; or we have begun to read again, after a silence that was ours. */
+  noteInbound(): void {
+    this.#lastInboundMs = performance.now();
+    this.#askedMs = undefined;
+  }
+
+  /** The server wants a status. It gets one at once when there is news, and soon otherwise. */
+  noteReplyRequest(): void {
+    this.#replyRequested = true;
+  }
+
+  /** Sends a status if one is due. To be called whenever the numbers may have moved. */
+  sendStatusIfDue(): void {
+    const { written, flushed } = this.#options.progress;
+    const flushedMoved = flushed > this.#sentFlushed;
+    const due = isStatusDue({
+      nowMs: performance.now(),
+      lastSentMs: this.#lastStatusMs,
+      flushedMoved,
+      numbersMoved: flushedMoved || written > this.#sentWritten,
+      replyRequested: this.#replyRequested,
+      statusIntervalMs: this.#options.timings.statusIntervalMs,
+    });
+    if (due) this.sendStatus();
+  }
+
+  /** Sends a status now. */
+  sendStatus(options: { readonly replyRequested: boolean } = { replyRequested: false }): void {
+    const { written, flushed } = this.#options.progress;
+    this.#lastStatusMs = performance.now();
+    this.#replyRequested = false;
+    this.#sentWritten = written;
+    this.#sentFlushed = flushed;
+    const clockMicros = BigInt(Date.now()) * 1000n - POSTGRES_EPOCH_MICROS;
+    const status = { written, flushed, applied: flushed, clockMicros, replyRequested: options.replyRequested };
+    this.#options.replication.writeStatus(encodeStandbyStatusUpdate(status));
+  }
+
+  /** Says nothing more by itself. */
+  stop(): void {
+    clearInterval(this.#ticker);
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    const verdict = judgeSilence(
+      {
+        nowMs,
+        lastInboundMs: this.#lastInboundMs,
+        askedMs: this.#askedMs,
+        pausedByUs: this.#options.replication.isPaused,
+      },
+      this.#options.timings,
+    );
+    if (verdict === 'dead') {
+      this.#options.onDead();
+    } else if (verdict === 'ask') {
+      this.#askedMs = nowMs;
+      this.sendStatus({ replyRequested: true });
+    } else {
+      this.sendStatusIfDue();
+    }
+  }
+}
