@@ -125,7 +125,7 @@ export class Producer {
     if (batch === undefined || batch.sealed || batch.lengthWith(key.length, value.length) > topic.maxBatchBytes) {
       refuseTooLarge(topic, key, value);
       batch = new RecordBatch(
-        { topic: topic.name, partition: queue.index, firstKey: key.toBuffer() },
+        { topic: topic.name, partition: queue.index },
         this.#options.buffers.take(),
         ordinal,
         Date.now(),
@@ -311,7 +311,7 @@ export class Producer {
           kafkaClient: this.#options.kafkaClient,
           topic: batch.topic,
           partition: batch.partition,
-          key: tooLarge && batch.recordCount === 1 ? batch.firstKey.toString() : undefined,
+          key: tooLarge && batch.recordCount === 1 ? batch.firstKey : undefined,
         },
       },
     );

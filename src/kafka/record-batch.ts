@@ -62,8 +62,6 @@ function recordBodyBytes(offsetDelta: number, keyBytes: number, valueBytes: numb
 export class RecordBatch {
   readonly topic: string;
   readonly partition: number;
-  /** Key of the first record, for the error that names a record too large for its topic */
-  readonly firstKey: Buffer;
   /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
   readonly firstOrdinal: number;
   /** The batch on the wire is the first `length` of these bytes */
@@ -73,19 +71,25 @@ export class RecordBatch {
   /** Set by `seal`: from then on the bytes never change, so that every resend is the same to the byte */
   sealed = false;
   readonly #timestampMs: number;
+  #firstKeyAt = 0;
+  #firstKeyBytes = 0;
 
   constructor(
-    place: { readonly topic: string; readonly partition: number; readonly firstKey: Buffer },
+    place: { readonly topic: string; readonly partition: number },
     buffer: Buffer,
     firstOrdinal: number,
     timestampMs: number,
   ) {
     this.topic = place.topic;
     this.partition = place.partition;
-    this.firstKey = place.firstKey;
     this.firstOrdinal = firstOrdinal;
     this.bytes = buffer;
     this.#timestampMs = timestampMs;
+  }
+
+  /** Key of the first record, for the error that names a record too large for its topic. */
+  get firstKey(): string {
+    return this.bytes.toString('utf8', this.#firstKeyAt, this.#firstKeyAt + this.#firstKeyBytes);
   }
 
   /** Length that the batch would have with one more record. */
@@ -104,6 +108,10 @@ export class RecordBatch {
     bytes[at++] = 0; // timestamp delta: all records of a batch carry the time at which the batch was begun
     at = this.#varint(at, this.recordCount);
     at = this.#varint(at, key.length);
+    if (this.recordCount === 0) {
+      this.#firstKeyAt = at;
+      this.#firstKeyBytes = key.length;
+    }
     key.bytes.copy(bytes, at, 0, key.length);
     at += key.length;
     at = this.#varint(at, value.length);

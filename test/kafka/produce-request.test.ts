@@ -5,7 +5,7 @@ import { encodeProduceRequest, errorCodesByBatch } from '../../src/kafka/produce
 import { RecordBatch } from '../../src/kafka/record-batch.ts';
 
 function batch(topic: string, partition: number): RecordBatch {
-  const made = new RecordBatch({ topic, partition, firstKey: Buffer.alloc(0) }, Buffer.alloc(1024), 1, 0);
+  const made = new RecordBatch({ topic, partition }, Buffer.alloc(1024), 1, 0);
   made.append(new ByteWriter(8).copy(Buffer.from('k')), new ByteWriter(8).copy(Buffer.from(`${topic}-${partition}`)));
   made.seal({ producerId: 1n, producerEpoch: 0 }, 0);
   return made;

@@ -10,8 +10,7 @@ function writer(bytes: Uint8Array): ByteWriter {
 }
 
 function batchOf(records: readonly { key: Buffer; value: Buffer }[], bufferBytes = 64): RecordBatch {
-  const place = { topic: 't', partition: 3, firstKey: records[0]?.key ?? Buffer.alloc(0) };
-  const batch = new RecordBatch(place, Buffer.alloc(bufferBytes, 0xaa), 1, 1_700_000_000_123);
+  const batch = new RecordBatch({ topic: 't', partition: 3 }, Buffer.alloc(bufferBytes, 0xaa), 1, 1_700_000_000_123);
   for (const { key, value } of records) batch.append(writer(key), writer(value));
   return batch;
 }
@@ -41,6 +40,11 @@ describe('RecordBatch', () => {
     expect(read.records.map(({ key, value, offsetDelta }) => ({ key, value, offsetDelta }))).toEqual(
       records.map(({ key, value }, offsetDelta) => ({ key, value, offsetDelta })),
     );
+  });
+
+  test('firstKey is the key of the first record, also after the buffer has grown', () => {
+    const records = ['первый', 'second', 'third'].map((key) => ({ key: Buffer.from(key), value: Buffer.alloc(500) }));
+    expect(batchOf(records).firstKey).toBe('первый');
   });
 
   test('lengthWith tells the length that append then gives', () => {
