@@ -1,0 +1,101 @@
+/** Where a run happens: servers, programs under measurement, and what there is to say about them. */
+import { readFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { cpus, loadavg, totalmem } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import { PROJECT_DIRECTORY } from '../support/make-once.ts';
+import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { runProgram } from '../support/run-program.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { findRecvLogical, type RecvLogical } from './recvlogical.ts';
+
+/** Everything that a measurement needs. */
+export interface Environment {
+  readonly postgres: PostgresServer;
+  readonly kafka: KafkaServer;
+  /** Command that the configuration file's path is added to */
+  readonly notifier: readonly string[];
+  readonly recvLogical: RecvLogical | { readonly missing: string };
+  /** For configuration files */
+  readonly directory: string;
+  /** Says what is being done now */
+  progress(text: string): void;
+}
+
+/** What the figures were taken on. */
+export interface Machine {
+  readonly cpu: string;
+  readonly coreCount: number;
+  readonly memoryBytes: number;
+  /** Of the last minute, before the run began */
+  readonly loadAverage: number;
+  readonly kernel: string;
+}
+
+/** Partitions of each events topic. */
+export const PARTITION_COUNT = 8;
+
+const POSTGRES_SETTINGS: Readonly<Record<string, string>> = {
+  // Nothing else may work on the two cores while something is measured.
+  autovacuum: 'off',
+  max_wal_size: '16GB',
+  checkpoint_timeout: '1h',
+  // Tells when a transaction of the latency measurement was committed.
+  track_commit_timestamp: 'on',
+};
+
+/** Looks at the machine; the load average tells whether it had anything else to do. */
+export function describeMachine(): Machine {
+  const model = cpus()[0]?.model ?? 'unknown';
+  const kernel = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
+  return {
+    cpu: model,
+    coreCount: cpus().length,
+    memoryBytes: totalmem(),
+    loadAverage: Math.round((loadavg()[0] as number) * 100) / 100,
+    kernel,
+  };
+}
+
+/** Builds the program and starts the servers; whatever was started is given to `cleanup`. */
+export async function prepareEnvironment(
+  cleanup: AsyncDisposableStack,
+  options: { readonly profileDirectory?: string | undefined; progress(text: string): void },
+): Promise<Environment> {
+  const { progress } = options;
+  const directory = cleanup.use(await temporaryDirectory('bench')).path;
+  progress('looking for pg_recvlogical');
+  const recvLogical = await findRecvLogical();
+  progress('building the program');
+  const notifier = await notifierCommand(directory, options.profileDirectory);
+  progress('starting PostgreSQL');
+  const postgres = cleanup.use(await startPostgres({ settings: POSTGRES_SETTINGS }));
+  progress('starting Kafka');
+  const kafka = cleanup.use(await startKafka({ compilation: 'full' }));
+  return { postgres, kafka, notifier, recvLogical, directory, progress };
+}
+
+/** The binary, built anew so that it is the one of these sources; for a profile the sources, run by Bun. */
+async function notifierCommand(directory: string, profileDirectory: string | undefined): Promise<string[]> {
+  const main = join(PROJECT_DIRECTORY, 'src/main.ts');
+  if (profileDirectory !== undefined) {
+    await mkdir(profileDirectory, { recursive: true });
+    return [process.execPath, '--cpu-prof', '--cpu-prof-dir', profileDirectory, main];
+  }
+  const binary = join(directory, 'cdc-notifier');
+  const flags = [
+    '--compile',
+    '--minify',
+    '--sourcemap',
+    '--no-compile-autoload-dotenv',
+    '--no-compile-autoload-bunfig',
+  ];
+  await runProgram(process.execPath, ['build', ...flags, main, '--outfile', binary], { cwd: PROJECT_DIRECTORY });
+  return [binary];
+}
+
+/** Directory of the server's data on a disk, for the time of one fsync. */
+export function diskOf(postgres: PostgresServer): string {
+  return dirname(postgres.dataDirectory);
+}
