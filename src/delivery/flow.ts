@@ -19,15 +19,16 @@ import type { ReplicationStream } from '../postgres/replication-stream.ts';
 import { SQL_STATE } from '../postgres/sql-state.ts';
 import { FrameReader, type ReplicationMessage } from '../postgres/wire.ts';
 import { convertChange, resolveRelation, type SourceRelation } from '../progressor/convert.ts';
+import { noteGarbage } from './garbage.ts';
 import type { Progress } from './progress.ts';
 import type { Route, Sinks } from './sinks.ts';
 import type { SlotMemory } from './slot-memory.ts';
 import { StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type KnownPublication, type StreamingPlan } from './streaming-plan.ts';
 
-/** Unacknowledged bytes at which the socket is paused, and at which it is read again. */
-const PAUSE_AT_BYTES = 4 * 1024 * 1024;
-const RESUME_AT_BYTES = 2 * 1024 * 1024;
+/** Unacknowledged bytes at which the socket is paused, and at which it is read again: enough for full rounds, no more. */
+const PAUSE_AT_BYTES = 1024 * 1024;
+const RESUME_AT_BYTES = 512 * 1024;
 
 export interface FlowOptions {
   readonly databaseRef: string;
@@ -125,6 +126,7 @@ export class Flow {
   /** To be called with every chunk of the stream. */
   readonly onChunk = (chunk: Buffer): void => {
     this.#dialogue!.noteInbound();
+    noteGarbage(chunk.length);
     if (this.#draining) return;
     const reader = this.#reader;
     reader.start(chunk);
