@@ -5,7 +5,6 @@ import type { Config } from './config/config.ts';
 import { ConfigError } from './config/config-error.ts';
 import { loadConfig } from './config/load.ts';
 import { createLogger, type Logger } from './log.ts';
-import { runService } from './service.ts';
 
 /** As --help tells. */
 const EXIT = { stopped: 0, failed: 1, mistake: 2 } as const;
@@ -38,8 +37,11 @@ async function main(): Promise<number> {
 async function run(config: Config): Promise<number> {
   const log = createLogger(config.log);
   endOnBug(log);
+  const stopSignal = stopOnSignal(log);
   log.info({ version: packageJson.version, slotCount: config.streams.length }, 'cdc-notifier started');
-  await runService(config, log, stopOnSignal(log));
+  // Loaded here: the Kafka library alone takes longer than all of --help, --version and --check.
+  const { runService } = await import('./service.ts');
+  await runService(config, log, stopSignal);
   log.info('cdc-notifier stopped');
   return EXIT.stopped;
 }

@@ -327,8 +327,9 @@ export class Flow {
 
   #locateRow(error: unknown): unknown {
     if (!(error instanceof NotifierError)) return error;
-    const lsn = this.#reader.walStart;
-    return error.locate({ lsn: lsn === undefined || lsn === 0n ? undefined : formatLsn(lsn) });
+    // Relation frames carry no position: then the transaction's must do.
+    const lsn = this.#reader.walStart || this.#begin?.finalLsn;
+    return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
 }
 

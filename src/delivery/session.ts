@@ -119,7 +119,7 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   cleanup.defer(() => sinks.close());
 
   const streamClosed = Promise.withResolvers<Error | undefined>();
-  const replication = await ReplicationStream.open(stream.database, {
+  const opening = ReplicationStream.open(stream.database, {
     slot,
     publications: plan.streamed,
     onChunk: flow.onChunk,
@@ -129,8 +129,10 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   });
   cleanup.defer(() => {
     flow.stop();
-    replication.destroy();
+    // Also one that is opened when nobody waits for it any more.
+    opening.then((opened) => opened.destroy()).catch(() => {});
   });
+  const replication = await Promise.race([opening, untilStopped]);
   flow.start(replication, sinks);
   log.info(
     {

@@ -22,7 +22,7 @@ import type { KafkaClientConfig } from '../config/config.ts';
 import { SinkError } from '../errors.ts';
 import { isLoopback } from '../loopback.ts';
 import { connectionOptions } from './connection-options.ts';
-import { judgeError, judgeErrorCode } from './kafka-errors.ts';
+import { connectAdvice, judgeError, judgeErrorCode } from './kafka-errors.ts';
 import type { ProducerIdentity } from './record-batch.ts';
 
 const PRODUCE_API_KEY = 0;
@@ -246,11 +246,4 @@ export function chooseProduceVersion(apis: readonly apiVersionsV3.ApiVersionsRes
     retriable: false,
     advice: 'Use Kafka 2.8 or newer',
   });
-}
-
-function connectAdvice(id: string): string | undefined {
-  if (id === 'ECONNREFUSED' || id === 'TIMEOUT' || id === 'ENOTFOUND' || id === 'NETWORK') {
-    return 'Check kafka_clients.*.brokers, that the brokers run, and that tls matches their listener';
-  }
-  return undefined;
 }

@@ -9,6 +9,7 @@ import {
   ProtocolError,
   protocolErrors,
   TimeoutError,
+  UserError,
 } from '@platformatic/kafka';
 
 /**
@@ -60,6 +61,14 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
     verdict: 'refused',
     advice: 'Check kafka_clients.*.sasl: the broker does not accept this user, password or mechanism',
   },
+  ILLEGAL_SASL_STATE: {
+    verdict: 'refused',
+    advice: 'Remove sasl of the Kafka client, or name a listener of the brokers that asks for it',
+  },
+  UNSUPPORTED_SASL_MECHANISM: {
+    verdict: 'refused',
+    advice: 'Set sasl.mechanism of the Kafka client to one that is enabled at the listener',
+  },
   INVALID_TOPIC_EXCEPTION: { verdict: 'refused', advice: 'Correct the topic name in the configuration' },
   POLICY_VIOLATION: { verdict: 'refused', advice: 'Ask who runs the brokers which policy refuses the record' },
   INVALID_RECORD: { verdict: 'refused', advice: 'Look into the log of the broker: it does not accept the record' },
@@ -68,6 +77,34 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
     advice: "Set the clocks right, or raise the topic's message.timestamp.before.max.ms and .after.max.ms",
   },
 };
+
+const REACH = 'Check kafka_clients.*.brokers, that the brokers run, and that tls and sasl match their listener';
+const NOT_TRUSTED = 'Set tls.ca of the Kafka client to the authority that signed the certificate of the brokers';
+
+/** What to do about a connection that cannot be made, by errno or TLS error code. All of these may pass. */
+const CONNECT_ADVICE: Readonly<Record<string, string>> = {
+  ECONNREFUSED: REACH,
+  ECONNRESET: REACH,
+  EHOSTUNREACH: REACH,
+  ENETUNREACH: REACH,
+  ENOTFOUND: REACH,
+  EAI_AGAIN: REACH,
+  ETIMEDOUT: REACH,
+  TIMEOUT: REACH,
+  NETWORK: REACH,
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    'Name the brokers as their certificate does, or set tls.server_name of the Kafka client to a name that it holds',
+  DEPTH_ZERO_SELF_SIGNED_CERT: NOT_TRUSTED,
+  SELF_SIGNED_CERT_IN_CHAIN: NOT_TRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: NOT_TRUSTED,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: NOT_TRUSTED,
+  CERT_HAS_EXPIRED: 'Renew the certificate of the brokers',
+};
+
+/** What to do when a connection failed with this id, where the id tells. */
+export function connectAdvice(id: string): string | undefined {
+  return CONNECT_ADVICE[id];
+}
 
 /** A judged answer. `id` is Kafka's name of the error, `NETWORK` or `TIMEOUT` where none was received. */
 export interface KafkaFailure {
@@ -90,13 +127,25 @@ export function judgeErrorCode(code: number): KafkaFailure {
  * them: the broker recognises a batch that it had stored by its sequence.
  */
 export function judgeError(error: unknown): KafkaFailure {
+  // While it connects the library raises it for two things: TLS came in answer to plain bytes, or the other way round.
+  if (firstOfClass(error, UserError) !== undefined) {
+    return {
+      verdict: 'refused',
+      id: 'TLS_MISMATCH',
+      advice: 'Set tls of the Kafka client when the listener of its brokers speaks TLS, remove it when it does not',
+    };
+  }
   const protocol = firstOfClass(error, ProtocolError);
   if (protocol !== undefined) {
     const code = (protocol as { apiCode?: unknown }).apiCode;
     if (typeof code === 'number') return judgeErrorCode(code);
   }
   if (firstOfClass(error, TimeoutError) !== undefined) return { verdict: 'resend', id: 'TIMEOUT' };
-  if (firstOfClass(error, AuthenticationError) !== undefined) {
+  const login = firstOfClass(error, AuthenticationError);
+  if (login !== undefined) {
+    // A connection that was lost during the login says nothing about the password: TLS bytes look so to a plain client.
+    const lost = firstOfClass(login.cause, NetworkError);
+    if (lost !== undefined) return { verdict: 'resend', id: networkCode(lost) };
     return {
       verdict: 'refused',
       id: 'SASL_AUTHENTICATION_FAILED',

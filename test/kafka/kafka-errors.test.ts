@@ -7,8 +7,9 @@ import {
   protocolErrors,
   ResponseError,
   TimeoutError,
+  UserError,
 } from '@platformatic/kafka';
-import { judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
+import { connectAdvice, judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
 
 describe('judgeErrorCode', () => {
   test('knows every error code of the protocol, and resends what the protocol calls retriable', () => {
@@ -66,8 +67,27 @@ describe('judgeError', () => {
       'refused',
       'SASL_AUTHENTICATION_FAILED',
     ],
+    [
+      'a connection that was lost during the login',
+      new NetworkError('x', { cause: new AuthenticationError('x', { cause: new NetworkError('Connection closed') }) }),
+      'resend',
+      'NETWORK',
+    ],
+    [
+      'TLS on one side only',
+      new NetworkError('x', { cause: new UserError('x', { cause: refused }) }),
+      'refused',
+      'TLS_MISMATCH',
+    ],
     ['an error of nobody', new TypeError('x'), 'refused', 'TypeError'],
   ] as const)('%s', (_, error, verdict, id) => {
     expect(judgeError(error)).toMatchObject({ verdict, id });
   });
 });
+
+test.each(['ECONNREFUSED', 'ECONNRESET', 'ERR_TLS_CERT_ALTNAME_INVALID', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])(
+  'connectAdvice knows what to do about %s',
+  (id) => {
+    expect(connectAdvice(id)).toBeString();
+  },
+);

@@ -1,0 +1,144 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import type { PostgresServer } from '../support/postgres.ts';
+import { waitFor } from '../support/wait.ts';
+import { createScenario, expectCleanLogs, isFailure, startServer } from './scenario.ts';
+
+let server: PostgresServer;
+let kafka: KafkaServer;
+
+beforeAll(async () => {
+  [server, kafka] = await Promise.all([startServer(), startKafka()]);
+}, 120_000);
+
+afterAll(async () => {
+  await Promise.all([server?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+afterEach(expectCleanLogs);
+
+/** A stop may meet a transaction of which some rows were sent and the Commit was not received: it comes again, whole. */
+const MOST_RECORDS_OF_A_TRANSACTION = 30;
+
+describe('cdc-notifier', () => {
+  test('delivers what was written, each record once, in order, at its partition, from whatever names', async () => {
+    await using scenario = await createScenario({
+      server,
+      kafka,
+      namespaces: { 'default/default': 'new', invoice: 'old', 'Счёт "A"/\'b\' \\': 'new', a_b: 'old' },
+      settings: { log: { level: 'trace' } },
+    });
+    await using service = await scenario.start();
+    await scenario.writer.write(600);
+    await scenario.confirmed();
+    const verdict = await scenario.expectAllArrived();
+    expect(verdict.duplicates).toBe(0);
+    expect(await service.stop()).toBe(0);
+  }, 30_000);
+
+  test('does not repeat a transaction that it had acknowledged before a stop', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    for (let run = 0; run < 3; run++) {
+      await using service = await scenario.start();
+      await scenario.writer.write(60);
+      await scenario.confirmed();
+      expect(await service.stop()).toBe(0);
+    }
+    expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+  }, 30_000);
+
+  test('SIGTERM under load: exits 0, and the next start loses nothing and repeats no more than what was open', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    const { writer } = scenario;
+    const stops = 2;
+    for (let run = 0; run < stops; run++) {
+      await using service = await scenario.start();
+      if (run === 0) writer.start();
+      const enough = writer.transactionCount + 150;
+      await waitFor('load', () => writer.transactionCount >= enough);
+      expect(await service.stop()).toBe(0);
+      expect(service.lines.at(-1)).toMatchObject({ level: 'info', msg: 'cdc-notifier stopped' });
+      expect(service.lines.filter(({ level }) => level === 'error' || level === 'warn')).toEqual([]);
+    }
+    await writer.stop();
+    await using service = await scenario.start();
+    await scenario.confirmed();
+    expect((await scenario.expectAllArrived()).duplicates).toBeLessThanOrEqual(stops * MOST_RECORDS_OF_A_TRANSACTION);
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test('SIGKILL under load: the next start loses nothing', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    const { writer } = scenario;
+    for (let run = 0; run < 2; run++) {
+      await using service = await scenario.start();
+      if (run === 0) writer.start();
+      const enough = writer.transactionCount + 150;
+      await waitFor('load', () => writer.transactionCount >= enough);
+      await service.kill();
+    }
+    await writer.stop();
+    await using service = await scenario.start();
+    await scenario.confirmed();
+    await scenario.expectAllArrived();
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test('PostgreSQL restarted under load, in good order and by a crash: nothing is lost', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    const { writer, slot } = scenario;
+    await using service = await scenario.start();
+    writer.start();
+    for (const mode of ['fast', 'immediate'] as const) {
+      const enough = writer.transactionCount + 200;
+      await waitFor('load', () => writer.transactionCount >= enough);
+      const from = service.lines.length;
+      await server.restart(mode);
+      const again = await service.waitForLine('a new start', (line) => line.msg === 'replication started', { from });
+      expect(again).toMatchObject({ slot });
+      expect(again.reconnectCount).toBeGreaterThan(0);
+      expect(service.lines.slice(from).find(isFailure(slot))?.error).toMatchObject({
+        name: 'SourceError',
+        place: { database: 'db', slot },
+      });
+    }
+    await writer.stop();
+    await scenario.confirmed();
+    await scenario.expectAllArrived();
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test('Kafka down for longer than all retries: the log says why and what to do, and nothing is lost', async () => {
+    await using scenario = await createScenario({ server, kafka, kafkaClient: { request_timeout: 2000 } });
+    const { writer, slot } = scenario;
+    await using service = await scenario.start();
+    writer.start();
+    await waitFor('load', () => writer.transactionCount >= 200);
+    await kafka.stop();
+    // The retries of the producer, then a new session that cannot even begin
+    const gaveUp = await service.waitForLine('the end of the retries', isFailure(slot));
+    expect(gaveUp).toMatchObject({
+      error: { name: 'SinkError', place: { database: 'db', slot, kafkaClient: 'main' } },
+      reconnectCount: 1,
+      reconnectTimeoutMs: 200,
+    });
+    const still = await service.waitForLine(
+      'another failure',
+      (line) => isFailure(slot)(line) && line.reconnectCount === 3,
+    );
+    expect(still.error?.message).toContain('ECONNREFUSED');
+    expect(still.error?.advice).toContain('kafka_clients');
+    const missed = writer.transactionCount + 100;
+    await waitFor('load', () => writer.transactionCount >= missed);
+    const from = service.lines.length;
+    await kafka.start();
+    const again = await service.waitForLine('a new start', (line) => line.msg === 'replication started', { from });
+    expect(again.reconnectCount).toBeGreaterThanOrEqual(3);
+    expect(again.reconnectReason).toBeString();
+    expect(again.fromLsn).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/);
+    await writer.stop();
+    await scenario.confirmed();
+    await scenario.expectAllArrived();
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+});

@@ -1,0 +1,129 @@
+/** What an operator forgot or mistook: it is named with its cure, and once it is mended the service goes on by itself. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/binary.ts';
+import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import type { PostgresServer } from '../support/postgres.ts';
+import { createNamespace, tablesOf } from '../support/progressor.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+import {
+  createScenario,
+  expectCleanLogs,
+  isFailure,
+  PASSWORD,
+  type Scenario,
+  startServer,
+  startService,
+  WRONG_PASSWORD,
+} from './scenario.ts';
+
+let server: PostgresServer;
+let kafka: KafkaServer;
+
+beforeAll(async () => {
+  [server, kafka] = await Promise.all([startServer(), startKafka()]);
+}, 120_000);
+
+afterAll(async () => {
+  await Promise.all([server?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+afterEach(() => expectCleanLogs());
+
+/** Waits until the slot has failed twice in the same way, and returns the first failure. */
+async function failsAgainAndAgain(service: RunningBinary, { slot }: Scenario): Promise<BinaryLogLine> {
+  const first = await service.waitForLine('a failure', isFailure(slot));
+  const second = await service.waitForLine('another', (line) => isFailure(slot)(line) && line.reconnectCount === 2);
+  expect(second.error?.message).toBe(first.error?.message as string);
+  expect(second.reconnectTimeoutMs).toBe(200);
+  return first;
+}
+
+/** Waits for the start after the mend, and for everything that was written, then and meanwhile. */
+async function expectMended(service: RunningBinary, scenario: Scenario): Promise<void> {
+  const { slot, writer } = scenario;
+  const start = await service.waitForLine('a start', (line) => line.msg === STARTED && line.slot === slot);
+  expect(start.reconnectCount).toBeGreaterThanOrEqual(2);
+  await writer.write(30);
+  await scenario.confirmed();
+  expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+  expect(await service.stop()).toBe(0);
+}
+
+describe('mended while it runs', () => {
+  test('a topic that does not exist: it is named and not created, and what is written meanwhile is delivered', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    const { slot, namespaces, writer } = scenario;
+    const topic = namespaces[1]!.lifecycleTopic;
+    await kafka.deleteTopic(topic);
+    await using service = await startService(scenario.config);
+    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+      error: {
+        name: 'SinkError',
+        message: `Cannot use topic "${topic}": UNKNOWN_TOPIC_OR_PARTITION`,
+        advice: expect.stringContaining('Create the topic'),
+        place: { database: 'db', slot, kafkaClient: 'main', topic },
+      },
+    });
+    await writer.write(30);
+    await kafka.createTopic(topic, { partitions: 3 });
+    await expectMended(service, scenario);
+  }, 60_000);
+
+  test('a table that does not exist: it is named, and the slot is created when it is there', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    const { database, slot } = scenario;
+    const { sql } = database;
+    for (const table of Object.values(tablesOf('invoice'))) await sql`DROP TABLE ${sql(table)} CASCADE`;
+    await using service = await startService(scenario.config);
+    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+      error: {
+        name: 'SetupError',
+        message: expect.stringContaining('invoice_processes'),
+        advice: expect.any(String),
+        place: { database: 'db', slot, namespace: 'invoice', table: 'invoice_processes' },
+      },
+    });
+    expect(await sql`SELECT FROM pg_replication_slots WHERE slot_name = ${slot}`).toHaveLength(0);
+    await createNamespace(sql, 'invoice');
+    await expectMended(service, scenario);
+  }, 60_000);
+
+  test('a wrong password of the database: it is read again from its file', async () => {
+    await using secrets = await temporaryDirectory('secrets');
+    const file = join(secrets.path, 'pg');
+    await writeFile(file, `${WRONG_PASSWORD}\n`);
+    await using scenario = await createScenario({ server, kafka, databaseKeys: { password: { file } } });
+    await using service = await startService(scenario.config);
+    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+      error: {
+        name: 'SourceError',
+        message: expect.stringContaining('28P01'),
+        advice: expect.stringContaining('password'),
+        place: { database: 'db', slot: scenario.slot },
+      },
+    });
+    await writeFile(file, `${PASSWORD}\n`);
+    await expectMended(service, scenario);
+  }, 60_000);
+
+  test('a slot that another instance holds: the second one says so, waits, and takes over', async () => {
+    await using scenario = await createScenario({ server, kafka });
+    await using first = await scenario.start();
+    await using second = await startService(scenario.config);
+    expect(await failsAgainAndAgain(second, scenario)).toMatchObject({
+      error: {
+        name: 'SourceError',
+        message: expect.stringContaining('another process streams from the slot'),
+        advice: expect.stringContaining('active_pid'),
+        place: { database: 'db', slot: scenario.slot },
+      },
+    });
+    await scenario.writer.write(30);
+    await scenario.confirmed();
+    expect(first.lines.filter(isFailure())).toEqual([]);
+    expect(await first.stop()).toBe(0);
+    await expectMended(second, scenario);
+  }, 60_000);
+});

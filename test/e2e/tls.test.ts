@@ -1,0 +1,175 @@
+/** Encrypted and authenticated on both sides, and what is said when the other side is not who it should be. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { chown, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { STARTED } from '../support/binary.ts';
+import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import type { PostgresServer } from '../support/postgres.ts';
+import { temporaryDirectory } from '../support/temporary-directory.ts';
+import {
+  createScenario,
+  expectCleanLogs,
+  isFailure,
+  KAFKA_PASSWORD,
+  type Scenario,
+  startServer,
+  startService,
+  WRONG_PASSWORD,
+} from './scenario.ts';
+
+/** The servers' certificate is for the name localhost alone. */
+const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');
+const CA = join(CERTIFICATES, 'ca.crt');
+const STRANGER = join(CERTIFICATES, 'stranger.crt');
+const KAFKA_USER = 'notifier';
+
+let server: PostgresServer;
+let kafka: KafkaServer;
+
+beforeAll(async () => {
+  const secure = {
+    certificateFile: join(CERTIFICATES, 'server.crt'),
+    keyFile: join(CERTIFICATES, 'server.key'),
+    users: { [KAFKA_USER]: KAFKA_PASSWORD },
+  };
+  [server, kafka] = await Promise.all([startServer(), startKafka({ secure })]);
+  await encrypt(server);
+}, 120_000);
+
+afterAll(async () => {
+  await Promise.all([server?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+afterEach(() => expectCleanLogs());
+
+/** Gives a server its certificate and switches TLS on. */
+async function encrypt({ dataDirectory, sql, restart }: PostgresServer): Promise<void> {
+  const { uid, gid } = await stat(dataDirectory);
+  for (const name of ['server.crt', 'server.key']) {
+    const path = join(dataDirectory, name);
+    await writeFile(path, await readFile(join(CERTIFICATES, name)), { mode: 0o600 });
+    await chown(path, uid, gid);
+  }
+  const admin = sql('postgres', { max: 1 });
+  await admin`ALTER SYSTEM SET ssl = on`;
+  await admin.end();
+  await restart();
+}
+
+interface SecureOptions {
+  /** Of PostgreSQL */
+  readonly host?: string;
+  /** Host of the broker */
+  readonly broker?: string;
+  readonly kafkaTls?: object | undefined;
+  /** A secret of the configuration */
+  readonly kafkaPassword?: unknown;
+}
+
+/** A scenario whose connections are all verified, encrypted and authenticated, unless the options say otherwise. */
+function secureScenario(options: SecureOptions = {}): Promise<Scenario> {
+  const { host, broker, kafkaTls, kafkaPassword } = {
+    host: 'localhost',
+    broker: 'localhost',
+    kafkaTls: { ca: CA },
+    kafkaPassword: KAFKA_PASSWORD,
+    ...options,
+  };
+  const port = kafka.secureBootstrap?.split(':').at(-1);
+  return createScenario({
+    server,
+    kafka,
+    databaseKeys: { host, tls: { ca: CA } },
+    kafkaClient: {
+      brokers: [`${broker}:${port}`],
+      ...(kafkaTls === undefined ? {} : { tls: kafkaTls }),
+      sasl: { mechanism: 'SCRAM-SHA-512', username: KAFKA_USER, password: kafkaPassword },
+    },
+  });
+}
+
+async function expectDelivery(scenario: Scenario): Promise<void> {
+  await scenario.writer.write(30);
+  await scenario.confirmed();
+  await scenario.expectAllArrived();
+}
+
+describe('with TLS', () => {
+  test('verify-full of PostgreSQL, SASL_SSL with SCRAM-SHA-512 of Kafka: delivers, and nothing is to be warned of', async () => {
+    await using scenario = await secureScenario();
+    await using service = await scenario.start();
+    await expectDelivery(scenario);
+    const sessions = await scenario.database.sql`
+      SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+      WHERE application_name LIKE ${`cdc-notifier ${scenario.slot}%`}`;
+    expect(sessions.map(({ ssl }) => ssl)).toEqual([true, true]);
+    expect(service.lines.filter(({ level }) => level !== 'info')).toEqual([]);
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test('a certificate of PostgreSQL that is for another name is refused', async () => {
+    await using scenario = await secureScenario({ host: '127.0.0.1' });
+    await using service = await startService(scenario.config);
+    expect(await service.waitForLine('the refusal', isFailure(scenario.slot))).toMatchObject({
+      error: {
+        name: 'SourceError',
+        message: expect.stringContaining('another host name'),
+        advice: expect.stringContaining('a name that the certificate holds'),
+        place: { database: 'db', slot: scenario.slot },
+      },
+    });
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test.each([
+    ['a certificate of a broker that is for another name', { broker: '127.0.0.1' }, 'tls.server_name'],
+    ['a certificate of a broker that nobody trusts', { kafkaTls: { ca: STRANGER } }, 'tls.ca'],
+    ['a plain connection to a listener with TLS', { kafkaTls: undefined }, 'tls'],
+  ])(
+    '%s is refused, with its cure',
+    async (_, options, setting) => {
+      await using scenario = await secureScenario(options);
+      await using service = await startService(scenario.config);
+      expect(await service.waitForLine('the refusal', isFailure(scenario.slot))).toMatchObject({
+        error: {
+          name: 'SinkError',
+          message: expect.stringContaining('Cannot connect to broker'),
+          advice: expect.stringContaining(setting),
+          place: { database: 'db', slot: scenario.slot, kafkaClient: 'main' },
+        },
+      });
+      expect(await service.stop()).toBe(0);
+    },
+    60_000,
+  );
+
+  test('server_name is verified in place of the address of a broker', async () => {
+    await using scenario = await secureScenario({
+      broker: '127.0.0.1',
+      kafkaTls: { ca: CA, server_name: 'localhost' },
+    });
+    await using service = await scenario.start();
+    await expectDelivery(scenario);
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+
+  test('a wrong password of Kafka: it is named with its cure, and read again from its file', async () => {
+    await using secrets = await temporaryDirectory('secrets');
+    const file = join(secrets.path, 'kafka');
+    await writeFile(file, `${WRONG_PASSWORD}\n`);
+    await using scenario = await secureScenario({ kafkaPassword: { file } });
+    const { slot } = scenario;
+    await using service = await startService(scenario.config);
+    const again = await service.waitForLine('a failure', (line) => isFailure(slot)(line) && line.reconnectCount === 2);
+    expect(again.error).toMatchObject({
+      name: 'SinkError',
+      message: expect.stringContaining('SASL_AUTHENTICATION_FAILED'),
+      advice: expect.stringContaining('sasl'),
+      place: { database: 'db', slot, kafkaClient: 'main' },
+    });
+    await writeFile(file, `${KAFKA_PASSWORD}\n`);
+    await service.waitForLine('a start', (line) => line.msg === STARTED && line.slot === slot);
+    await expectDelivery(scenario);
+    expect(await service.stop()).toBe(0);
+  }, 60_000);
+});
