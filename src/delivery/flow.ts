@@ -22,7 +22,7 @@ import { convertChange, resolveRelation, type SourceRelation } from '../progress
 import { noteGarbage } from './garbage.ts';
 import type { Progress } from './progress.ts';
 import type { Route, Sinks } from './sinks.ts';
-import type { SlotMemory } from './slot-memory.ts';
+import { notePublication, type SlotMemory } from './slot-memory.ts';
 import { StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type KnownPublication, type StreamingPlan } from './streaming-plan.ts';
 
@@ -64,6 +64,8 @@ export class Flow {
   #drained = Promise.withResolvers<void>();
   /** Markers seen in the open transaction that end this session */
   #markerSeen = false;
+  /** Namespace of a Relation whose row comes next: with the row it is known where its publication worked */
+  #describedNamespace: string | undefined;
   #flushScheduled = false;
 
   constructor(options: FlowOptions) {
@@ -155,7 +157,9 @@ export class Flow {
       this.#options.log.info({ code: notice.code, severity: notice.severity }, 'notice on the replication connection');
       return;
     }
-    if (judgeMissing(this.#options, publication, lsnInContext(notice.where)) === 'dropped') {
+    const changeLsn = lsnInContext(notice.where);
+    const existedAtLsn = this.#options.memory.publicationExistedAt.get(publication);
+    if (judgeMissingPublication({ changeLsn, existedAtLsn }) === 'dropped') {
       this.fail(droppedPublicationError(publication, this.#progress.flushed));
     }
   };
@@ -185,8 +189,8 @@ export class Flow {
         break;
       case 'keepalive':
         if (message.replyRequested) this.#dialogue!.noteReplyRequest();
-        this.#progress.keepalive(message.walEnd);
-        this.#reachBoundaryBefore(message.walEnd);
+        // The server may be past a boundary, with rows behind it that it was not asked for: those are owed.
+        if (!this.#reachBoundaryBefore(message.walEnd)) this.#progress.keepalive(message.walEnd);
         this.#dialogue!.sendStatusIfDue();
         break;
       case 'relation':
@@ -203,8 +207,7 @@ export class Flow {
   }
 
   #onBegin(message: BeginMessage): void {
-    this.#reachBoundaryBefore(message.finalLsn);
-    if (this.#draining) return;
+    if (this.#reachBoundaryBefore(message.finalLsn)) return;
     this.#begin = message;
     this.#progress.begin();
   }
@@ -217,7 +220,7 @@ export class Flow {
       return;
     }
     this.#relations.set(message.relationId, { relation, route: this.#sinks!.route(relation.namespace) });
-    this.#noteLoaded(relation.namespace);
+    this.#describedNamespace = relation.namespace;
   }
 
   #onRow(message: RowMessage): void {
@@ -228,6 +231,7 @@ export class Flow {
     }
     const begin = this.#begin;
     if (begin === undefined) throw new SourceError('Cannot read a row: it came outside of a transaction');
+    if (this.#describedNamespace !== undefined) this.#noteStreamed(this.#describedNamespace);
     const { relation, route } = routed;
     const draft = this.#draft;
     try {
@@ -254,12 +258,13 @@ export class Flow {
     }
   }
 
-  /** A position behind a boundary was reached: everything before the boundary has been received. */
-  #reachBoundaryBefore(lsn: Lsn): void {
+  /** True when this position lies behind a boundary: everything before the boundary has been received, no more is taken. */
+  #reachBoundaryBefore(lsn: Lsn): boolean {
     const reached = this.#options.plan.boundaries.find((one) => one.kind === 'lsn' && one.lsn <= lsn);
-    if (reached === undefined || this.#draining) return;
+    if (reached === undefined) return false;
     this.#progress.keepalive(reached.lsn);
     this.#reachBoundary();
+    return true;
   }
 
   #reachBoundary(): void {
@@ -298,13 +303,13 @@ export class Flow {
     this.#dialogue!.sendStatusIfDue();
   }
 
-  #noteLoaded(namespace: string): void {
-    // Up to 17 one publication that cannot be loaded fails them all, so a Relation proves every one of them.
-    const loaded = this.#options.serverMajor >= 18 ? [namespace] : this.#options.plan.streamed;
-    for (const name of loaded) {
-      const { firstLoadedLsn } = this.#options.memory;
-      if (!firstLoadedLsn.has(name)) firstLoadedLsn.set(name, this.#begin?.finalLsn ?? this.#progress.written);
-    }
+  #noteStreamed(namespace: string): void {
+    this.#describedNamespace = undefined;
+    const lsn = this.#reader.walStart;
+    if (lsn === undefined) return;
+    // Up to 17 one publication that cannot be loaded fails them all, so a row proves every one of them.
+    const names = this.#options.serverMajor >= 18 ? [namespace] : this.#options.plan.streamed;
+    for (const name of names) notePublication(this.#options.memory, name, lsn);
   }
 
   #noteSkippedRow(error: MissingOldTupleError): void {
@@ -331,19 +336,6 @@ export class Flow {
     const lsn = this.#reader.walStart || this.#begin?.finalLsn;
     return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
-}
-
-/** Judges a publication of the slot that the server could not load. */
-export function judgeMissing(
-  options: Pick<FlowOptions, 'publications' | 'memory'>,
-  name: string,
-  changeLsn: Lsn | undefined,
-): 'not-yet-created' | 'dropped' {
-  return judgeMissingPublication({
-    createdAtLsn: options.publications.find((publication) => publication.name === name)?.createdAtLsn,
-    changeLsn,
-    firstLoadedLsn: options.memory.firstLoadedLsn.get(name),
-  });
 }
 
 /** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */

@@ -18,11 +18,11 @@ import { type PreparedSlot, prepareSlot } from '../postgres/setup.ts';
 import { watchShutdown } from '../postgres/shutdown-watch.ts';
 import { advanceSlot } from '../postgres/slot.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/sql-state.ts';
-import { Flow, judgeMissing, lsnInContext } from './flow.ts';
+import { Flow, lsnInContext } from './flow.ts';
 import { Progress } from './progress.ts';
 import { Sinks } from './sinks.ts';
-import type { SlotMemory } from './slot-memory.ts';
-import { planStreaming, type StreamingPlan } from './streaming-plan.ts';
+import { notePublication, type SlotMemory } from './slot-memory.ts';
+import { judgeMissingPublication, planStreaming, type StreamingPlan } from './streaming-plan.ts';
 
 /** How long the server may take for its CopyDone; in the middle of a large transaction it does not look at ours */
 const COPY_DONE_TIMEOUT_MS = 5_000;
@@ -82,13 +82,15 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   };
   const prepared = await Promise.race([prepare(), untilStopped, rejectLater(PREPARE_TIMEOUT_MS, ended.signal)]);
   memory.confirmedLsn = prepared.confirmedFlushLsn;
-  for (const { name, oid } of prepared.publications) memory.publicationOids.set(name, oid);
+  for (const { name, oid } of prepared.publications) {
+    memory.publicationOids.set(name, oid);
+    notePublication(memory, name, prepared.currentLsn);
+  }
 
   const plan = planStreaming(prepared.publications, prepared.confirmedFlushLsn, memory.probedBoundaries);
   if (plan.streamed.length === 0) {
     // Nothing of the backlog before the first publication is owed to anybody.
-    const [nearest] = plan.boundaries.map((boundary) => boundary.lsn).sort((one, other) => (one < other ? -1 : 1));
-    await advanceSlot(control, slot, nearest!);
+    await advanceSlot(control, slot, plan.boundaries[0]!.lsn);
     return 'next';
   }
   const progress = new Progress(prepared.confirmedFlushLsn);
@@ -118,23 +120,82 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   ]);
   cleanup.defer(() => sinks.close());
 
-  const streamClosed = Promise.withResolvers<Error | undefined>();
-  const opening = ReplicationStream.open(stream.database, {
+  const shutdown = watchShutdown({ control, socket: () => controlSocket, signal: ended.signal });
+  shutdown.catch((error) => flow.fail(error));
+  const session = { options, control, prepared, plan, progress, flow, sinks, untilStopped, stopSignal };
+  try {
+    return await streamSlot(session);
+  } catch (error) {
+    // A publication that the decoding server cannot find; PostgreSQL 18 warns instead, see Flow.
+    if (sqlStateOf(error) !== SQL_STATE.undefinedObject) throw error;
+    await probeBoundaries(session, error);
+    return 'next';
+  } finally {
+    memory.confirmedLsn = progress.flushed;
+  }
+}
+
+/** Everything that one session has opened. */
+interface Session {
+  readonly options: SessionOptions;
+  readonly control: Sql;
+  readonly prepared: PreparedSlot;
+  readonly plan: StreamingPlan;
+  readonly progress: Progress;
+  readonly flow: Flow;
+  readonly sinks: Sinks;
+  /** Rejects when the service is asked to stop */
+  readonly untilStopped: Promise<never>;
+  readonly stopSignal: AbortSignal;
+}
+
+/** Streams until the signal, a boundary, or an error, and closes the replication connection. */
+async function streamSlot(session: Session): Promise<SessionOutcome> {
+  const { options, control, prepared, plan, progress, flow, sinks, stopSignal } = session;
+  const { log, config } = options;
+  const { slot, database } = options.stream;
+  const closed = Promise.withResolvers<Error | undefined>();
+  const opening = ReplicationStream.open(database, {
     slot,
     publications: plan.streamed,
     onChunk: flow.onChunk,
     onNotice: flow.onNotice,
-    onClosed: streamClosed.resolve,
+    onClosed: closed.resolve,
     log,
   });
+  await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => {
     flow.stop();
     // Also one that is opened when nobody waits for it any more.
     opening.then((opened) => opened.destroy()).catch(() => {});
   });
-  const replication = await Promise.race([opening, untilStopped]);
-  flow.start(replication, sinks);
-  log.info(
+  flow.start(await Promise.race([opening, session.untilStopped]), sinks);
+  logStart(options, prepared, plan);
+  void closed.promise.then((error) => flow.fail(error ?? new SourceError('The server ended the replication')));
+
+  /** Ends the replication so that the last confirmation arrives: a dropped connection may take it along. */
+  const finish = async () => {
+    flow.finish();
+    await Promise.race([closed.promise, sleep(COPY_DONE_TIMEOUT_MS, undefined, { ref: false })]);
+    await verifyConfirmed(control, { slot, flushed: progress.flushed, log });
+  };
+  try {
+    await Promise.race([flow.outcome, aborted(stopSignal)]);
+    if (stopSignal.aborted) await settleInFlight(flow, config.shutdownTimeoutMs, log);
+  } catch (error) {
+    if (error instanceof InvalidRowError) await finish();
+    throw error;
+  }
+  await finish();
+  const outcome = stopSignal.aborted ? 'stopped' : 'next';
+  const facts = { confirmedLsn: formatLsn(progress.flushed), recordCount: sinks.acknowledgedRecordCount };
+  if (outcome === 'stopped') log.info(facts, 'replication stopped');
+  else log.info(facts, 'replication goes on with a publication that could not be read before');
+  return outcome;
+}
+
+function logStart(options: SessionOptions, prepared: PreparedSlot, plan: StreamingPlan): void {
+  options.log.info(
     {
       fromLsn: formatLsn(prepared.confirmedFlushLsn),
       publications: plan.streamed,
@@ -146,43 +207,6 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
     },
     'replication started',
   );
-
-  watchShutdown({ control, socket: () => controlSocket, signal: ended.signal }).catch((error) => flow.fail(error));
-  void streamClosed.promise.then((error) => flow.fail(error ?? new SourceError('The server ended the replication')));
-  /** Ends the replication so that the last confirmation arrives: a dropped connection may take it along. */
-  const closeStream = async () => {
-    flow.finish();
-    await Promise.race([streamClosed.promise, sleep(COPY_DONE_TIMEOUT_MS, undefined, { ref: false })]);
-    await verifyConfirmed(control, { slot, flushed: progress.flushed, log });
-  };
-  try {
-    await Promise.race([flow.outcome, aborted(stopSignal)]);
-    if (stopSignal.aborted) await settleInFlight(flow, config.shutdownTimeoutMs, log);
-  } catch (error) {
-    memory.confirmedLsn = progress.flushed;
-    if (error instanceof InvalidRowError) await closeStream();
-    // A publication that the decoding server cannot find; PostgreSQL 18 warns instead, see Flow.
-    if (sqlStateOf(error) !== SQL_STATE.undefinedObject) throw error;
-    await probeBoundaries(control, {
-      options,
-      prepared,
-      plan,
-      confirmedLsn: progress.flushed,
-      error,
-      signal: stopSignal,
-    });
-    return 'next';
-  }
-  memory.confirmedLsn = progress.flushed;
-  await closeStream();
-  const outcome = stopSignal.aborted ? 'stopped' : 'next';
-  log.info(
-    { confirmedLsn: formatLsn(progress.flushed), recordCount: sinks.acknowledgedRecordCount },
-    outcome === 'stopped'
-      ? 'replication stopped'
-      : 'replication goes on with a publication that could not be read before',
-  );
-  return outcome;
 }
 
 /** Waits for what Kafka has not acknowledged yet, but not for ever: it is sent again by the next start. */
@@ -220,28 +244,20 @@ async function verifyConfirmed(
   }
 }
 
-interface MissingPublicationContext {
-  readonly options: SessionOptions;
-  readonly prepared: PreparedSlot;
-  readonly plan: StreamingPlan;
-  readonly confirmedLsn: Lsn;
-  readonly error: unknown;
-  readonly signal: AbortSignal;
-}
-
 /**
  * The server could not load a publication for a change. Either the change is older than the publication: then the place
  * where the publication begins is looked for, with a copy of the slot. Or somebody dropped it.
  */
-async function probeBoundaries(control: Sql, context: MissingPublicationContext): Promise<void> {
-  const { options, prepared, plan, confirmedLsn, error, signal } = context;
+async function probeBoundaries(session: Session, error: unknown): Promise<void> {
+  const { options, control, plan, progress, stopSignal: signal } = session;
   const { memory, log, stream } = options;
+  const confirmedLsn = progress.flushed;
   const where = error instanceof Error && 'where' in error ? String(error.where) : undefined;
   const changeLsn = lsnInContext(where);
   let found = false;
   for (const name of plan.streamed) {
-    const verdict = judgeMissing({ publications: prepared.publications, memory }, name, changeLsn);
-    if (verdict === 'dropped') continue;
+    const existedAtLsn = memory.publicationExistedAt.get(name);
+    if (judgeMissingPublication({ changeLsn, existedAtLsn }) === 'dropped') continue;
     const lsn = await findBoundary(control, {
       databaseRef: stream.databaseRef,
       slot: stream.slot,
@@ -258,7 +274,9 @@ async function probeBoundaries(control: Sql, context: MissingPublicationContext)
       'the publication is younger than the backlog, it is taken in later',
     );
   }
-  if (!found) throw droppedPublicationError(plan.streamed.join('", "'), confirmedLsn);
+  if (found) return;
+  await refuseVanished(control, { slot: stream.slot, confirmedLsn, publicationOids: memory.publicationOids });
+  throw droppedPublicationError(plan.streamed.join('", "'), confirmedLsn);
 }
 
 /** Rejects when the signal is given. What it is raced against goes on unobserved: the process is about to end. */

@@ -4,8 +4,8 @@ import type { Lsn } from '../postgres/lsn.ts';
 export interface SlotMemory {
   /** Batch sizes that Kafka turned out to take, by topic (ProducerOptions.learnedBatchBytes) */
   readonly learnedBatchBytes: Map<string, number>;
-  /** Where each publication first worked in this process, by name */
-  readonly firstLoadedLsn: Map<string, Lsn>;
+  /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
+  readonly publicationExistedAt: Map<string, Lsn>;
   /** OID of each publication when it was first seen, by name: another one under the same name is another publication */
   readonly publicationOids: Map<string, number>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
@@ -21,11 +21,17 @@ export interface SlotMemory {
 export function createSlotMemory(): SlotMemory {
   return {
     learnedBatchBytes: new Map(),
-    firstLoadedLsn: new Map(),
+    publicationExistedAt: new Map(),
     publicationOids: new Map(),
     probedBoundaries: new Map(),
     warnedRelations: new Set(),
     skippedRowCount: 0,
     confirmedLsn: undefined,
   };
+}
+
+/** Remembers that a publication existed at a place in the WAL: the catalogs had it then, or the server streamed with it. */
+export function notePublication(memory: SlotMemory, name: string, lsn: Lsn): void {
+  const known = memory.publicationExistedAt.get(name);
+  if (known === undefined || lsn < known) memory.publicationExistedAt.set(name, lsn);
 }

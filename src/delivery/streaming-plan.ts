@@ -29,7 +29,7 @@ export interface Boundary {
 export interface StreamingPlan {
   /** Names to stream now */
   readonly streamed: readonly string[];
-  /** Left out until then; the session ends at the first of these and another one begins */
+  /** Left out until then, in the order of the WAL; the session ends at the first of these and another one begins */
   readonly boundaries: readonly Boundary[];
 }
 
@@ -54,28 +54,28 @@ export function planStreaming(
       streamed.push(name);
     }
   }
+  boundaries.sort((one, other) => (one.lsn < other.lsn ? -1 : 1));
   return { streamed, boundaries };
 }
 
 /** What is known of a publication that the server could not load while it decoded a change. */
 export interface MissingPublication {
-  readonly createdAtLsn: Lsn | undefined;
   /** LSN of the change that was being decoded, where the server tells it */
   readonly changeLsn: Lsn | undefined;
-  /** LSN at which this process first saw the publication work on this slot; undefined when it never did */
-  readonly firstLoadedLsn: Lsn | undefined;
+  /** Smallest LSN at which the publication is known to have existed; undefined when nothing is known */
+  readonly existedAtLsn: Lsn | undefined;
 }
 
 /**
- * `not-yet-created`: the change is older than the publication, nothing is owed. `dropped`: the publication worked before,
- * so somebody dropped it, and what was written until it was made again is lost to this stream.
+ * `not-yet-created`: the change is older than anything we know of the publication, nothing is owed. That also holds for
+ * a transaction that was open while the publication was created: it commits later, but the server decodes its first
+ * changes with the catalogs as they were. `dropped`: the publication existed before the change, so somebody dropped it,
+ * and what was written until it was made again is lost to this stream.
  */
-export function judgeMissingPublication(missing: MissingPublication): 'not-yet-created' | 'dropped' {
-  const { createdAtLsn, changeLsn, firstLoadedLsn } = missing;
-  if (firstLoadedLsn === undefined) return 'not-yet-created';
-  // A transaction that was open while the publication was created is decoded with the catalogs as it saw them: it may
-  // come behind one that already had the publication.
-  const isOverlap =
-    createdAtLsn !== undefined && changeLsn !== undefined && changeLsn < createdAtLsn && firstLoadedLsn >= createdAtLsn;
-  return isOverlap ? 'not-yet-created' : 'dropped';
+export function judgeMissingPublication({
+  changeLsn,
+  existedAtLsn,
+}: MissingPublication): 'not-yet-created' | 'dropped' {
+  if (existedAtLsn === undefined) return 'not-yet-created';
+  return changeLsn !== undefined && changeLsn < existedAtLsn ? 'not-yet-created' : 'dropped';
 }

@@ -5,7 +5,7 @@
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import { type ErrorPlace, SetupError } from '../errors.ts';
-import type { Lsn } from './lsn.ts';
+import { type Lsn, parseLsn } from './lsn.ts';
 import {
   eventsIdentityMistake,
   type Mistake,
@@ -44,6 +44,8 @@ export interface PreparedSlot {
   readonly serverMajor: number;
   /** Of the server, for our role; 0 = never */
   readonly walSenderTimeoutMs: number;
+  /** Where the server's WAL ended when all of this was there */
+  readonly currentLsn: Lsn;
   /** Where streaming starts */
   readonly confirmedFlushLsn: Lsn;
   /** In the order of the request's namespaces */
@@ -79,11 +81,13 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   if (prepared?.confirmedFlushLsn === undefined || server.timeline === undefined) {
     throw new SetupError('Cannot prepare slot: it was dropped or invalidated meanwhile', { place });
   }
+  const [row] = await control`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
   return {
     systemIdentifier: server.systemIdentifier,
     timeline: server.timeline,
     serverMajor,
     walSenderTimeoutMs: server.walSenderTimeoutMs,
+    currentLsn: parseLsn(row!.lsn),
     confirmedFlushLsn: prepared.confirmedFlushLsn,
     publications,
   };

@@ -32,6 +32,19 @@ describe('planStreaming', () => {
     expect(planStreaming(publications, 25n, new Map([['b', 25n]])).streamed).toEqual(['b']);
   });
 
+  test('gives boundaries in the order of the WAL, not of the configuration', () => {
+    const publications = [
+      { name: 'late', createdAtLsn: undefined },
+      { name: 'middle', createdAtLsn: 40n },
+      { name: 'early', createdAtLsn: undefined },
+    ];
+    const probed = new Map([
+      ['late', 50n],
+      ['early', 30n],
+    ]);
+    expect(planStreaming(publications, 20n, probed).boundaries.map(({ lsn }) => lsn)).toEqual([30n, 40n, 50n]);
+  });
+
   test('takes a marked publication in by its probe when a transaction that was open at its creation lies behind the marker', () => {
     const publications = [{ name: 'b', createdAtLsn: 15n }];
     expect(planStreaming(publications, 20n, new Map([['b', 25n]])).boundaries).toEqual([
@@ -42,17 +55,12 @@ describe('planStreaming', () => {
 
 describe('judgeMissingPublication', () => {
   test.each([
-    ['never worked before', { createdAtLsn: undefined, changeLsn: 5n, firstLoadedLsn: undefined }, 'not-yet-created'],
-    ['never worked, marker ahead', { createdAtLsn: 9n, changeLsn: 5n, firstLoadedLsn: undefined }, 'not-yet-created'],
-    ['worked, made by a person', { createdAtLsn: undefined, changeLsn: 9n, firstLoadedLsn: 5n }, 'dropped'],
-    ['worked, missing behind its creation', { createdAtLsn: 3n, changeLsn: 9n, firstLoadedLsn: 5n }, 'dropped'],
-    ['an older one of the name worked', { createdAtLsn: 12n, changeLsn: 9n, firstLoadedLsn: 5n }, 'dropped'],
-    [
-      'change of a transaction open at its creation',
-      { createdAtLsn: 4n, changeLsn: 3n, firstLoadedLsn: 5n },
-      'not-yet-created',
-    ],
-    ['worked, place of the change unknown', { createdAtLsn: 4n, changeLsn: undefined, firstLoadedLsn: 5n }, 'dropped'],
+    ['nothing is known of it', { changeLsn: 5n, existedAtLsn: undefined }, 'not-yet-created'],
+    ['nothing is known at all', { changeLsn: undefined, existedAtLsn: undefined }, 'not-yet-created'],
+    ['the change is older than what is known', { changeLsn: 4n, existedAtLsn: 5n }, 'not-yet-created'],
+    ['it existed at the place of the change', { changeLsn: 5n, existedAtLsn: 5n }, 'dropped'],
+    ['it existed before the change', { changeLsn: 9n, existedAtLsn: 5n }, 'dropped'],
+    ['it existed, place of the change unknown', { changeLsn: undefined, existedAtLsn: 5n }, 'dropped'],
   ] as const)('%s', (_, missing, verdict) => {
     expect(judgeMissingPublication(missing)).toBe(verdict);
   });

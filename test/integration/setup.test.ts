@@ -141,6 +141,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       timeline: 1,
       serverMajor: major,
       walSenderTimeoutMs: 60_000,
+      currentLsn: expect.any(BigInt) as unknown as bigint,
       confirmedFlushLsn: parseLsn(truth!.confirmed_flush_lsn),
       publications: ODD_NAMESPACES.map((name) => ({
         name,
