@@ -22,7 +22,7 @@ import { convertChange, resolveRelation, type SourceRelation } from '../progress
 import { noteGarbage } from './garbage.ts';
 import type { Progress } from './progress.ts';
 import type { Route, Sinks } from './sinks.ts';
-import { notePublication, type SlotMemory } from './slot-memory.ts';
+import type { SlotMemory } from './slot-memory.ts';
 import { StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type KnownPublication, type StreamingPlan } from './streaming-plan.ts';
 
@@ -33,7 +33,6 @@ const RESUME_AT_BYTES = 512 * 1024;
 export interface FlowOptions {
   readonly databaseRef: string;
   readonly slot: string;
-  readonly serverMajor: number;
   readonly publications: readonly KnownPublication[];
   readonly plan: StreamingPlan;
   readonly timings: LivenessTimings;
@@ -64,8 +63,6 @@ export class Flow {
   #drained = Promise.withResolvers<void>();
   /** Markers seen in the open transaction that end this session */
   #markerSeen = false;
-  /** Namespace of a Relation whose row comes next: with the row it is known where its publication worked */
-  #describedNamespace: string | undefined;
   #flushScheduled = false;
 
   constructor(options: FlowOptions) {
@@ -220,7 +217,6 @@ export class Flow {
       return;
     }
     this.#relations.set(message.relationId, { relation, route: this.#sinks!.route(relation.namespace) });
-    this.#describedNamespace = relation.namespace;
   }
 
   #onRow(message: RowMessage): void {
@@ -231,7 +227,6 @@ export class Flow {
     }
     const begin = this.#begin;
     if (begin === undefined) throw new SourceError('Cannot read a row: it came outside of a transaction');
-    if (this.#describedNamespace !== undefined) this.#noteStreamed(this.#describedNamespace);
     const { relation, route } = routed;
     const draft = this.#draft;
     try {
@@ -301,15 +296,6 @@ export class Flow {
       this.#replication!.resume();
     }
     this.#dialogue!.sendStatusIfDue();
-  }
-
-  #noteStreamed(namespace: string): void {
-    this.#describedNamespace = undefined;
-    const lsn = this.#reader.walStart;
-    if (lsn === undefined) return;
-    // Up to 17 one publication that cannot be loaded fails them all, so a row proves every one of them.
-    const names = this.#options.serverMajor >= 18 ? [namespace] : this.#options.plan.streamed;
-    for (const name of names) notePublication(this.#options.memory, name, lsn);
   }
 
   #noteSkippedRow(error: MissingOldTupleError): void {

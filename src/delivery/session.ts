@@ -55,17 +55,23 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   const { slot } = stream;
   const ended = new AbortController();
   await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => ended.abort());
-
   let controlSocket: Socket | undefined;
   const control = connectControl(stream.database, {
     applicationName: `cdc-notifier ${slot} control`,
     log,
     onSocket: (socket) => {
+      // Whatever still asks when the session is over must not open a connection that nobody closes.
+      if (ended.signal.aborted) {
+        socket.destroy();
+        throw new SourceError('Cannot query: the session is over');
+      }
       controlSocket = socket;
     },
   });
-  cleanup.defer(() => void controlSocket?.destroy());
+  cleanup.defer(() => {
+    ended.abort();
+    controlSocket?.destroy();
+  });
 
   const untilStopped = rejectOnAbort(stopSignal);
   const prepare = async () => {
@@ -97,7 +103,6 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   const flow = new Flow({
     databaseRef: stream.databaseRef,
     slot,
-    serverMajor: prepared.serverMajor,
     publications: prepared.publications,
     plan,
     timings: livenessTimings(prepared.walSenderTimeoutMs),
@@ -184,6 +189,8 @@ async function streamSlot(session: Session): Promise<SessionOutcome> {
     if (stopSignal.aborted) await settleInFlight(flow, config.shutdownTimeoutMs, log);
   } catch (error) {
     if (error instanceof InvalidRowError) await finish();
+    // What was received with a publication may be streamed without it next time: it has to be delivered before.
+    if (sqlStateOf(error) === SQL_STATE.undefinedObject) await deliverReceived(flow, config.shutdownTimeoutMs, error);
     throw error;
   }
   await finish();
@@ -207,6 +214,13 @@ function logStart(options: SessionOptions, prepared: PreparedSlot, plan: Streami
     },
     'replication started',
   );
+}
+
+/** Waits for what was received before a stream failed. @throws the failure as one that is no more to be looked into */
+async function deliverReceived(flow: Flow, timeoutMs: number, cause: unknown): Promise<void> {
+  const timeout = Symbol('timeout');
+  if ((await Promise.race([flow.drain(), sleep(timeoutMs, timeout, { ref: false })])) !== timeout) return;
+  throw new SourceError('Cannot look for a publication before kafka has acknowledged what was received', { cause });
 }
 
 /** Waits for what Kafka has not acknowledged yet, but not for ever: it is sent again by the next start. */

@@ -30,7 +30,10 @@ export function createSlotMemory(): SlotMemory {
   };
 }
 
-/** Remembers that a publication existed at a place in the WAL: the catalogs had it then, or the server streamed with it. */
+/**
+ * Remembers that the catalogs had a publication when the WAL ended there. That the server streamed with it proves less:
+ * it may have read an older change by what it had loaded for a later one, and cannot read it again on another connection.
+ */
 export function notePublication(memory: SlotMemory, name: string, lsn: Lsn): void {
   const known = memory.publicationExistedAt.get(name);
   if (known === undefined || lsn < known) memory.publicationExistedAt.set(name, lsn);

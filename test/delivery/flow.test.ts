@@ -121,7 +121,6 @@ class Bench {
     this.flow = new Flow({
       databaseRef: 'db',
       slot: 'slot',
-      serverMajor: 18,
       publications,
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
       timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
@@ -704,15 +703,6 @@ describe('Flow: publications that the server cannot load', () => {
     bench.flow.onNotice(notice('a_b'));
     await settle();
     expect(bench.ending).toBeUndefined();
-  });
-
-  test.each([
-    [18, ['invoice']],
-    [17, ['invoice', 'a_b']],
-  ])('on PostgreSQL %d a row proves that these work at its place: %p', async (serverMajor, names) => {
-    const bench = new Bench({ serverMajor });
-    await bench.receive(...events(0x200n, 'p1'));
-    expect([...bench.memory.publicationExistedAt]).toEqual(names.map((name) => [name, 0x200n]));
   });
 
   test('of names that contain each other the longer one is meant', async () => {

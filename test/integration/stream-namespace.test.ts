@@ -1,5 +1,6 @@
 /** A namespace that is added to a slot with a backlog: every row behind its publication's creation arrives. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { parseLsn } from '../../src/postgres/lsn.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { tablesOf } from '../support/progressor.ts';
@@ -204,6 +205,39 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
       await expectEmitted(scene, expected);
       expect(service.failures()).toHaveLength(1);
     } finally {
+      open.release();
+    }
+  }, 60_000);
+
+  test('a transaction that the server read by what it remembered of a later one can be read again', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const open = await scene.sql.reserve();
+    try {
+      await open`BEGIN`;
+      const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
+      await insertProcess(open, OLD, 'open');
+      await publishByHand(scene);
+      const service = scene.start();
+      expected.push(await write(scene, NEW, 'before the open one ends'));
+      await scene.confirmed('main');
+      kafka.pause();
+      await open`COMMIT`;
+      const end = await scene.currentLsn();
+      const { pid } = (await scene.walsender('main'))!;
+      await waitFor('the transaction to be sent', async () => {
+        const [sender] = await scene.sql`SELECT sent_lsn::text AS lsn FROM pg_stat_replication WHERE pid = ${pid}`;
+        return parseLsn(sender!.lsn) >= end;
+      });
+      await scene.sql`SELECT pg_terminate_backend(${pid})`;
+      await service.waitForFailure(scene.slot('main'));
+      kafka.resume();
+      expected.push(lifecycle(OLD, 'open', 'created', await scene.commitTime(row!.xid)));
+      expected.push(await write(scene, NEW, 'since'));
+      await expectEmitted(scene, expected);
+      expect(service.failures()).toHaveLength(1);
+    } finally {
+      kafka.resume();
       open.release();
     }
   }, 60_000);
