@@ -41,6 +41,9 @@ const BY_SQL_STATE: Readonly<Record<string, Explanation>> = {
     what: 'the slot cannot be used as it is',
     advice: 'See wal_status in pg_replication_slots: WAL that the slot needs may be gone',
   },
+  [SQL_STATE.adminShutdown]: {
+    what: 'the server ended the connection: it stops, or somebody called pg_terminate_backend',
+  },
   '57P': { what: 'the server is stopping or starting' },
   '58P01': {
     what: 'the server misses a file, probably WAL that the slot needs',

@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import type { DatabaseConfig } from '../config/config.ts';
 import { connectReplication, startCopyBoth } from './connect.ts';
+import { listenForLastWords } from './last-words.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from './quote.ts';
 
 export interface ReplicationStreamOptions {
@@ -41,7 +42,7 @@ export class ReplicationStream {
     stream.pause();
     stream.on('data', options.onChunk);
     stream.once('end', () => close(undefined));
-    // The driver destroys the stream with what the server said, or with CONNECTION_CLOSED. Later errors add nothing.
+    // The driver destroys the stream with an ERROR of the server, or with CONNECTION_CLOSED. Later errors add nothing.
     stream.on('error', close);
     stream.once('close', () => close(undefined));
   }
@@ -53,12 +54,14 @@ export class ReplicationStream {
    */
   static async open(database: DatabaseConfig, options: ReplicationStreamOptions): Promise<ReplicationStream> {
     let socket: Socket | undefined;
+    let lastWords: (() => Error | undefined) | undefined;
     const sql = connectReplication(database, {
       applicationName: `cdc-notifier ${options.slot}`,
       log: options.log,
       onNotice: options.onNotice,
       onSocket: (opened) => {
         socket = opened;
+        lastWords = listenForLastWords(opened);
       },
     });
     try {
@@ -67,7 +70,10 @@ export class ReplicationStream {
         `START_REPLICATION SLOT ${quoteIdentifier(options.slot)} LOGICAL 0/0 (proto_version '1', ` +
           `publication_names ${quoteLiteral(publicationNames(options.publications))}, binary 'true', messages 'true')`,
       );
-      return new ReplicationStream(stream, socket, options);
+      return new ReplicationStream(stream, socket, {
+        ...options,
+        onClosed: (error) => options.onClosed(lastWords?.() ?? error),
+      });
     } catch (error) {
       socket?.destroy();
       throw error;
