@@ -34,6 +34,7 @@ export interface FollowOptions {
 
 const MAX_WAIT_MS = 250;
 const RETRY_DELAY_MS = 100;
+const SETTLE_TIMEOUT_MS = 20_000;
 const CONTROL_BATCH = 0x20;
 
 /** Follows topics live, from their first record on. */
@@ -66,7 +67,7 @@ export class TopicReader implements AsyncDisposable {
 
   /** Resolves when everything that the topics hold at this moment was read. */
   async catchUp(timeoutMs = 30_000): Promise<void> {
-    const ends = await this.#cursor.ends();
+    const ends = await overLeaderChanges(this.#consumer, () => this.#cursor.ends());
     await waitFor('the end of the topics', () => this.#cursor.hasReached(ends), { timeoutMs });
   }
 
@@ -85,11 +86,11 @@ export class TopicReader implements AsyncDisposable {
   async #run(): Promise<void> {
     while (!this.#closed) {
       try {
-        for (const bunch of await this.#cursor.fetch()) {
+        await this.#cursor.fetch((bunch) => {
           this.count += bunch.length;
           if (this.#keep) this.records.push(...bunch);
           this.#onRecords?.(bunch);
-        }
+        });
         this.lastError = undefined;
       } catch (error) {
         this.lastError = error;
@@ -104,9 +105,11 @@ export async function readTopics(connection: ReaderConnection, topics: readonly 
   const consumer = createConsumer(connection, topics);
   try {
     const cursor = new Cursor(consumer, topics);
-    const ends = await cursor.ends();
+    const ends = await overLeaderChanges(consumer, () => cursor.ends());
     const records: KafkaRecord[] = [];
-    while (!cursor.hasReached(ends)) for (const bunch of await cursor.fetch()) records.push(...bunch);
+    while (!cursor.hasReached(ends)) {
+      await overLeaderChanges(consumer, () => cursor.fetch((bunch) => records.push(...bunch)));
+    }
     const rank = new Map(topics.map((topic, index) => [topic, index]));
     const before = records.filter((record) => record.offset < (ends.get(record.topic)?.[record.partition] ?? 0n));
     return before.sort(
@@ -115,6 +118,20 @@ export async function readTopics(connection: ReaderConnection, topics: readonly 
     );
   } finally {
     await consumer.close(true);
+  }
+}
+
+/** Repeats a read while the broker settles: one that was stopped or paused for long is elected anew when it is back. */
+async function overLeaderChanges<T>(consumer: Consumer, read: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + SETTLE_TIMEOUT_MS;
+  for (;;) {
+    try {
+      return await read();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      consumer.clearMetadata();
+      await Bun.sleep(RETRY_DELAY_MS);
+    }
   }
 }
 
@@ -157,11 +174,10 @@ class Cursor {
     return true;
   }
 
-  /** Waits a moment for records after the cursor; one bunch for each partition that has some. */
-  async fetch(): Promise<KafkaRecord[][]> {
+  /** Waits a moment for records after the cursor; gives one bunch for each partition that has some. */
+  async fetch(give: (bunch: KafkaRecord[]) => void): Promise<void> {
     const metadata = await this.#consumer.metadata({ topics: [...this.#topics] });
     const names = new Map([...metadata.topics].map(([name, topic]) => [topic.id, name]));
-    const bunches: KafkaRecord[][] = [];
     for (const node of metadata.brokers.keys()) {
       const topics = this.#wanted(metadata, node);
       if (topics.length === 0) continue;
@@ -178,11 +194,10 @@ class Cursor {
         if (topic === undefined) continue;
         for (const { partitionIndex, records } of partitions) {
           const bunch = this.#take(topic, partitionIndex, records ?? []);
-          if (bunch.length > 0) bunches.push(bunch);
+          if (bunch.length > 0) give(bunch);
         }
       }
     }
-    return bunches;
   }
 
   #wanted(metadata: ClusterMetadata, node: number) {
