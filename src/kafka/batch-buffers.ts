@@ -5,6 +5,7 @@
 
 const FIRST_BUFFER_BYTES = 16 * 1024;
 
+/** See the head of this file. */
 export class BatchBuffers {
   readonly #keepBytes: number;
   readonly #free: Buffer[] = [];

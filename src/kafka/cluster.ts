@@ -26,34 +26,38 @@ import { connectAdvice, judgeError, judgeErrorCode } from './kafka-errors.ts';
 import type { ProducerIdentity } from './record-batch.ts';
 
 const PRODUCE_API_KEY = 0;
-/** `message.max.bytes` of a broker that nobody has configured; used where we may not read the topic's own. */
-export const DEFAULT_MAX_MESSAGE_BYTES = 1_048_588;
-
 const PRODUCER_ID_ATTEMPTS = 20;
 const PRODUCER_ID_RETRY_DELAY_MS = 100;
 
 /** Produce versions whose requests look alike: flexible encoding, no topic ids (Kafka 2.4 and newer). */
 const PRODUCE_APIS = { 11: produceV11, 10: produceV10, 9: produceV9 } as const;
+/** A version of the Produce request that this service can write. */
 export type ProduceVersion = keyof typeof PRODUCE_APIS;
 
+/** A topic as the cluster describes it. */
 export interface TopicMetadata {
   readonly name: string;
   /** Broker id of the leader by partition; -1 while there is none */
   readonly leaders: readonly number[];
 }
 
+/** Brokers by id, and the topics that were asked for. */
 export interface ClusterMetadata {
   readonly brokers: ReadonlyMap<number, { readonly host: string; readonly port: number }>;
   readonly topics: ReadonlyMap<string, TopicMetadata>;
 }
 
+/** See the head of this file. */
 export class Cluster {
   readonly #config: KafkaClientConfig;
   readonly #log: Logger;
   readonly #options: ConnectionOptions;
   readonly #connections = new Map<string, Promise<Connection>>();
   #metadata: ClusterMetadata = { brokers: new Map(), topics: new Map() };
-  #produceVersion: ProduceVersion = 9;
+  /** The newest that every broker seen so far knows: they may be of different versions */
+  #produceVersion: ProduceVersion = 11;
+  /** Every connection whose socket may be open, those that are still being made included */
+  readonly #opened = new Set<Connection>();
   #closed = false;
 
   /** Opens nothing yet. Reads the secrets once, so that a missing one is told apart from a refused one. */
@@ -111,8 +115,8 @@ export class Cluster {
   }
 
   /**
-   * Largest record batch that each topic takes, in bytes. Where the configuration may not be read (DESCRIBE_CONFIGS is
-   * a right of its own), the default of the brokers is assumed.
+   * Largest record batch that each topic takes, in bytes. A topic whose configuration may not be read (DESCRIBE_CONFIGS
+   * is a right of its own) is left out.
    */
   async maxMessageBytes(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
     const found = new Map<string, number>();
@@ -150,18 +154,10 @@ export class Cluster {
     return PRODUCE_APIS[this.#produceVersion].parseResponse as typeof produceV11.parseResponse;
   }
 
-  async close(): Promise<void> {
+  /** Drops every connection at once: a broker that does not answer any more must not hold anybody up. */
+  close(): void {
     this.#closed = true;
-    const connections = await Promise.allSettled(this.#connections.values());
-    await Promise.allSettled(
-      connections.flatMap((one) => {
-        if (one.status === 'rejected') return [];
-        // close() waits for the peer; a peer that does not answer any more must not hold us up
-        const closed = one.value.close();
-        one.value.socket?.destroy();
-        return [closed];
-      }),
-    );
+    for (const connection of this.#opened) connection.socket?.destroy();
   }
 
   async #anyConnection(): Promise<Connection> {
@@ -199,13 +195,17 @@ export class Cluster {
     const connection = new Connection(this.#config.clientId, this.#options);
     // The library emits 'error' beside rejecting; without a listener that would end the process.
     connection.on('error', () => {});
+    this.#opened.add(connection);
+    connection.once('close', () => this.#opened.delete(connection));
     try {
       await connection.connect(host, port);
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
-      this.#produceVersion = chooseProduceVersion(apiKeys);
+      const version = chooseProduceVersion(apiKeys);
+      if (version < this.#produceVersion) this.#produceVersion = version;
       return connection;
     } catch (error) {
       connection.socket?.destroy();
+      this.#opened.delete(connection);
       throw this.#failure(`connect to broker ${host}:${port}`, error);
     }
   }
@@ -244,6 +244,6 @@ export function chooseProduceVersion(apis: readonly apiVersionsV3.ApiVersionsRes
   }
   throw new SinkError('Cannot produce: the broker offers no Produce version from 9 to 11', {
     retriable: false,
-    advice: 'Use Kafka 2.8 or newer',
+    advice: 'Use Kafka 3.1 or newer',
   });
 }

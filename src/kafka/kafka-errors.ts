@@ -47,7 +47,7 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
   },
   CLUSTER_AUTHORIZATION_FAILED: {
     verdict: 'refused',
-    advice: 'Grant the user of this Kafka client IDEMPOTENT_WRITE on the cluster (brokers before 3.0 ask for it)',
+    advice: 'Grant the user of this Kafka client IDEMPOTENT_WRITE on the cluster',
   },
   NOT_ENOUGH_REPLICAS: {
     verdict: 'resend',
@@ -79,6 +79,8 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
 };
 
 const REACH = 'Check kafka_clients.*.brokers, that the brokers run, and that tls and sasl match their listener';
+const UNUSABLE_TLS =
+  'Check tls.ca, tls.cert and tls.key: one holds no valid certificate or key, or cert and key do not belong together';
 const NOT_TRUSTED = 'Set tls.ca of the Kafka client to the authority that signed the certificate of the brokers';
 
 /** What to do about a connection that cannot be made, by errno or TLS error code. All of these may pass. */
@@ -99,6 +101,8 @@ const CONNECT_ADVICE: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: NOT_TRUSTED,
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: NOT_TRUSTED,
   CERT_HAS_EXPIRED: 'Renew the certificate of the brokers',
+  ERR_BORINGSSL: UNUSABLE_TLS,
+  ERR_OSSL_X509_KEY_VALUES_MISMATCH: UNUSABLE_TLS,
 };
 
 /** What to do when a connection failed with this id, where the id tells. */

@@ -20,6 +20,7 @@ import { judgeError, judgeErrorCode, type KafkaFailure } from './kafka-errors.ts
 import { phash2 } from './phash2.ts';
 import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
 import { BATCH_HEADER_BYTES, type ProducerIdentity, RecordBatch, singleRecordBatchBytes } from './record-batch.ts';
+import { decideRound } from './resend-policy.ts';
 
 const PRODUCE_API_KEY = 0;
 /** A batch is closed at this size even where the topic would take more: it bounds what one resend costs. */
@@ -27,6 +28,7 @@ const BATCH_TARGET_BYTES = 900_000;
 /** Sequences are i32 and wrap to 0 (Kafka, `DefaultRecordBatch.incrementSequence`). */
 const SEQUENCE_MODULUS = 0x8000_0000;
 
+/** How to send, and whom to tell. */
 export interface ProducerOptions {
   readonly resendTimeoutMs: number;
   readonly maxRetries: number;
@@ -65,6 +67,7 @@ interface PartitionQueue {
   nextSequence: number;
 }
 
+/** See the head of this file. */
 export class Producer {
   readonly #cluster: Cluster;
   readonly #identity: ProducerIdentity;
@@ -195,11 +198,12 @@ export class Producer {
     let pending = round;
     for (let retryCount = 0; ; retryCount++) {
       const failures = await this.#sendToLeaders(pending);
-      if (failures.size === 0 || this.#failed) return;
-      const [[batch, failure]] = [...failures] as [[RecordBatch, KafkaFailure]];
-      const final = [...failures].find(([, one]) => one.verdict !== 'resend');
-      if (final !== undefined) throw this.#sinkError(final[0], final[1], retryCount);
-      if (retryCount >= this.#options.maxRetries) throw this.#sinkError(batch, failure, retryCount);
+      if (this.#failed) return;
+      const entries = [...failures];
+      const decision = decideRound([...failures.values()], retryCount, this.#options.maxRetries);
+      if (decision.action === 'done') return;
+      if (decision.action === 'give-up') throw this.#sinkError(...entries[decision.index]!, retryCount);
+      const [batch, failure] = entries[0]!;
       this.#options.log.warn(
         {
           kafkaClient: this.#options.kafkaClient,
@@ -303,7 +307,7 @@ export class Producer {
       this.#options.learnedBatchBytes.set(batch.topic, Math.ceil(batch.length / 2));
     }
     return new SinkError(
-      `Cannot deliver ${batch.recordCount} records: ${failure.id} after ${retryCount + 1} attempts`,
+      `Cannot deliver a batch of ${batch.recordCount}: ${failure.id} after ${retryCount + 1} attempts`,
       {
         retriable: failure.verdict !== 'refused',
         advice: failure.advice,

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { setImmediate } from 'node:timers/promises';
 import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
@@ -8,6 +9,7 @@ import { Cluster } from '../../src/kafka/cluster.ts';
 import { phash2 } from '../../src/kafka/phash2.ts';
 import { Producer, type ProducerOptions } from '../../src/kafka/producer.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import { recordingLogger } from '../support/recording-logger.ts';
 import { waitFor } from '../support/wait.ts';
 
 const SILENT = pino({ level: 'silent' });
@@ -82,7 +84,7 @@ async function openProducer(
     },
     async [Symbol.asyncDispose]() {
       producer.stop();
-      await cluster.close();
+      cluster.close();
     },
   };
 }
@@ -114,7 +116,7 @@ describe('Producer', () => {
     const records = numbered(5_000);
     for (let from = 0; from < records.length; from += 500) {
       open.send('plain', records.slice(from, from + 500));
-      await Bun.sleep(1); // lets rounds of different sizes form
+      await setImmediate(); // lets rounds of different sizes form
     }
     await open.waitUntilAcknowledged();
     expect(await valuesByKey('plain')).toEqual(expectedByKey(records));
@@ -176,9 +178,10 @@ describe('Producer', () => {
   test('a batch that was stored, and whose answer was lost, is not stored again', async () => {
     await kafka.createTopic('unanswered', { partitions: 1 });
     // The broker is frozen for longer than a request may take: the first attempt is stored when it wakes up.
+    const log = recordingLogger();
     await using open = await openProducer(
       ['unanswered'],
-      { maxRetries: 100 },
+      { maxRetries: 100, log: log.logger },
       clientConfig({ requestTimeoutMs: 1_000, connectTimeoutMs: 1_000 }),
     );
     open.send('unanswered', numbered(10));
@@ -186,7 +189,9 @@ describe('Producer', () => {
     kafka.pause();
     try {
       open.send('unanswered', numbered(10, 10));
-      await Bun.sleep(1_500); // the request times out meanwhile
+      await waitFor('the timeout of the request', () =>
+        log.lines.some(({ msg }) => String(msg).startsWith('kafka did not acknowledge')),
+      );
     } finally {
       kafka.resume();
     }
@@ -224,7 +229,7 @@ describe('Producer', () => {
       });
       await expect(cluster.refreshMetadata(['nowhere'])).rejects.toThrow('UNKNOWN_TOPIC_OR_PARTITION');
     } finally {
-      await cluster.close();
+      cluster.close();
     }
   });
 });
