@@ -9,11 +9,12 @@ import type { Lsn } from '../postgres/lsn.ts';
 
 /** A commit whose records are not all acknowledged. */
 interface PendingCommit {
-  readonly endLsn: Lsn;
+  endLsn: Lsn;
   /** Ordinal of the last record at or before this commit */
   readonly lastOrdinal: number;
 }
 
+/** See the head of this file. */
 export class Progress {
   #written: Lsn;
   #flushed: Lsn;
@@ -44,11 +45,6 @@ export class Progress {
     return this.#flushed;
   }
 
-  /** True between a Begin and its Commit. */
-  get inTransaction(): boolean {
-    return this.#inTransaction;
-  }
-
   /** True when every record of every commit that was received is acknowledged, and no transaction is being received. */
   get isIdle(): boolean {
     return !this.#inTransaction && this.#firstPending === this.#pending.length && this.#allAcknowledged;
@@ -76,7 +72,10 @@ export class Progress {
   commit(endLsn: Lsn): void {
     this.#inTransaction = false;
     this.received(endLsn);
-    this.#pending.push({ endLsn, lastOrdinal: this.#lastOrdinal });
+    const last = this.#firstPending < this.#pending.length ? this.#pending.at(-1) : undefined;
+    // A commit that made no record is durable with the one before it: however many there are, they take no room.
+    if (last?.lastOrdinal === this.#lastOrdinal) last.endLsn = endLsn;
+    else this.#pending.push({ endLsn, lastOrdinal: this.#lastOrdinal });
     this.#settle();
   }
 

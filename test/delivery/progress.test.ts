@@ -37,6 +37,16 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(30n);
   });
 
+  test('confirms the last of many commits without records together with what they wait for', () => {
+    const progress = new Progress(0n);
+    receive(progress, 1, 10n);
+    for (let lsn = 11n; lsn <= 20n; lsn++) receive(progress, 0, lsn);
+    receive(progress, 1, 30n);
+    expect(progress.flushed).toBe(0n);
+    progress.acknowledgedBelow(2);
+    expect(progress.flushed).toBe(20n);
+  });
+
   test('stops at the first commit with an unacknowledged record, whatever lies behind it', () => {
     const progress = new Progress(0n);
     receive(progress, 2, 10n);
