@@ -30,6 +30,7 @@ import { judgeMissingPublication, type KnownPublication, type StreamingPlan } fr
 const PAUSE_AT_BYTES = 1024 * 1024;
 const RESUME_AT_BYTES = 512 * 1024;
 
+/** What a flow is given beside the two connections. */
 export interface FlowOptions {
   readonly databaseRef: string;
   readonly slot: string;
@@ -44,6 +45,7 @@ export interface FlowOptions {
 /** Where a row of a relation goes; undefined = a relation that nobody configured. */
 type RoutedRelation = { readonly relation: SourceRelation; readonly route: Route } | undefined;
 
+/** See the head of this file. */
 export class Flow {
   readonly #options: FlowOptions;
   readonly #progress: Progress;

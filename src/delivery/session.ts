@@ -28,9 +28,12 @@ import { judgeMissingPublication, planStreaming, type StreamingPlan } from './st
 const COPY_DONE_TIMEOUT_MS = 5_000;
 /** Every wait of the preparation has a bound of its own, which is shorter: this is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;
+/** Two waits of 10 s for a connection are part of it */
+const START_TIMEOUT_MS = 45_000;
 const VERIFY_TIMEOUT_MS = 2_000;
 const VERIFY_INTERVAL_MS = 20;
 
+/** Which slot to follow, with what, and what came before. */
 export interface SessionOptions {
   readonly config: Config;
   readonly stream: StreamConfig;
@@ -73,20 +76,25 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
     controlSocket?.destroy();
   });
 
-  const untilStopped = rejectOnAbort(stopSignal);
+  const untilStopped = rejectOnAbort(stopSignal, ended.signal);
   const prepare = async () => {
     await refuseVanished(control, { ...memory, slot });
     return await prepareSlot(control, {
       databaseRef: stream.databaseRef,
       slot,
       namespaces: [...stream.namespaces.keys()],
-      // Forgotten slots are warned of until the first start succeeds, not at every one.
-      isConfiguredSlot: memory.confirmedLsn === undefined ? options.isConfiguredSlot : () => true,
+      isConfiguredSlot: (name) => options.isConfiguredSlot(name) || memory.warnedSlots.has(name),
+      onAbandonedSlot: (name) => memory.warnedSlots.add(name),
       log,
       signal: stopSignal,
     });
   };
-  const prepared = await Promise.race([prepare(), untilStopped, rejectLater(PREPARE_TIMEOUT_MS, ended.signal)]);
+  const prepared = await Promise.race([
+    prepare(),
+    untilStopped,
+    rejectLater('prepare the slot', PREPARE_TIMEOUT_MS, ended.signal),
+  ]);
+  warnOfForeignMove(memory, prepared, log);
   memory.confirmedLsn = prepared.confirmedFlushLsn;
   for (const { name, oid } of prepared.publications) {
     memory.publicationOids.set(name, oid);
@@ -96,7 +104,9 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   const plan = planStreaming(prepared.publications, prepared.confirmedFlushLsn, memory.probedBoundaries);
   if (plan.streamed.length === 0) {
     // Nothing of the backlog before the first publication is owed to anybody.
-    await advanceSlot(control, slot, plan.boundaries[0]!.lsn);
+    const { lsn } = plan.boundaries[0]!;
+    await Promise.race([advanceSlot(control, slot, lsn), untilStopped]);
+    memory.confirmedLsn = lsn;
     return 'next';
   }
   const progress = new Progress(prepared.confirmedFlushLsn);
@@ -127,13 +137,24 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
 
   const shutdown = watchShutdown({ control, socket: () => controlSocket, signal: ended.signal });
   shutdown.catch((error) => flow.fail(error));
-  const session = { options, control, prepared, plan, progress, flow, sinks, untilStopped, stopSignal };
+  const session = {
+    options,
+    control,
+    prepared,
+    plan,
+    progress,
+    flow,
+    sinks,
+    untilStopped,
+    stopSignal,
+    ended: ended.signal,
+  };
   try {
     return await streamSlot(session);
   } catch (error) {
     // A publication that the decoding server cannot find; PostgreSQL 18 warns instead, see Flow.
     if (sqlStateOf(error) !== SQL_STATE.undefinedObject) throw error;
-    await probeBoundaries(session, error);
+    await Promise.race([probeBoundaries(session, error), untilStopped]);
     return 'next';
   } finally {
     memory.confirmedLsn = progress.flushed;
@@ -152,6 +173,8 @@ interface Session {
   /** Rejects when the service is asked to stop */
   readonly untilStopped: Promise<never>;
   readonly stopSignal: AbortSignal;
+  /** Given at the end of the session: whatever still waits then must not keep it alive */
+  readonly ended: AbortSignal;
 }
 
 /** Streams until the signal, a boundary, or an error, and closes the replication connection. */
@@ -163,6 +186,9 @@ async function streamSlot(session: Session): Promise<SessionOutcome> {
   const opening = ReplicationStream.open(database, {
     slot,
     publications: plan.streamed,
+    systemIdentifier: prepared.systemIdentifier,
+    timeline: prepared.timeline,
+    signal: session.ended,
     onChunk: flow.onChunk,
     onNotice: flow.onNotice,
     onClosed: closed.resolve,
@@ -174,7 +200,14 @@ async function streamSlot(session: Session): Promise<SessionOutcome> {
     // Also one that is opened when nobody waits for it any more.
     opening.then((opened) => opened.destroy()).catch(() => {});
   });
-  flow.start(await Promise.race([opening, session.untilStopped]), sinks);
+  const replication = await Promise.race([
+    opening,
+    session.untilStopped,
+    // The server may shut down meanwhile, or Kafka fail.
+    flow.outcome.then(() => opening),
+    rejectLater('start replication', START_TIMEOUT_MS, session.ended),
+  ]);
+  flow.start(replication, sinks);
   logStart(options, prepared, plan);
   void closed.promise.then((error) => flow.fail(error ?? new SourceError('The server ended the replication')));
 
@@ -182,10 +215,11 @@ async function streamSlot(session: Session): Promise<SessionOutcome> {
   const finish = async () => {
     flow.finish();
     await Promise.race([closed.promise, sleep(COPY_DONE_TIMEOUT_MS, undefined, { ref: false })]);
+    replication.destroy();
     await verifyConfirmed(control, { slot, flushed: progress.flushed, log });
   };
   try {
-    await Promise.race([flow.outcome, aborted(stopSignal)]);
+    await Promise.race([flow.outcome, aborted(stopSignal, session.ended)]);
     if (stopSignal.aborted) await settleInFlight(flow, config.shutdownTimeoutMs, log);
   } catch (error) {
     if (error instanceof InvalidRowError) await finish();
@@ -213,6 +247,18 @@ function logStart(options: SessionOptions, prepared: PreparedSlot, plan: Streami
       walSenderTimeoutMs: prepared.walSenderTimeoutMs,
     },
     'replication started',
+  );
+}
+
+/**
+ * Another instance that streamed meanwhile has moved the slot rightly. A slot that was dropped and made anew under the
+ * same name looks the same, and hides a gap.
+ */
+function warnOfForeignMove(memory: SlotMemory, prepared: PreparedSlot, log: Logger): void {
+  if (memory.confirmedLsn === undefined || prepared.confirmedFlushLsn <= memory.confirmedLsn) return;
+  log.warn(
+    { ourLsn: formatLsn(memory.confirmedLsn), slotLsn: formatLsn(prepared.confirmedFlushLsn) },
+    'the slot was moved or made anew by somebody else: what was committed in between was not delivered by this process',
   );
 }
 
@@ -294,8 +340,8 @@ async function probeBoundaries(session: Session, error: unknown): Promise<void> 
 }
 
 /** Rejects when the signal is given. What it is raced against goes on unobserved: the process is about to end. */
-function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  const rejection = aborted(signal).then(() => {
+function rejectOnAbort(signal: AbortSignal, ended: AbortSignal): Promise<never> {
+  const rejection = aborted(signal, ended).then(() => {
     throw signal.reason;
   });
   rejection.catch(() => {});
@@ -303,14 +349,15 @@ function rejectOnAbort(signal: AbortSignal): Promise<never> {
 }
 
 /** Rejects when the time is over, unless the signal says that nobody waits any more. */
-async function rejectLater(timeoutMs: number, signal: AbortSignal): Promise<never> {
+async function rejectLater(action: string, timeoutMs: number, signal: AbortSignal): Promise<never> {
   await sleep(timeoutMs, undefined, { signal }).catch(() => new Promise<never>(() => {}));
-  throw new SourceError(`Cannot prepare the slot: no answer within ${timeoutMs} ms`);
+  throw new SourceError(`Cannot ${action}: no answer of the server within ${timeoutMs} ms`);
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+/** Resolves when the signal is given. The listener goes with the session, or the process would keep every one of them. */
+function aborted(signal: AbortSignal, ended: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    else signal.addEventListener('abort', () => resolve(), { once: true, signal: ended });
   });
 }

@@ -11,6 +11,7 @@ import type { RecordKind } from '../progressor/convert.ts';
 /** Unused batch buffers that a slot keeps for its next batches. */
 const KEPT_BUFFER_BYTES = 8 * 1024 * 1024;
 
+/** What a slot sends, where to, and how stubbornly. */
 export interface SinksOptions {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
@@ -31,6 +32,7 @@ export interface Route {
   readonly topics: Readonly<Record<RecordKind, ProducerTopic>>;
 }
 
+/** See the head of this file. */
 export class Sinks {
   readonly #clusters: readonly Cluster[];
   readonly #producers: readonly Producer[];
@@ -85,7 +87,7 @@ export class Sinks {
       });
       return new Sinks(clusters, [...producers.values()], new Map(routes));
     } catch (error) {
-      await Promise.all(clusters.map((cluster) => cluster.close()));
+      for (const cluster of clusters) cluster.close();
       throw error;
     }
   }
@@ -124,8 +126,9 @@ export class Sinks {
     return this.#producers.reduce((sum, producer) => sum + producer.acknowledgedRecordCount, 0);
   }
 
-  async close(): Promise<void> {
+  /** Sends nothing more and drops the connections. */
+  close(): void {
     for (const producer of this.#producers) producer.stop();
-    await Promise.all(this.#clusters.map((cluster) => cluster.close()));
+    for (const cluster of this.#clusters) cluster.close();
   }
 }

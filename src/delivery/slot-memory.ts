@@ -1,6 +1,7 @@
 /** What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store. */
 import type { Lsn } from '../postgres/lsn.ts';
 
+/** See the head of this file. */
 export interface SlotMemory {
   /** Batch sizes that Kafka turned out to take, by topic (ProducerOptions.learnedBatchBytes) */
   readonly learnedBatchBytes: Map<string, number>;
@@ -12,12 +13,15 @@ export interface SlotMemory {
   readonly probedBoundaries: Map<string, Lsn>;
   /** Relations that nobody configured and that were already warned of, as schema.table */
   readonly warnedRelations: Set<string>;
+  /** Slots that nobody reads and that were already warned of */
+  readonly warnedSlots: Set<string>;
   /** Updates of processes passed over by `on_missing_old_tuple: skip`, since the process started */
   skippedRowCount: number;
   /** Where the slot stood at last; undefined before it was seen for the first time. Once seen, it is not created again */
   confirmedLsn: Lsn | undefined;
 }
 
+/** The memory of a slot that nothing is known of yet. */
 export function createSlotMemory(): SlotMemory {
   return {
     learnedBatchBytes: new Map(),
@@ -25,6 +29,7 @@ export function createSlotMemory(): SlotMemory {
     publicationOids: new Map(),
     probedBoundaries: new Map(),
     warnedRelations: new Set(),
+    warnedSlots: new Set(),
     skippedRowCount: 0,
     confirmedLsn: undefined,
   };

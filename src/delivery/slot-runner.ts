@@ -7,6 +7,7 @@ import { explainSourceError } from '../postgres/explain.ts';
 import { runSession, type SessionOptions } from './session.ts';
 import { createSlotMemory } from './slot-memory.ts';
 
+/** Which slot to follow, and with what. */
 export type SlotRunnerOptions = Omit<SessionOptions, 'memory' | 'reconnectCount' | 'reconnectReason'>;
 
 /** Follows the slot until the signal. Never rejects: whatever happens is logged and tried again. */

@@ -14,6 +14,7 @@ const TICK_MS = 100;
 /** Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins */
 const POSTGRES_EPOCH_MICROS = 946_684_800_000_000n;
 
+/** Whom to talk to, about what, and by which rules. */
 export interface StandbyDialogueOptions {
   readonly replication: ReplicationStream;
   readonly progress: Progress;
@@ -22,6 +23,7 @@ export interface StandbyDialogueOptions {
   readonly onDead: () => void;
 }
 
+/** See the head of this file. */
 export class StandbyDialogue {
   readonly #options: StandbyDialogueOptions;
   readonly #ticker: Timer;

@@ -26,6 +26,7 @@ export interface Boundary {
   readonly lsn: Lsn;
 }
 
+/** What to stream now, and what later. */
 export interface StreamingPlan {
   /** Names to stream now */
   readonly streamed: readonly string[];

@@ -32,7 +32,12 @@ export interface ConnectOptions {
  * resolve in pg_catalog only; quotes in string constants are escaped by doubling (see `quoteLiteral`).
  */
 export function connectControl(database: DatabaseConfig, options: ConnectOptions): Sql {
-  return connect(database, options, { search_path: 'pg_catalog', standard_conforming_strings: 'on' });
+  return connect(database, options, {
+    search_path: 'pg_catalog',
+    standard_conforming_strings: 'on',
+    // Statements that may take long have bounds of their own; a setting of the role would end them at every attempt.
+    statement_timeout: '0',
+  });
 }
 
 /**
@@ -40,7 +45,8 @@ export function connectControl(database: DatabaseConfig, options: ConnectOptions
  * without parameters) and replication commands; see `startCopyBoth`.
  */
 export function connectReplication(database: DatabaseConfig, options: ConnectOptions): Sql {
-  return connect(database, options, { replication: 'database' });
+  // PostgreSQL 18 tells of a publication that it cannot load by a warning alone; a setting of the role must not hide it.
+  return connect(database, options, { replication: 'database', client_min_messages: 'warning' });
 }
 
 function connect(database: DatabaseConfig, options: ConnectOptions, parameters: Record<string, string>): Sql {

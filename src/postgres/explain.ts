@@ -11,6 +11,11 @@ interface Explanation {
   readonly advice?: string;
 }
 
+const UNUSABLE_TLS = {
+  what: 'a certificate or key of the configuration cannot be used',
+  advice:
+    'Check tls.ca, tls.cert and tls.key: one holds no valid certificate or key, or cert and key do not belong together',
+};
 const REACH = 'Check host and port of the database, that the server runs, and the network in between';
 
 /** By SQLSTATE; two characters stand for a whole class (manual, "PostgreSQL Error Codes"). */
@@ -75,6 +80,8 @@ const BY_CODE: Readonly<Record<string, Explanation>> = {
     what: 'its certificate is for another host name',
     advice: 'Connect by a name that the certificate holds, or set tls.mode to verify-ca',
   },
+  ERR_BORINGSSL: UNUSABLE_TLS,
+  ERR_OSSL_X509_KEY_VALUES_MISMATCH: UNUSABLE_TLS,
   CERT_HAS_EXPIRED: { what: 'its certificate has expired', advice: 'Renew the certificate of the server' },
 };
 

@@ -11,6 +11,7 @@ const ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS = 30_000;
 /** A server that shuts down asks without pause; more answers than this tell it nothing. */
 const REPLY_SPACING_MS = 100;
 
+/** The times that follow from the server's `wal_sender_timeout`. */
 export interface LivenessTimings {
   /** A status is sent at least this often */
   readonly statusIntervalMs: number;

@@ -243,10 +243,11 @@ const COMMENT = /^cdc-notifier: created at (?<lsn>[0-9A-F]+\/[0-9A-F]+) of syste
  * nothing.) One statement, because the comment cannot be a parameter.
  */
 export function markStatement(namespace: string, systemIdentifier: string): string {
-  const body = `DECLARE lsn pg_lsn; BEGIN
-  lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ${quoteLiteral(namespace)}::text);
-  EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ${quoteLiteral(COMMENT_START)} || lsn || ' of system ${systemIdentifier}');
-END`;
+  // On one line, so that it can be pasted from a log.
+  const body =
+    `DECLARE lsn pg_lsn; BEGIN lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ` +
+    `${quoteLiteral(namespace)}::text); EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ` +
+    `${quoteLiteral(COMMENT_START)} || lsn || ' of system ${systemIdentifier}'); END`;
   return `DO ${quoteLiteral(body)}`;
 }
 

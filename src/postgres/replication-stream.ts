@@ -7,12 +7,19 @@ import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import type { DatabaseConfig } from '../config/config.ts';
+import { SourceError } from '../errors.ts';
 import { connectReplication, startCopyBoth } from './connect.ts';
 import { listenForLastWords } from './last-words.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from './quote.ts';
 
+/** What to stream, from whom, and who works on it. */
 export interface ReplicationStreamOptions {
   readonly slot: string;
+  /** Of the server that was prepared: after a failover the same address may lead to another one */
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  /** Drops the connection, also while it is being made */
+  readonly signal: AbortSignal;
   /** Publications whose tables are wanted, at least one: PostgreSQL 14 and 15 refuse an empty list */
   readonly publications: readonly string[];
   /** A whole number of frames; see FrameReader */
@@ -24,6 +31,7 @@ export interface ReplicationStreamOptions {
   readonly log: Logger;
 }
 
+/** See the head of this file. */
 export class ReplicationStream {
   readonly #stream: Duplex;
   readonly #socket: Socket | undefined;
@@ -61,10 +69,13 @@ export class ReplicationStream {
       onNotice: options.onNotice,
       onSocket: (opened) => {
         socket = opened;
+        if (options.signal.aborted) opened.destroy();
         lastWords = listenForLastWords(opened);
       },
     });
+    options.signal.addEventListener('abort', () => socket?.destroy(), { once: true });
     try {
+      await refuseAnotherServer(sql, options);
       const stream = await startCopyBoth(
         sql,
         `START_REPLICATION SLOT ${quoteIdentifier(options.slot)} LOGICAL 0/0 (proto_version '1', ` +
@@ -114,4 +125,21 @@ export class ReplicationStream {
   destroy(): void {
     this.#socket?.destroy();
   }
+}
+
+/**
+ * What was read of the slot holds for the server that it was read from. Confirmed to another one, whose WAL went other
+ * ways from there, it would pass over transactions.
+ */
+async function refuseAnotherServer(
+  sql: postgres.Sql,
+  expected: Pick<ReplicationStreamOptions, 'systemIdentifier' | 'timeline'>,
+): Promise<void> {
+  const [row] = await sql.unsafe('IDENTIFY_SYSTEM');
+  if (row?.systemid === expected.systemIdentifier && Number(row.timeline) === expected.timeline) return;
+  throw new SourceError(
+    `Cannot start replication: the connection leads to system ${row?.systemid}, timeline ${row?.timeline}, and not to ` +
+      `system ${expected.systemIdentifier}, timeline ${expected.timeline}, which was prepared`,
+    { advice: 'Nothing is to be done when a failover has just happened: the slot is prepared again' },
+  );
 }

@@ -27,8 +27,10 @@ export interface SetupRequest {
   readonly databaseRef: string;
   readonly slot: string;
   readonly namespaces: readonly string[];
-  /** True for every slot that the configuration names on this server */
+  /** True for a slot that is not to be warned of: the configuration names it, or it was warned of before */
   readonly isConfiguredSlot: (slot: string) => boolean;
+  /** Called for each slot that was warned of */
+  readonly onAbandonedSlot: (slot: string) => void;
   /** Binds database and slot already */
   readonly log: Logger;
   /** Looked at between steps; a step in progress ends with its connection */
@@ -68,7 +70,14 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
 
   const publications: PreparedPublication[] = [];
   for (const namespaceTables of tables) {
-    const context = { server, slotExists: existing !== undefined, place, log, signal };
+    const context = {
+      server,
+      slotExists: existing !== undefined,
+      slotActive: existing?.active ?? false,
+      place,
+      log,
+      signal,
+    };
     publications.push(await ensurePublication(control, namespaceTables, context));
   }
 
@@ -135,6 +144,7 @@ function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {
   for (const { slot, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
+    request.onAbandonedSlot(slot);
     request.log.warn(
       { abandonedSlot: slot, retainedWalBytes, advice: dropSql(slot) },
       'replication slot is not configured, nobody reads it, and it holds WAL; drop it when it is no longer needed',

@@ -15,6 +15,7 @@ const PROBE_INTERVAL_MS = 500;
 /** What a server says that stops, or that has not started yet */
 const SHUTDOWN: readonly (string | undefined)[] = [SQL_STATE.adminShutdown, SQL_STATE.cannotConnectNow];
 
+/** What to watch, and until when. */
 export interface ShutdownWatchOptions {
   /** A client of one ordinary connection, to which the watched socket belongs; it opens a new one when it is asked again */
   readonly control: Sql;

@@ -84,7 +84,7 @@ export function slotMistake(slot: SlotFacts, database: string): Mistake | undefi
     const reason = slot.invalidationReason === undefined ? '' : ` (${slot.invalidationReason})`;
     return {
       detail: `slot ${name} was invalidated by the server${reason}: changes since its last confirmation can no longer be streamed`,
-      advice: `Decide how to make good for the changes that are lost, then run ${dropSql(slot.name)} and the slot is created anew, beginning at that moment; see max_slot_wal_keep_size`,
+      advice: `Decide how to make good for the changes that are lost, then run ${dropSql(slot.name)} and restart the service: the slot is created anew, beginning at that moment; see max_slot_wal_keep_size`,
     };
   }
   return undefined;

@@ -88,11 +88,6 @@ export class FrameReader {
     if (this.#chunk.length - this.#frameStart < XLOG_DATA_HEADER_BYTES) return undefined;
     return this.#chunk.readBigUInt64BE(this.#frameStart + 1);
   }
-
-  /** Length of the frame that `next` returned last, in bytes. */
-  get frameBytes(): number {
-    return this.#offset - this.#frameStart;
-  }
 }
 
 function decodeKeepalive(chunk: Buffer, start: number): KeepaliveMessage {

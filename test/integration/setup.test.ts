@@ -64,6 +64,7 @@ async function openScene(server: PostgresServer): Promise<Scene> {
         slot,
         namespaces,
         isConfiguredSlot: options.isConfiguredSlot ?? (() => true),
+        onAbandonedSlot: () => {},
         log: logger,
         signal: new AbortController().signal,
       }),

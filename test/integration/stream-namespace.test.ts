@@ -152,6 +152,23 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures().map(({ name }) => name)).toEqual(service.failures().map(() => 'SinkError'));
   }, 60_000);
 
+  test('is not added while another instance streams from the slot, which would confirm its rows unread', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const other = scene.start({ slots: { main: [OLD] } });
+    await scene.confirmed('main');
+    const service = scene.start({ settings: { reconnect_timeout: 100 } });
+    const failure = await service.waitForFailure(scene.slot('main'));
+    expect(failure.message).toContain('another process streams from it');
+    expect(await isPublished(scene)).toBe(false);
+    expected.push(await write(scene, OLD, 'for the other one'));
+    await scene.confirmed('main');
+    await other.stop();
+    await waitFor('the publication', () => isPublished(scene));
+    expected.push(await write(scene, NEW, 'since'));
+    await expectEmitted(scene, expected);
+  }, 60_000);
+
   test('brings every row around a transaction that was open while the service made the publication', async () => {
     const { scene, expected } = await openBacklog(postgres);
     await using _ = scene;

@@ -10,7 +10,6 @@ import {
   logicalMessage,
   readCapture,
   snapshot,
-  transaction,
   xlogData,
 } from '../support/pgoutput.ts';
 
@@ -130,18 +129,6 @@ describe('FrameReader', () => {
     reader.start(xlogData(Buffer.alloc(0), 42n).subarray(0, 20));
     expect(() => reader.next()).toThrow(MalformedError);
     expect(reader.walStart).toBeUndefined();
-  });
-
-  test('frameBytes is the length of the frame that next returned', () => {
-    const frames = [...transaction([insert(1, ['a']), insert(1, ['bcd'])]), keepalive(1n)];
-    const reader = new FrameReader();
-    reader.start(Buffer.concat(frames));
-    expect(
-      frames.map(() => {
-        reader.next();
-        return reader.frameBytes;
-      }),
-    ).toEqual(frames.map((frame) => frame.length));
   });
 
   test('start forgets what was left of the chunk before', () => {
