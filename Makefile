@@ -68,7 +68,7 @@ build: $(BINARY) ## Build dist/cdc-notifier, one file that needs nothing else
 
 $(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
 	@echo 'Building $(BINARY)'
-	@bun build --compile --minify --sourcemap --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
+	@bun build --compile --minify-syntax --minify-whitespace --sourcemap --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
 	  src/main.ts --outfile $(BINARY) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
 	@touch $(BINARY)
 

@@ -60,11 +60,27 @@ function textStream(destination: DestinationStream | undefined): DestinationStre
   const prettify = prettyFactory({
     colorize: destination === undefined && process.stderr.isTTY === true && process.env.NO_COLOR === undefined,
     translateTime: 'SYS:yyyy-mm-dd HH:MM:ss.l',
-    // Ours is a plain object by now and is printed as such.
+    // Ours is a plain object by now.
     errorLikeObjectKeys: [],
+    // As JSON the quotes of SQL would be escaped, and nobody could paste an advice.
+    customPrettifiers: { error: (error) => describeFacts(error, '      ') },
   });
   const output = destination ?? stderrStream();
   return { write: (line) => output.write(prettify(line)) };
+}
+
+/** Facts of an error, one a line, as they are; further lines stay indented, so that none can pass for an entry of its own. */
+function describeFacts(facts: unknown, indent: string): string {
+  if (typeof facts === 'object' && facts !== null) {
+    return Object.entries(facts)
+      .map(([key, value]) => {
+        const separator = typeof value === 'object' ? '' : ' ';
+        return `\n${indent}${key}:${separator}${describeFacts(value, `${indent}  `)}`;
+      })
+      .join('');
+  }
+  const text = String(facts).replace(/[^\P{Cc}\n]/gu, (control) => JSON.stringify(control).slice(1, -1));
+  return text.replaceAll('\n', `\n${indent}`);
 }
 
 /** Takes from a thrown value what an operator needs and nothing that could hold a row value, a payload or a secret. */

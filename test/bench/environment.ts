@@ -86,7 +86,8 @@ async function notifierCommand(directory: string, profileDirectory: string | und
   const binary = join(directory, 'cdc-notifier');
   const flags = [
     '--compile',
-    '--minify',
+    '--minify-syntax',
+    '--minify-whitespace',
     '--sourcemap',
     '--no-compile-autoload-dotenv',
     '--no-compile-autoload-bunfig',

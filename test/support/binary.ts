@@ -73,7 +73,8 @@ const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');
 
 const BUILD_OPTIONS = [
   '--compile',
-  '--minify',
+  '--minify-syntax',
+  '--minify-whitespace',
   '--sourcemap',
   '--no-compile-autoload-dotenv',
   '--no-compile-autoload-bunfig',
