@@ -17,7 +17,7 @@ import {
   type TableFacts,
   tableMistake,
 } from './preconditions.ts';
-import type { NamespaceTables } from './publication.ts';
+import { type NamespaceTables, readPublications } from './publication.ts';
 import { ensurePublication, type PreparedPublication } from './publish.ts';
 import { createSlot, dropSql, findAbandonedSlots, readSlot, type SlotFacts, slotMistake } from './slot.ts';
 
@@ -68,6 +68,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const tables = await checkTables(control, request.namespaces, place);
   await warnOfAbandonedSlots(control, request);
 
+  const earlierPublications = await readPublications(control, request.namespaces, serverMajor);
   const publications: PreparedPublication[] = [];
   for (const namespaceTables of tables) {
     const context = {
@@ -84,7 +85,14 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   signal.throwIfAborted();
   if (existing === undefined) {
     await createSlot(control, slot, { place, maxReplicationSlots: server.maxReplicationSlots });
-    log.info('created replication slot');
+    // Nothing on the server tells a new slot from one that was lost in a failover: a person can.
+    if (earlierPublications.size === 0) log.info('created replication slot');
+    else {
+      log.warn(
+        { publications: [...earlierPublications.keys()] },
+        'created replication slot although its publications were there before: if there was a slot before, what was written since its last confirmation is not delivered',
+      );
+    }
   }
   const prepared = await readSlot(control, slot, serverMajor);
   if (prepared?.confirmedFlushLsn === undefined || server.timeline === undefined) {

@@ -499,6 +499,18 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect((await admin`SELECT FROM pg_publication`).length).toBe(3);
   });
 
+  test('a slot that is missing although its publications are there is created, with a warning', async () => {
+    await using scene = await openScene(server);
+    await createTables(scene.admin, 'invoice');
+    await scene.prepare('slot_failed_over', ['invoice']);
+    await scene.admin`SELECT pg_drop_replication_slot('slot_failed_over')`;
+    expect(scene.log.filter(({ level }) => level === 'warn')).toEqual([]);
+    await scene.prepare('slot_failed_over', ['invoice']);
+    expect(scene.log.filter(({ level }) => level === 'warn')).toEqual([
+      expect.objectContaining({ publications: ['invoice'], msg: expect.stringContaining('created replication slot') }),
+    ]);
+  });
+
   test('warns of slots that hold WAL for nobody, and of no others', async () => {
     await using scene = await openScene(server);
     const { admin } = scene;
