@@ -161,16 +161,29 @@ export class Cluster {
   }
 
   async #anyConnection(): Promise<Connection> {
-    const brokers = [...this.#config.brokers, ...this.#metadata.brokers.values()];
-    let lastError: unknown;
-    for (const { host, port } of brokers) {
+    const brokers = new Map(
+      [...this.#config.brokers, ...this.#metadata.brokers.values()].map((broker) => [
+        `${broker.host}:${broker.port}`,
+        broker,
+      ]),
+    );
+    const errors: SinkError[] = [];
+    for (const { host, port } of brokers.values()) {
       try {
         return await this.#connect(host, port);
       } catch (error) {
-        lastError = error;
+        if (!(error instanceof SinkError)) throw error;
+        errors.push(error);
       }
     }
-    throw lastError;
+    const [first] = errors as [SinkError];
+    if (errors.length === 1) throw first;
+    throw new SinkError(`Cannot connect to any of ${errors.length} brokers`, {
+      retriable: errors.some((error) => error.retriable),
+      advice: first.advice,
+      cause: new AggregateError(errors, 'each of them failed'),
+      place: { kafkaClient: this.#config.name },
+    });
   }
 
   #connect(host: string, port: number): Promise<Connection> {

@@ -219,6 +219,18 @@ describe('Producer', () => {
     }
   }, 60_000);
 
+  test('when no broker can be reached, the error says why for each of them', async () => {
+    const unreachable = [1, 2].map((port) => ({ host: '127.0.0.1', port }));
+    const cluster = new Cluster(clientConfig({ brokers: unreachable }), SILENT);
+    const failure = await cluster.refreshMetadata(['plain']).catch((error: unknown) => error);
+    expect(failure).toMatchObject({ message: 'Cannot connect to any of 2 brokers', retriable: true });
+    const { errors } = (failure as SinkError).cause as AggregateError;
+    expect(errors.map(({ message }) => message)).toEqual([
+      'Cannot connect to broker 127.0.0.1:1: ECONNREFUSED',
+      'Cannot connect to broker 127.0.0.1:2: ECONNREFUSED',
+    ]);
+  });
+
   test('a topic that does not exist is an error with advice, and is not created', async () => {
     const cluster = new Cluster(clientConfig(), SILENT);
     try {
