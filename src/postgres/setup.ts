@@ -17,7 +17,7 @@ import {
   type TableFacts,
   tableMistake,
 } from './preconditions.ts';
-import { type NamespaceTables, readPublications } from './publication.ts';
+import { type NamespaceTables, parseCreationComment, readPublications } from './publication.ts';
 import { ensurePublication, type PreparedPublication } from './publish.ts';
 import { createSlot, dropSql, findAbandonedSlots, readSlot, type SlotFacts, slotMistake } from './slot.ts';
 
@@ -68,7 +68,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const tables = await checkTables(control, request.namespaces, place);
   await warnOfAbandonedSlots(control, request);
 
-  const earlierPublications = await readPublications(control, request.namespaces, serverMajor);
+  const earlier = await readPublications(control, request.namespaces, serverMajor);
   const publications: PreparedPublication[] = [];
   for (const namespaceTables of tables) {
     const context = {
@@ -86,10 +86,13 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   if (existing === undefined) {
     await createSlot(control, slot, { place, maxReplicationSlots: server.maxReplicationSlots });
     // Nothing on the server tells a new slot from one that was lost in a failover: a person can.
-    if (earlierPublications.size === 0) log.info('created replication slot');
+    const marked = [...earlier.values()].filter(({ comment }) =>
+      parseCreationComment(comment, server.systemIdentifier),
+    );
+    if (marked.length === 0) log.info('created replication slot');
     else {
       log.warn(
-        { publications: [...earlierPublications.keys()] },
+        { publications: marked.map(({ name }) => name) },
         'created replication slot although its publications were there before: if there was a slot before, what was written since its last confirmation is not delivered',
       );
     }
@@ -151,10 +154,15 @@ function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {
 }
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {
-  for (const { slot, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
+  for (const { slot, database, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
     request.onAbandonedSlot(slot);
     request.log.warn(
-      { abandonedSlot: slot, retainedWalBytes, advice: dropSql(slot) },
+      {
+        abandonedSlot: slot,
+        slotDatabase: database,
+        retainedWalBytes,
+        advice: `In database ${database}: ${dropSql(slot)}`,
+      },
       'replication slot is not configured, nobody reads it, and it holds WAL; drop it when it is no longer needed',
     );
   }

@@ -524,7 +524,8 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect.objectContaining({
         abandonedSlot: 'slot_left',
         retainedWalBytes: expect.any(Number),
-        advice: `SELECT pg_drop_replication_slot('slot_left');`,
+        slotDatabase: scene.database,
+        advice: `In database ${scene.database}: SELECT pg_drop_replication_slot('slot_left');`,
       }),
     ]);
   });
