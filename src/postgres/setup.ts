@@ -154,15 +154,10 @@ function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {
 }
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {
-  for (const { slot, database, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
+  for (const { slot, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
     request.onAbandonedSlot(slot);
     request.log.warn(
-      {
-        abandonedSlot: slot,
-        slotDatabase: database,
-        retainedWalBytes,
-        advice: `In database ${database}: ${dropSql(slot)}`,
-      },
+      { abandonedSlot: slot, retainedWalBytes, advice: dropSql(slot) },
       'replication slot is not configured, nobody reads it, and it holds WAL; drop it when it is no longer needed',
     );
   }

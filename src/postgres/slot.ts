@@ -147,23 +147,24 @@ export async function advanceSlot(control: Sql, slot: string, lsn: Lsn): Promise
 /** A slot that nobody reads, and the WAL that the server keeps for it. */
 export interface AbandonedSlot {
   readonly slot: string;
-  /** Where it has to be dropped */
-  readonly database: string;
   readonly retainedWalBytes: number;
 }
 
-/** Logical pgoutput slots of this server that nobody streams from and that `isConfigured` does not know. */
+/**
+ * Logical pgoutput slots of this database that nobody streams from and that `isConfigured` does not know. Those of other
+ * databases are other people's: one whose reader is just being restarted looks the same.
+ */
 export async function findAbandonedSlots(
   control: Sql,
   isConfigured: (slot: string) => boolean,
 ): Promise<AbandonedSlot[]> {
   const rows = await control`
-    SELECT slot_name, database, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS retained
+    SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS retained
     FROM pg_replication_slots
-    WHERE slot_type = 'logical' AND plugin = ${PLUGIN} AND NOT temporary AND NOT active
+    WHERE slot_type = 'logical' AND plugin = ${PLUGIN} AND database = current_database() AND NOT temporary AND NOT active
       AND restart_lsn IS NOT NULL
     ORDER BY slot_name`;
   return rows
     .filter((row) => !isConfigured(row.slot_name))
-    .map((row) => ({ slot: row.slot_name, database: row.database, retainedWalBytes: Number(row.retained) }));
+    .map((row) => ({ slot: row.slot_name, retainedWalBytes: Number(row.retained) }));
 }
