@@ -16,6 +16,7 @@ import {
   produceV10,
   produceV11,
   ResponseError,
+  type Writer,
 } from '@platformatic/kafka';
 import type { Logger } from 'pino';
 import type { KafkaClientConfig } from '../config/config.ts';
@@ -71,10 +72,6 @@ export class Cluster {
     return this.#metadata;
   }
 
-  get produceVersion(): ProduceVersion {
-    return this.#produceVersion;
-  }
-
   /**
    * Reads who leads the partitions of these topics. A topic that does not exist is a SinkError; it is never created.
    */
@@ -126,10 +123,14 @@ export class Cluster {
       resourceName,
       configurationKeys: ['max.message.bytes'],
     }));
-    const response = await describeConfigsV4.api.async(connection, resources, false, false).catch((error: unknown) => {
-      if (error instanceof ResponseError) return error.response as describeConfigsV4.DescribeConfigsResponse;
-      throw this.#failure('read the configuration of the topics', error);
-    });
+    const response = await describeConfigsV4.api
+      .async(connection, resources, false, false)
+      .catch((error: unknown) =>
+        this.#answerDespiteErrors<describeConfigsV4.DescribeConfigsResponse>(
+          error,
+          'read the configuration of the topics',
+        ),
+      );
     for (const result of response.results) {
       const bytes = Number(result.configs.find((config) => config.name === 'max.message.bytes')?.value);
       if (result.errorCode === 0 && Number.isSafeInteger(bytes)) found.set(result.resourceName, bytes);
@@ -137,8 +138,35 @@ export class Cluster {
     return found;
   }
 
+  /**
+   * Sends a Produce request to a broker. The answer is given whatever error codes its partitions carry.
+   * @param encode writes the body; the versions in question look alike
+   * @throws SinkError when the broker cannot be reached, and the library's error when it does not answer
+   */
+  async produce(brokerId: number, encode: () => Writer): Promise<produceV11.ProduceResponse> {
+    const connection = await this.#brokerConnection(brokerId);
+    const version = this.#produceVersion;
+    const parse = PRODUCE_APIS[version].parseResponse as typeof produceV11.parseResponse;
+    return await new Promise((resolve, reject) => {
+      connection.send<produceV11.ProduceResponse>(
+        PRODUCE_API_KEY,
+        version,
+        encode,
+        parse,
+        true,
+        true,
+        (error, response) => {
+          // The library's parser throws when any partition has an error code; the answer is in the error.
+          if (error instanceof ResponseError) resolve(error.response as produceV11.ProduceResponse);
+          else if (error) reject(error);
+          else resolve(response!);
+        },
+      );
+    });
+  }
+
   /** Connection to a broker by its id, made when it is first asked for and after it was lost. */
-  async brokerConnection(brokerId: number): Promise<Connection> {
+  async #brokerConnection(brokerId: number): Promise<Connection> {
     const broker = this.#metadata.brokers.get(brokerId);
     if (broker === undefined) {
       throw new SinkError(`Cannot reach broker ${brokerId}: the cluster's metadata does not list it`, {
@@ -147,11 +175,6 @@ export class Cluster {
       });
     }
     return await this.#connect(broker.host, broker.port);
-  }
-
-  /** Parser of the Produce response of the version in use. */
-  get parseProduceResponse(): typeof produceV11.parseResponse {
-    return PRODUCE_APIS[this.#produceVersion].parseResponse as typeof produceV11.parseResponse;
   }
 
   /** Drops every connection at once: a broker that does not answer any more must not hold anybody up. */

@@ -10,7 +10,6 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Connection, type produceV11, ResponseError } from '@platformatic/kafka';
 import type { Logger } from 'pino';
 import type { ByteWriter } from '../bytes/writer.ts';
 import { InvalidRowError, SinkError } from '../errors.ts';
@@ -22,7 +21,6 @@ import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
 import { BATCH_HEADER_BYTES, type ProducerIdentity, RecordBatch, singleRecordBatchBytes } from './record-batch.ts';
 import { decideRound } from './resend-policy.ts';
 
-const PRODUCE_API_KEY = 0;
 /** A batch is closed at this size even where the topic would take more: it bounds what one resend costs. */
 const BATCH_TARGET_BYTES = 900_000;
 /** Sequences are i32 and wrap to 0 (Kafka, `DefaultRecordBatch.incrementSequence`). */
@@ -250,32 +248,13 @@ export class Producer {
   ): Promise<Map<RecordBatch, number> | KafkaFailure> {
     if (leader < 0) return judgeErrorCode(5); // LEADER_NOT_AVAILABLE
     try {
-      const connection = await this.#cluster.brokerConnection(leader);
-      return errorCodesByBatch(batches, await this.#request(connection, batches));
+      const encode = () => encodeProduceRequest(batches, this.#options.requestTimeoutMs);
+      return errorCodesByBatch(batches, await this.#cluster.produce(leader, encode));
     } catch (error) {
       return error instanceof SinkError && error.cause === undefined
         ? { verdict: error.retriable ? 'resend' : 'refused', id: error.message, advice: error.advice }
         : judgeError(error instanceof SinkError ? error.cause : error);
     }
-  }
-
-  #request(connection: Connection, batches: readonly RecordBatch[]): Promise<produceV11.ProduceResponse> {
-    return new Promise((resolve, reject) => {
-      connection.send<produceV11.ProduceResponse>(
-        PRODUCE_API_KEY,
-        this.#cluster.produceVersion,
-        () => encodeProduceRequest(batches, this.#options.requestTimeoutMs),
-        this.#cluster.parseProduceResponse,
-        true,
-        true,
-        (error, response) => {
-          // The library's parser throws when any partition has an error code; the answer is in the error.
-          if (error instanceof ResponseError) resolve(error.response as produceV11.ProduceResponse);
-          else if (error) reject(error);
-          else resolve(response!);
-        },
-      );
-    });
   }
 
   #acknowledge(batch: RecordBatch): void {
