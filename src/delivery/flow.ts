@@ -12,7 +12,7 @@ import { ByteWriter } from '../bytes/writer.ts';
 import { MissingOldTupleError, NotifierError, SourceError } from '../errors.ts';
 import { droppedPublicationError } from '../postgres/continuity.ts';
 import type { LivenessTimings } from '../postgres/liveness.ts';
-import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { BeginMessage, LogicalMessage, RelationMessage, RowMessage } from '../postgres/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/publication.ts';
 import type { ReplicationStream } from '../postgres/replication-stream.ts';
@@ -24,7 +24,7 @@ import type { Progress } from './progress.ts';
 import type { Route, Sinks } from './sinks.ts';
 import type { SlotMemory } from './slot-memory.ts';
 import { StandbyDialogue } from './standby-dialogue.ts';
-import { judgeMissingPublication, type KnownPublication, type StreamingPlan } from './streaming-plan.ts';
+import { judgeMissingPublication, type StreamingPlan } from './streaming-plan.ts';
 
 /** Unacknowledged bytes at which the socket is paused, and at which it is read again: enough for full rounds, no more. */
 const PAUSE_AT_BYTES = 1024 * 1024;
@@ -34,7 +34,8 @@ const RESUME_AT_BYTES = 512 * 1024;
 export interface FlowOptions {
   readonly databaseRef: string;
   readonly slot: string;
-  readonly publications: readonly KnownPublication[];
+  /** Of the slot; their publications bear the same names */
+  readonly namespaces: ReadonlySet<string>;
   readonly plan: StreamingPlan;
   readonly timings: LivenessTimings;
   readonly progress: Progress;
@@ -53,7 +54,6 @@ export class Flow {
   readonly #relations = new Map<number, RoutedRelation>();
   readonly #draft = { key: new ByteWriter(), value: new ByteWriter() };
   readonly #outcome = Promise.withResolvers<void>();
-  readonly #namespaces: ReadonlySet<string>;
 
   #sinks: Sinks | undefined;
   #replication: ReplicationStream | undefined;
@@ -70,7 +70,6 @@ export class Flow {
   constructor(options: FlowOptions) {
     this.#options = options;
     this.#progress = options.progress;
-    this.#namespaces = new Set(options.publications.map((publication) => publication.name));
     this.#outcome.promise.catch(() => {}); // whoever waits for it also sees it
   }
 
@@ -212,7 +211,7 @@ export class Flow {
   }
 
   #onRelation(message: RelationMessage): void {
-    const relation = resolveRelation(message, this.#namespaces);
+    const relation = resolveRelation(message, this.#options.namespaces);
     if (relation === undefined) {
       this.#relations.set(message.relationId, undefined);
       this.#warnOfRelation(`${message.schema}.${message.name}`);
@@ -328,8 +327,8 @@ export class Flow {
 
 /** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */
 export function lsnInContext(where: string | undefined): Lsn | undefined {
-  const found = where?.match(/\b([0-9A-F]{1,8})\/([0-9A-F]{1,8})\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
-  return found ? (BigInt(`0x${found[1]}`) << 32n) | BigInt(`0x${found[2]}`) : undefined;
+  const found = where?.match(/\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
+  return found ? parseLsn(found[0]) : undefined;
 }
 
 function deadServerError(): SourceError {

@@ -113,7 +113,7 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   const flow = new Flow({
     databaseRef: stream.databaseRef,
     slot,
-    publications: prepared.publications,
+    namespaces: new Set(stream.namespaces.keys()),
     plan,
     timings: livenessTimings(prepared.walSenderTimeoutMs),
     progress,
@@ -214,7 +214,7 @@ async function streamSlot(session: Session): Promise<SessionOutcome> {
   /** Ends the replication so that the last confirmation arrives: a dropped connection may take it along. */
   const finish = async () => {
     flow.finish();
-    await Promise.race([closed.promise, sleep(COPY_DONE_TIMEOUT_MS, undefined, { ref: false })]);
+    await isSettledWithin(COPY_DONE_TIMEOUT_MS, closed.promise);
     replication.destroy();
     await verifyConfirmed(control, { slot, flushed: progress.flushed, log });
   };
@@ -264,21 +264,22 @@ function warnOfForeignMove(memory: SlotMemory, prepared: PreparedSlot, log: Logg
 
 /** Waits for what was received before a stream failed. @throws the failure as one that is no more to be looked into */
 async function deliverReceived(flow: Flow, timeoutMs: number, cause: unknown): Promise<void> {
-  const timeout = Symbol('timeout');
-  if ((await Promise.race([flow.drain(), sleep(timeoutMs, timeout, { ref: false })])) !== timeout) return;
+  if (await isSettledWithin(timeoutMs, flow.drain())) return;
   throw new SourceError('Cannot look for a publication before kafka has acknowledged what was received', { cause });
 }
 
 /** Waits for what Kafka has not acknowledged yet, but not for ever: it is sent again by the next start. */
 async function settleInFlight(flow: Flow, shutdownTimeoutMs: number, log: Logger): Promise<void> {
-  const timeout = Symbol('timeout');
-  const first = await Promise.race([flow.drain(), flow.outcome, sleep(shutdownTimeoutMs, timeout, { ref: false })]);
-  if (first === timeout) {
-    log.warn(
-      { shutdownTimeoutMs },
-      'kafka has not acknowledged everything in time, the rest is sent again at the next start',
-    );
-  }
+  if (await isSettledWithin(shutdownTimeoutMs, Promise.race([flow.drain(), flow.outcome]))) return;
+  log.warn(
+    { shutdownTimeoutMs },
+    'kafka has not acknowledged everything in time, the rest is sent again at the next start',
+  );
+}
+
+/** True when the promise resolves within the time, false when the time is over before. @throws what it rejects with */
+async function isSettledWithin(timeoutMs: number, promise: Promise<unknown>): Promise<boolean> {
+  return await Promise.race([promise.then(() => true), sleep(timeoutMs, false, { ref: false })]);
 }
 
 /** Asks the server where the slot stands, rather than to believe that the last status was read. */

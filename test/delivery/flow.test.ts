@@ -5,7 +5,7 @@ import { Flow, type FlowOptions } from '../../src/delivery/flow.ts';
 import { Progress } from '../../src/delivery/progress.ts';
 import type { Route, Sinks } from '../../src/delivery/sinks.ts';
 import { createSlotMemory, type SlotMemory } from '../../src/delivery/slot-memory.ts';
-import type { Boundary, KnownPublication } from '../../src/delivery/streaming-plan.ts';
+import type { Boundary } from '../../src/delivery/streaming-plan.ts';
 import {
   InvalidRowError,
   MalformedError,
@@ -114,14 +114,10 @@ class Bench {
   ending: unknown;
 
   constructor(options: Partial<FlowOptions> & { readonly boundaries?: readonly Boundary[] } = {}) {
-    const publications: KnownPublication[] = [
-      { name: 'invoice', createdAtLsn: undefined },
-      { name: 'a_b', createdAtLsn: undefined },
-    ];
     this.flow = new Flow({
       databaseRef: 'db',
       slot: 'slot',
-      publications,
+      namespaces: new Set(['invoice', 'a_b']),
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
       timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
       progress: this.progress,
