@@ -3,10 +3,10 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { cpus, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
+import { compileBinary } from '../support/binary.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { PROJECT_DIRECTORY } from '../support/make-once.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
-import { runProgram } from '../support/run-program.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';
 import { findRecvLogical, type RecvLogical } from './recvlogical.ts';
 
@@ -78,21 +78,13 @@ export async function prepareEnvironment(
 
 /** The binary, built anew so that it is the one of these sources; for a profile the sources, run by Bun. */
 async function notifierCommand(directory: string, profileDirectory: string | undefined): Promise<string[]> {
-  const main = join(PROJECT_DIRECTORY, 'src/main.ts');
   if (profileDirectory !== undefined) {
     await mkdir(profileDirectory, { recursive: true });
+    const main = join(PROJECT_DIRECTORY, 'src/main.ts');
     return [process.execPath, '--cpu-prof', '--cpu-prof-dir', profileDirectory, main];
   }
   const binary = join(directory, 'cdc-notifier');
-  const flags = [
-    '--compile',
-    '--minify-syntax',
-    '--minify-whitespace',
-    '--sourcemap',
-    '--no-compile-autoload-dotenv',
-    '--no-compile-autoload-bunfig',
-  ];
-  await runProgram(process.execPath, ['build', ...flags, main, '--outfile', binary], { cwd: PROJECT_DIRECTORY });
+  await compileBinary(binary);
   return [binary];
 }
 

@@ -80,6 +80,12 @@ const BUILD_OPTIONS = [
   '--no-compile-autoload-bunfig',
 ];
 
+/** Compiles the program of these sources to a file, as `make build` does. */
+export async function compileBinary(file: string): Promise<void> {
+  const entry = join(PROJECT_DIRECTORY, 'src', 'main.ts');
+  await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, entry, '--outfile', file], { cwd: PROJECT_DIRECTORY });
+}
+
 /**
  * Starts the service with a configuration: an object is written as JSON, which is YAML too. It runs until it is told to
  * stop; what it logs must be JSON lines.
@@ -173,10 +179,7 @@ function builtBinary(): Promise<TemporaryDirectory> {
       // Under another name first: somebody else may be running the old one, or building a new one.
       const partial = `${BINARY}.partial-${crypto.randomUUID()}`;
       try {
-        const entry = join(PROJECT_DIRECTORY, 'src', 'main.ts');
-        await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, entry, '--outfile', partial], {
-          cwd: PROJECT_DIRECTORY,
-        });
+        await compileBinary(partial);
         await rename(partial, BINARY);
       } finally {
         await rm(partial, { force: true });
