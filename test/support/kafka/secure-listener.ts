@@ -21,6 +21,8 @@ export interface SecureListener {
   readonly bootstrap: string;
   readonly listener: string;
   readonly advertised: string;
+  /** Security protocol of the listener, whose name is SECURE */
+  readonly protocol: 'SSL' | 'SASL_SSL';
   readonly settings: Readonly<Record<string, string>>;
   readonly formatArguments: readonly string[];
 }
@@ -38,13 +40,12 @@ export async function secureListener(
   await writeFile(keyStore, Buffer.concat([key, certificate]), { mode: 0o600 });
   const bootstrap = `${options.advertisedHost ?? 'localhost'}:${port}`;
   const users = Object.entries(options.users ?? {});
-  const protocol = users.length > 0 ? 'SASL_SSL' : 'SSL';
   return {
     bootstrap,
     listener: `SECURE://127.0.0.1:${port}`,
     advertised: `SECURE://${bootstrap}`,
+    protocol: users.length > 0 ? 'SASL_SSL' : 'SSL',
     settings: {
-      'listener.security.protocol.map': `PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:${protocol}`,
       'ssl.keystore.type': 'PEM',
       'ssl.keystore.location': keyStore,
       ...(options.clientAuthorityFile === undefined

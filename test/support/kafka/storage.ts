@@ -1,0 +1,65 @@
+/** What a broker needs on disk: its jars, fetched once, and a formatted data directory. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CACHE_DIRECTORY, makeOnce } from '../make-once.ts';
+import { runProgram } from '../run-program.ts';
+
+const CLUSTER_ID = 'Y2RjLW5vdGlmaWVyLXRlcw';
+const POM = join(import.meta.dirname, 'pom.xml');
+
+/** Brings the jars of one version of Kafka into the cache and returns their directory. */
+export async function fetchKafka(version: string): Promise<string> {
+  const jars = join(CACHE_DIRECTORY, `kafka-${version}`);
+  await makeOnce(jars, async (partial) => {
+    const goal = 'dependency:copy-dependencies';
+    const options = [`-Dkafka.version=${version}`, '-DincludeScope=runtime', `-DoutputDirectory=${partial}`];
+    await runProgram('mvn', ['--quiet', '--batch-mode', '--file', POM, goal, ...options]);
+  });
+  return jars;
+}
+
+/** Java's program: the one of JAVA_HOME, otherwise the one on the path. */
+export function javaProgram(): string {
+  return process.env.JAVA_HOME ? join(process.env.JAVA_HOME, 'bin', 'java') : 'java';
+}
+
+/** What is formatted. */
+export interface Storage {
+  readonly version: string;
+  readonly jars: string;
+  /** The settings that the node will run with */
+  readonly propertiesFile: string;
+  readonly dataDirectory: string;
+  readonly nodeId: number;
+  /** Users with SCRAM passwords, which are part of what is formatted */
+  readonly formatArguments: readonly string[];
+}
+
+/** Formatting takes a Java start of its own; without users it depends on the version alone, so its result is kept. */
+export async function formatStorage(storage: Storage): Promise<void> {
+  if (storage.formatArguments.length > 0) {
+    await runStorageTool(storage, storage.propertiesFile);
+    return;
+  }
+  const template = join(CACHE_DIRECTORY, `kafka-${storage.version}-storage`);
+  await makeOnce(template, async (partial) => {
+    await mkdir(partial);
+    const properties = join(partial, 'format.properties');
+    const text = await readFile(storage.propertiesFile, 'utf8');
+    await writeFile(properties, text.replace(/^log\.dirs=.*$/m, `log.dirs=${join(partial, 'data')}`));
+    await runStorageTool(storage, properties);
+  });
+  await runProgram('cp', ['-R', join(template, 'data'), storage.dataDirectory]);
+  // A directory belongs to one node, and no two of a cluster have the same id.
+  const metaFile = join(storage.dataDirectory, 'meta.properties');
+  const directoryId = Buffer.from(crypto.randomUUID().replaceAll('-', ''), 'hex').toString('base64url');
+  const meta = (await readFile(metaFile, 'utf8'))
+    .replace(/^node\.id=.*$/m, `node.id=${storage.nodeId}`)
+    .replace(/^directory\.id=.*$/m, `directory.id=${directoryId.replace(/^-/, 'A')}`);
+  await writeFile(metaFile, meta);
+}
+
+async function runStorageTool({ jars, formatArguments }: Storage, propertiesFile: string): Promise<void> {
+  const command = ['kafka.tools.StorageTool', 'format', '-t', CLUSTER_ID, '-c', propertiesFile, ...formatArguments];
+  await runProgram(javaProgram(), ['-XX:TieredStopAtLevel=1', '-cp', `${jars}/*`, ...command]);
+}

@@ -1,0 +1,136 @@
+/** Topics of a test cluster, as its administrator sees them. */
+import {
+  Admin,
+  type AdminOptions,
+  ConfigResourceTypes,
+  IncrementalAlterConfigOperationTypes,
+} from '@platformatic/kafka';
+import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from '../topic-reader.ts';
+import { waitFor } from '../wait.ts';
+
+/** What a topic is created with. */
+export interface TopicOptions {
+  /** Default 1 */
+  readonly partitions?: number | undefined;
+  /** Default: 1 on a single broker, 3 in a cluster */
+  readonly replicas?: number | undefined;
+  /** Topic settings, such as `max.message.bytes` */
+  readonly config?: Readonly<Record<string, string>> | undefined;
+}
+
+/** A partition as the metadata shows it. */
+export interface PartitionState {
+  /** Node id, -1 while there is none */
+  readonly leader: number;
+  readonly replicas: readonly number[];
+  readonly inSync: readonly number[];
+}
+
+/** The topics of a broker or a cluster. */
+export interface KafkaTopics {
+  /** Creates a topic; resolves when every partition has a leader and all its replicas */
+  createTopic(name: string, options?: TopicOptions): Promise<void>;
+  deleteTopic(name: string): Promise<void>;
+  /** Grows a topic to so many partitions; resolves when each has a leader */
+  setPartitions(name: string, partitions: number): Promise<void>;
+  /**
+   * Changes settings of a topic while it is in use; resolves when every broker knows, so all must run. Mind that
+   * `min.insync.replicas` never counts as more than the topic has replicas: NOT_ENOUGH_REPLICAS needs a cluster.
+   */
+  configureTopic(name: string, config: Readonly<Record<string, string>>): Promise<void>;
+  /** The partitions of a topic, by number; none while it does not exist */
+  describeTopic(name: string): Promise<readonly PartitionState[]>;
+  /** Everything that one topic holds now, by partition and offset */
+  readTopic(topic: string): Promise<KafkaRecord[]>;
+  /** Everything that these topics hold now, by topic, partition and offset */
+  readAll(topics: readonly string[]): Promise<KafkaRecord[]>;
+  /** Follows topics live from their beginning; the caller closes the reader */
+  follow(topics: readonly string[], options?: FollowOptions): TopicReader;
+}
+
+const ASK_ONCE = { retries: 0, connectTimeout: 2_000, requestTimeout: 2_000 } as const;
+
+/** Runs `use` with an administrator of a cluster that is reached at these addresses, without authentication. */
+export async function withAdmin<T>(
+  bootstraps: readonly string[],
+  use: (admin: Admin) => Promise<T>,
+  options: Partial<AdminOptions> = {},
+): Promise<T> {
+  const bootstrapBrokers = [...bootstraps];
+  const clientId = 'cdc-notifier-test-admin';
+  const admin = new Admin({ bootstrapBrokers, clientId, retries: 5, retryDelay: 200, ...options });
+  try {
+    return await use(admin);
+  } finally {
+    await admin.close();
+  }
+}
+
+/** The topics of a cluster that is reached at these addresses; `defaultReplicas` is how often they are stored. */
+export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: number): KafkaTopics {
+  const clientOptions = { bootstrapBrokers: [...bootstraps] };
+  const waitUntilComplete = (admin: Admin, name: string, partitions: number): Promise<boolean> =>
+    waitFor(`all replicas of topic ${name}`, async () => {
+      const states = await describe(admin, name);
+      return (
+        states.length === partitions &&
+        states.every(({ leader, replicas, inSync }) => leader >= 0 && inSync.length === replicas.length)
+      );
+    });
+  return {
+    async createTopic(name, { partitions = 1, replicas = defaultReplicas, config = {} } = {}) {
+      const configs = Object.entries(config).map(([key, value]) => ({ name: key, value }));
+      await withAdmin(bootstraps, async (admin) => {
+        await admin.createTopics({ topics: [name], partitions, replicas, configs });
+        await waitUntilComplete(admin, name, partitions);
+      });
+    },
+    async deleteTopic(name) {
+      await withAdmin(bootstraps, (admin) => admin.deleteTopics({ topics: [name] }));
+    },
+    async setPartitions(name, partitions) {
+      await withAdmin(bootstraps, async (admin) => {
+        await admin.createPartitions({ topics: [{ name, count: partitions, assignments: null }] });
+        await waitUntilComplete(admin, name, partitions);
+      });
+    },
+    async configureTopic(name, config) {
+      const configs = Object.entries(config).map(([key, value]) => {
+        return { name: key, configOperation: IncrementalAlterConfigOperationTypes.SET, value };
+      });
+      const resource = { resourceType: ConfigResourceTypes.TOPIC, resourceName: name, configs };
+      await withAdmin(bootstraps, (admin) => admin.incrementalAlterConfigs({ resources: [resource] }));
+      // Each broker learns of it by itself.
+      const question = {
+        resourceType: ConfigResourceTypes.TOPIC,
+        resourceName: name,
+        configurationKeys: Object.keys(config),
+      };
+      for (const bootstrap of bootstraps) {
+        await withAdmin([bootstrap], (admin) =>
+          waitFor(`the new settings of topic ${name} at ${bootstrap}`, async () => {
+            const [description] = await admin.describeConfigs({ resources: [question] });
+            return description?.configs.every((found) => found.value === config[found.name]);
+          }),
+        );
+      }
+    },
+    async describeTopic(name) {
+      // One after another: a node that is paused takes connections and never answers.
+      for (const bootstrap of bootstraps) {
+        const states = await withAdmin([bootstrap], (admin) => describe(admin, name), ASK_ONCE);
+        if (states.length > 0) return states;
+      }
+      return [];
+    },
+    readTopic: (topic) => readTopics(clientOptions, [topic]),
+    readAll: (topics) => readTopics(clientOptions, topics),
+    follow: (topics, options) => new TopicReader(clientOptions, topics, options),
+  };
+}
+
+async function describe(admin: Admin, name: string): Promise<PartitionState[]> {
+  const metadata = await admin.metadata({ topics: [name], forceUpdate: true }).catch(() => undefined);
+  const partitions = metadata?.topics.get(name)?.partitions ?? [];
+  return partitions.map(({ leader, replicas, isr }) => ({ leader, replicas, inSync: isr }));
+}
