@@ -81,6 +81,11 @@ export class MissingOldTupleError extends InvalidRowError {
   override readonly name = 'MissingOldTupleError';
 }
 
+/** A row whose record is larger than its topic takes. */
+export class RecordTooLargeError extends InvalidRowError {
+  override readonly name = 'RecordTooLargeError';
+}
+
 /** A precondition on the PostgreSQL side that does not hold (setting, privilege, table, publication, slot). */
 export class SetupError extends NotifierError {
   override readonly name = 'SetupError';
@@ -89,6 +94,14 @@ export class SetupError extends NotifierError {
 /** The replication connection failed, or the server behaves in a way that replication cannot go on. */
 export class SourceError extends NotifierError {
   override readonly name = 'SourceError';
+}
+
+/**
+ * Changes that can no longer be streamed: slot or publication are not what they were, or the server is another one. Only
+ * a person can say what becomes of them, so the stream stands still until the configuration accepts exactly this loss.
+ */
+export class LossError extends NotifierError {
+  override readonly name = 'LossError';
 }
 
 /** Kafka did not acknowledge a record, or cannot be asked to. */

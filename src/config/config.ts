@@ -3,6 +3,7 @@
  * `load.ts` makes it from a file; `schema.ts` says what a file may hold.
  */
 
+import type { Lsn } from '../postgres/lsn.ts';
 import type { Secret } from './secret.ts';
 
 /** Everything that one configuration file says. */
@@ -21,16 +22,24 @@ export interface Config {
   readonly reconnectTimeoutMs: number;
   /** Longest wait for what is in flight when the service is asked to stop */
   readonly shutdownTimeoutMs: number;
+  /** Absent = nobody listens */
+  readonly http: HttpConfig | undefined;
   readonly log: LogConfig;
 }
 
-/** One PostgreSQL database. */
-export interface DatabaseConfig {
-  /** db_ref: the name of this entry in the file */
-  readonly ref: string;
+/** Where a server listens. */
+export interface ServerAddress {
   /** Host name, IPv4 address, or IPv6 address without brackets */
   readonly host: string;
   readonly port: number;
+}
+
+/** One PostgreSQL database, on a server or on a primary and its standbys. */
+export interface DatabaseConfig {
+  /** db_ref: the name of this entry in the file */
+  readonly ref: string;
+  /** Never empty; of several the writable one is followed, see `findPrimary` */
+  readonly hosts: readonly ServerAddress[];
   readonly database: string;
   readonly username: string;
   /** Absent only where a client certificate stands in for it */
@@ -38,6 +47,9 @@ export interface DatabaseConfig {
   /** Absent = plaintext (no `tls` in the file, or `mode: disable`) */
   readonly tls: DatabaseTlsConfig | undefined;
 }
+
+/** A database at one of its addresses. */
+export interface DatabaseEndpoint extends Omit<DatabaseConfig, 'hosts'>, ServerAddress {}
 
 /**
  * Encryption towards PostgreSQL. `require` verifies nothing, `verify-ca` the chain, `verify-full` the chain and the host
@@ -61,20 +73,15 @@ export interface KafkaClientConfig {
   /** The name of this entry in the file */
   readonly name: string;
   /** Bootstrap addresses, never empty */
-  readonly brokers: readonly BrokerAddress[];
+  readonly brokers: readonly ServerAddress[];
   readonly clientId: string;
   /** Absent = plaintext; the chain and the host name are always verified */
   readonly tls: KafkaTlsConfig | undefined;
   readonly sasl: KafkaSaslConfig | undefined;
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
-}
-
-/** Where a broker listens. */
-export interface BrokerAddress {
-  /** Host name, IPv4 address, or IPv6 address without brackets */
-  readonly host: string;
-  readonly port: number;
+  /** How often brokers, topics and their leaders are looked at again */
+  readonly metadataMaxAgeMs: number;
 }
 
 /** Encryption towards Kafka. */
@@ -97,8 +104,17 @@ export interface StreamConfig {
   readonly database: DatabaseConfig;
   /** Slot name, unique on its server */
   readonly slot: string;
+  readonly settings: SlotSettings;
   /** By namespace, in the order of the file; never empty */
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
+}
+
+/** What a slot is given beside its namespaces. */
+export interface SlotSettings {
+  /** True when standbys keep a copy of the slot (PostgreSQL 17 and newer), so that it outlives its primary */
+  readonly failover: boolean;
+  /** The stream goes on although changes behind exactly this LSN are lost; absent = it stops at any loss */
+  readonly acceptLossBehindLsn: Lsn | undefined;
 }
 
 /** Where the records of one namespace go. */
@@ -109,6 +125,16 @@ export interface NamespaceConfig {
   readonly lifecycleTopic: string;
   /** What to do with an update of a process that carries no old tuple */
   readonly onMissingOldTuple: 'stop' | 'skip';
+  /** What to do with a row that cannot become a record: stop its slot, or send it to `parkingTopic` and go on */
+  readonly onInvalid: 'stop' | 'park';
+  /** Present exactly when `onInvalid` is `park`; neither of the other two topics */
+  readonly parkingTopic: string | undefined;
+}
+
+/** Where the service tells of itself. */
+export interface HttpConfig extends ServerAddress {
+  /** Ready no more when something received is not acknowledged for longer */
+  readonly inFlightLimitMs: number;
 }
 
 /** What is logged and how. */

@@ -4,21 +4,44 @@
  * because the schema has reported it.
  */
 
+import { POSTGRES_PORT, parseAddress } from './address.ts';
 import { formatPath, type PathStep } from './config-error.ts';
 import { didYouMean } from './suggest.ts';
 
 /** Takes a mistake: where, whether at the key or the value, and what. */
 export type ReportMistake = (steps: readonly PathStep[], message: string, at?: 'key' | 'value') => void;
 
-const DEFAULT_PORT = 5432;
-
-/** Reports references that point nowhere, slots and namespaces that get in each other's way, and halves of pairs. */
+/** Reports references that point nowhere, slots, namespaces and topics that get in each other's way, and halves of pairs. */
 export function crossCheck(tree: unknown, report: ReportMistake): void {
   const databases = field(tree, 'databases');
   const kafkaClients = field(tree, 'kafka_clients');
+  const streams = field(tree, 'streams');
+  checkAddresses(databases, report);
   checkCredentials(databases, kafkaClients, report);
-  checkReferences(field(tree, 'streams'), databases, kafkaClients, report);
-  checkSlots(field(tree, 'streams'), databases, report);
+  checkReferences(streams, databases, kafkaClients, report);
+  checkSlots(streams, databases, report);
+  checkSlotSettings(field(tree, 'slots'), streams, report);
+  checkParking(streams, report);
+}
+
+function checkAddresses(databases: unknown, report: ReportMistake): void {
+  for (const [ref, database] of entriesOf(databases)) {
+    if (!isObject(database)) continue;
+    const steps = ['databases', ref];
+    const hasHosts = 'hosts' in database;
+    if (!('host' in database)) {
+      if (!hasHosts) report([...steps, 'host'], 'is missing; only hosts can stand in for it');
+    } else if (hasHosts) report([...steps, 'hosts'], 'stands in for host; only one of them can be given', 'key');
+    if (hasHosts && 'port' in database)
+      report([...steps, 'port'], 'goes with host; hosts has its ports in its list', 'key');
+    const known = new Set<string>();
+    for (const [index, text] of listOf(field(database, 'hosts')).entries()) {
+      for (const server of serversOf({ hosts: [text] })) {
+        if (known.has(server)) report([...steps, 'hosts', index], 'is given twice');
+        known.add(server);
+      }
+    }
+  }
 }
 
 function checkCredentials(databases: unknown, kafkaClients: unknown, report: ReportMistake): void {
@@ -60,25 +83,27 @@ function checkReferences(streams: unknown, databases: unknown, kafkaClients: unk
 
 /**
  * Slot names are per server, publications (one per namespace) per database; several db_refs may lead to the same server
- * or database.
+ * or database. Two of them do when they share an address.
  */
 function checkSlots(streams: unknown, databases: unknown, report: ReportMistake): void {
   const slotOwners = new Map<string, readonly PathStep[]>();
   const namespaceOwners = new Map<string, readonly PathStep[]>();
   for (const [ref, slots] of entriesOf(streams)) {
     const database = databases instanceof Map ? databases.get(ref) : undefined;
-    const server = serverOf(database) ?? `only ${ref}`;
+    const known = serversOf(database);
+    const servers = known.length === 0 ? [`only ${ref}`] : known;
     const databaseName = field(database, 'database') ?? `only ${ref}`;
     for (const [slot, namespaces] of entriesOf(slots)) {
       const slotSteps = ['streams', ref, slot];
-      const slotOwner = slotOwners.get(JSON.stringify([server, slot]));
-      if (slotOwner === undefined) slotOwners.set(JSON.stringify([server, slot]), slotSteps);
-      else report(slotSteps, `slot is already used by ${formatPath(slotOwner.slice(0, 2))} on the same server`, 'key');
+      const slotKeys = servers.map((server) => JSON.stringify([server, slot]));
+      const slotOwner = claim(slotOwners, slotKeys, slotSteps);
+      if (slotOwner !== undefined) {
+        report(slotSteps, `slot is already used by ${formatPath(slotOwner.slice(0, 2))} on the same server`, 'key');
+      }
       for (const [namespace] of entriesOf(namespaces)) {
-        const key = JSON.stringify([server, databaseName, namespace]);
-        const owner = namespaceOwners.get(key);
-        if (owner === undefined) namespaceOwners.set(key, slotSteps);
-        else {
+        const keys = servers.map((server) => JSON.stringify([server, databaseName, namespace]));
+        const owner = claim(namespaceOwners, keys, slotSteps);
+        if (owner !== undefined) {
           const message = `namespace is already in ${formatPath(owner)}, a slot of the same database`;
           report([...slotSteps, namespace], message, 'key');
         }
@@ -87,12 +112,75 @@ function checkSlots(streams: unknown, databases: unknown, report: ReportMistake)
   }
 }
 
-/** What tells two servers apart; undefined when host or port are not to be relied on. */
-function serverOf(database: unknown): string | undefined {
+/** Takes every key that is free, and returns the owner of the first that is not. */
+function claim<Owner>(owners: Map<string, Owner>, keys: readonly string[], claimant: Owner): Owner | undefined {
+  const owner = keys.map((key) => owners.get(key)).find((found) => found !== undefined);
+  for (const key of keys) if (!owners.has(key)) owners.set(key, claimant);
+  return owner;
+}
+
+/** What tells servers apart, one text for each address of a database that can be relied on. */
+function serversOf(database: unknown): string[] {
   const host = field(database, 'host');
-  const port = field(database, 'port') ?? DEFAULT_PORT;
-  if (typeof host !== 'string' || typeof port !== 'number') return undefined;
-  return `${host.toLowerCase().replace(/\.$/, '')} ${port}`;
+  const port = field(database, 'port') ?? POSTGRES_PORT;
+  const listed = listOf(field(database, 'hosts')).map((text) =>
+    typeof text === 'string' ? parseAddress(text, POSTGRES_PORT) : undefined,
+  );
+  const single = typeof host === 'string' && typeof port === 'number' ? { host, port } : undefined;
+  return [single, ...listed].flatMap((address) =>
+    address === undefined ? [] : [`${address.host.toLowerCase().replace(/\.$/, '')} ${address.port}`],
+  );
+}
+
+/** Settings of a slot that nobody streams would be a slip of the pen that nobody sees. */
+function checkSlotSettings(slots: unknown, streams: unknown, report: ReportMistake): void {
+  if (!(streams instanceof Map)) return;
+  for (const [ref, settings] of entriesOf(slots)) {
+    const streamed: unknown = streams.get(ref);
+    if (!streams.has(ref)) {
+      report(['slots', ref], `no such entry in streams${didYouMean(ref, streams.keys())}`, 'key');
+    }
+    if (!(streamed instanceof Map)) continue;
+    for (const [slot] of entriesOf(settings)) {
+      if (streamed.has(slot)) continue;
+      const message = `no such slot in ${formatPath(['streams', ref])}${didYouMean(slot, streamed.keys())}`;
+      report(['slots', ref, slot], message, 'key');
+    }
+  }
+}
+
+/** Parked rows have a format of their own, which no reader of another topic can take. */
+function checkParking(streams: unknown, report: ReportMistake): void {
+  const namespaces = [...entriesOf(streams)].flatMap(([ref, slots]) =>
+    [...entriesOf(slots)].flatMap(([slot, entries]) =>
+      [...entriesOf(entries)].map(([name, namespace]) => ({ steps: ['streams', ref, slot, name], namespace })),
+    ),
+  );
+  const topicOf = (namespace: unknown, key: string) => {
+    const topic = field(namespace, key);
+    return typeof topic === 'string' ? JSON.stringify([field(namespace, 'kafka_client'), topic]) : undefined;
+  };
+  const recordTopics = new Map<string | undefined, string>();
+  for (const { steps, namespace } of namespaces) {
+    for (const key of ['eventsink_topic', 'lifecycle_topic']) {
+      recordTopics.set(topicOf(namespace, key), formatPath([...steps, key]));
+    }
+  }
+  recordTopics.delete(undefined);
+  for (const { steps, namespace } of namespaces) {
+    if (!isObject(namespace)) continue;
+    const parkingSteps = [...steps, 'parking_topic'];
+    const { on_invalid: onInvalid = 'stop' } = namespace;
+    const isGiven = 'parking_topic' in namespace;
+    if (onInvalid === 'park' && !isGiven) report(parkingSteps, 'is missing; on_invalid: park needs it');
+    if (onInvalid === 'stop' && isGiven) report(parkingSteps, 'is used with on_invalid: park only', 'key');
+    const other = recordTopics.get(topicOf(namespace, 'parking_topic'));
+    if (other !== undefined) report(parkingSteps, `must be a topic of its own; this one is ${other}`);
+  }
+}
+
+function listOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
 }
 
 function entriesOf(value: unknown): Iterable<[string, unknown]> {

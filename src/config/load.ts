@@ -93,11 +93,16 @@ function resolveConfig(file: ConfigFile, context: SecretContext): Config {
   return {
     databases,
     kafkaClients: new Map([...file.kafka_clients].map(([name, entry]) => [name, resolveClient(name, entry, context)])),
-    streams: resolveStreams(file.streams, databases),
+    streams: resolveStreams(file, databases),
     resendTimeoutMs: file.resend_timeout,
     maxRetries: file.max_retries,
     reconnectTimeoutMs: file.reconnect_timeout,
     shutdownTimeoutMs: file.shutdown_timeout,
+    http: file.http && {
+      host: file.http.host,
+      port: file.http.port,
+      inFlightLimitMs: file.http.in_flight_limit,
+    },
     log: file.log,
   };
 }
@@ -106,11 +111,11 @@ type FileEntry<Section extends 'databases' | 'kafka_clients'> =
   ConfigFile[Section] extends Map<string, infer Entry> ? Entry : never;
 
 function resolveDatabase(ref: string, entry: FileEntry<'databases'>, context: SecretContext): DatabaseConfig {
-  const { host, port, database, username, password, tls } = entry;
+  const { host, port, hosts, database, username, password, tls } = entry;
   return {
     ref,
-    host,
-    port,
+    // The cross checks see to it that one of the two is there.
+    hosts: hosts ?? [{ host: host!, port }],
     database,
     username,
     password: password === undefined ? undefined : secretFrom(password, context),
@@ -129,6 +134,7 @@ function resolveClient(name: string, entry: FileEntry<'kafka_clients'>, context:
     sasl: sasl && { ...sasl, password: secretFrom(sasl.password, context) },
     connectTimeoutMs: entry.connect_timeout,
     requestTimeoutMs: entry.request_timeout,
+    metadataMaxAgeMs: entry.metadata_max_age,
   };
 }
 
@@ -140,12 +146,9 @@ function resolveTlsMaterial(
   return { ca: resolve(tls.ca), cert: resolve(tls.cert), key: resolve(tls.key) };
 }
 
-function resolveStreams(
-  streams: ConfigFile['streams'],
-  databases: ReadonlyMap<string, DatabaseConfig>,
-): StreamConfig[] {
+function resolveStreams(file: ConfigFile, databases: ReadonlyMap<string, DatabaseConfig>): StreamConfig[] {
   const resolved: StreamConfig[] = [];
-  for (const [databaseRef, slots] of streams) {
+  for (const [databaseRef, slots] of file.streams) {
     const database = databases.get(databaseRef);
     if (database === undefined) continue; // reported by the cross checks
     for (const [slot, namespaces] of slots) {
@@ -158,10 +161,14 @@ function resolveStreams(
               eventsinkTopic: entry.eventsink_topic,
               lifecycleTopic: entry.lifecycle_topic,
               onMissingOldTuple: entry.on_missing_old_tuple,
+              onInvalid: entry.on_invalid,
+              parkingTopic: entry.parking_topic,
             },
           ] as const,
       );
-      resolved.push({ databaseRef, database, slot, namespaces: new Map(namespaceEntries) });
+      const given = file.slots?.get(databaseRef)?.get(slot);
+      const settings = { failover: given?.failover ?? false, acceptLossBehindLsn: given?.accept_loss_behind };
+      resolved.push({ databaseRef, database, slot, settings, namespaces: new Map(namespaceEntries) });
     }
   }
   return resolved;

@@ -5,9 +5,10 @@
  * Mappings whose keys users choose are Maps here, so that a namespace may be called `constructor` or `__proto__`.
  */
 
-import { isIPv6 } from 'node:net';
 import * as v from 'valibot';
-import type { BrokerAddress } from './config.ts';
+import { type Lsn, parseLsn } from '../postgres/lsn.ts';
+import { isHost, POSTGRES_PORT, parseAddress } from './address.ts';
+import type { ServerAddress } from './config.ts';
 import { type SchemaNode, shapeOf } from './schema-shape.ts';
 import type { SecretSource } from './secret-source.ts';
 import { secretMistake } from './secret-source.ts';
@@ -17,8 +18,6 @@ import { didYouMean } from './suggest.ts';
 const MAX_MS = 2 ** 31 - 1;
 /** PostgreSQL cuts identifiers at 63 bytes: `NS_processes` must fit. */
 const MAX_NAMESPACE_BYTES = 53;
-
-const port = v.pipe(wholeNumber(1, 65_535), v.description('TCP port of the server'));
 
 const databaseTls = v.strictObject(
   {
@@ -38,12 +37,32 @@ const databaseTls = v.strictObject(
 
 const database = v.strictObject(
   {
-    host: v.pipe(
-      text(),
-      v.check(isHost, 'must be one host name or IP address, without port and brackets'),
-      v.description('Host name or IP address of the PostgreSQL server'),
+    host: v.optional(
+      v.pipe(
+        host(),
+        v.description('Host name or IP address of the PostgreSQL server; required unless `hosts` is given'),
+        v.metadata({ defaultText: 'required' }),
+      ),
     ),
-    port: v.optional(port, 5432),
+    port: v.optional(
+      v.pipe(wholeNumber(1, 65_535), v.description('TCP port of the server; goes with `host` only')),
+      POSTGRES_PORT,
+    ),
+    hosts: v.optional(
+      v.pipe(
+        v.array(
+          address(
+            'must be host or host:port, with a port from 1 to 65535 and an IPv6 address in brackets',
+            POSTGRES_PORT,
+          ),
+          (issue) => `must be a list such as [pg1:5432, pg2:5432]${foundInstead(issue.input)}`,
+        ),
+        v.minLength(1, 'must name at least one server'),
+        v.description(
+          'In place of `host`: a primary and its standbys, each `host` or `host:port` (an IPv6 address in brackets); the one that can be written to is followed',
+        ),
+      ),
+    ),
     database: v.pipe(text(), v.description("Name of the database that holds progressor's tables")),
     username: v.pipe(text(), v.description('Role to log in as; needs REPLICATION')),
     password: v.optional(
@@ -93,7 +112,7 @@ const kafkaClient = v.strictObject(
   {
     brokers: v.pipe(
       v.array(
-        brokerAddress(),
+        address('must be host:port, with a port from 1 to 65535 and an IPv6 address in brackets'),
         (issue) => `must be a list such as [kafka1:9092, kafka2:9092]${foundInstead(issue.input)}`,
       ),
       v.minLength(1, 'must name at least one broker'),
@@ -124,6 +143,10 @@ const kafkaClient = v.strictObject(
       v.pipe(milliseconds(), v.description('Longest wait for the answer to a request')),
       30_000,
     ),
+    metadata_max_age: v.optional(
+      v.pipe(milliseconds(), v.description('How often brokers, topics and their leaders are looked at again')),
+      10_000,
+    ),
   },
   mappingMessage,
 );
@@ -144,6 +167,62 @@ const namespace = v.strictObject(
         ),
       ),
       'stop',
+    ),
+    on_invalid: v.optional(
+      v.pipe(
+        oneOf(['stop', 'park']),
+        v.description(
+          'What to do with a row that cannot become a record: `stop` the slot, or `park` the row in `parking_topic`, count and log it, and go on',
+        ),
+      ),
+      'stop',
+    ),
+    parking_topic: v.optional(
+      v.pipe(
+        topic(),
+        v.description(
+          'Existing topic for parked rows; required exactly with `on_invalid: park`, and used for nothing else',
+        ),
+      ),
+    ),
+  },
+  mappingMessage,
+);
+
+const slotSettings = v.strictObject(
+  {
+    failover: v.optional(
+      v.pipe(
+        trueOrFalse(),
+        v.description('Whether standbys keep a copy of the slot, so that it outlives its primary; needs PostgreSQL 17'),
+      ),
+      false,
+    ),
+    accept_loss_behind: v.optional(
+      v.pipe(
+        lsn(),
+        v.description(
+          'Goes on although the changes behind exactly this LSN are lost; the error that stopped the stream names it',
+        ),
+      ),
+    ),
+  },
+  mappingMessage,
+);
+
+const http = v.strictObject(
+  {
+    host: v.optional(
+      v.pipe(host(), v.description('Address to listen on; `0.0.0.0` or `::` is every one of the machine')),
+      '127.0.0.1',
+    ),
+    port: v.optional(v.pipe(wholeNumber(1, 65_535), v.description('TCP port to listen on')), 8022),
+    in_flight_limit: v.optional(
+      v.pipe(
+        milliseconds(),
+        v.description('A stream is ready no more when something received is not acknowledged for longer'),
+      ),
+      30_000,
     ),
   },
   mappingMessage,
@@ -194,6 +273,14 @@ export const configSchema = v.strictObject(
         'What is streamed: for each db_ref its replication slots (1 to 63 of a-z, 0-9 and _; unique on their server), for each slot its namespaces (1 to 53 bytes; each in one slot of a database)',
       ),
     ),
+    slots: v.optional(
+      v.pipe(
+        named('db_ref', name(), named('slot', name(), slotSettings, 'must have at least one slot')),
+        v.description(
+          'Settings of slots that `streams` names, for each db_ref and slot; apart, or they would be read as namespaces',
+        ),
+      ),
+    ),
     resend_timeout: v.optional(
       v.pipe(milliseconds(), v.description('Pause between two attempts to send the same records')),
       3000,
@@ -213,6 +300,14 @@ export const configSchema = v.strictObject(
       v.pipe(milliseconds(), v.description('Longest wait for what is in flight when the service is asked to stop')),
       20_000,
     ),
+    http: v.optional(
+      v.pipe(
+        http,
+        v.description(
+          'Listener for `/live`, `/ready`, `/status` and `/metrics`; without it nobody listens, and `{}` means the defaults',
+        ),
+      ),
+    ),
     log: v.optional(v.pipe(log, v.description('Log, written to stderr'), v.metadata({ defaultText: '`{}`' })), {}),
   },
   mappingMessage,
@@ -225,7 +320,7 @@ export type ConfigFile = v.InferOutput<typeof configSchema>;
 export interface ConfigurationKey {
   /** Keys from the top; a name that the user chooses stands in angle brackets: `databases.<db_ref>.port` */
   readonly path: string;
-  /** `text`, `whole number`, `secret`, `PEM`, `list of text`, `mapping`, or the words to choose from */
+  /** `text`, `whole number`, `secret`, `PEM`, `LSN`, `list of text`, `mapping`, or the words to choose from */
   readonly type: string;
   /** As it is written in the file, `required`, `none`, or what stands in for it */
   readonly default: string;
@@ -326,15 +421,41 @@ function oneOf<const Words extends readonly string[]>(words: Words) {
   );
 }
 
-function brokerAddress() {
+function trueOrFalse() {
+  return v.pipe(
+    v.boolean((issue) => `must be true or false${typeof issue.input === 'string' ? ', without quotes' : ''}`),
+    v.metadata({ type: '`true`, `false`' }),
+  );
+}
+
+function host() {
+  return v.pipe(text(), v.check(isHost, 'must be one host name or IP address, without port and brackets'));
+}
+
+function address(mistake: string, defaultPort?: number) {
   return v.pipe(
     text(),
-    v.rawTransform<string, BrokerAddress>(({ dataset, addIssue, NEVER }) => {
-      const address = splitBrokerAddress(dataset.value);
-      if (address !== undefined) return address;
-      addIssue({ message: 'must be host:port, with a port from 1 to 65535 and an IPv6 address in brackets' });
+    v.rawTransform<string, ServerAddress>(({ dataset, addIssue, NEVER }) => {
+      const parsed = parseAddress(dataset.value, defaultPort);
+      if (parsed !== undefined) return parsed;
+      addIssue({ message: mistake });
       return NEVER;
     }),
+  );
+}
+
+function lsn() {
+  return v.pipe(
+    text(),
+    v.rawTransform<string, Lsn>(({ dataset, addIssue, NEVER }) => {
+      try {
+        return parseLsn(dataset.value);
+      } catch {
+        addIssue({ message: 'must be an LSN: two hexadecimal numbers with a slash between, such as 0/16B3748' });
+        return NEVER;
+      }
+    }),
+    v.metadata({ type: 'LSN' }),
   );
 }
 
@@ -389,18 +510,4 @@ function foundInstead(input: unknown): string {
 function foundInsteadOfText(input: unknown): string {
   if (input === null) return ', and has no value; if the word null is meant, put it in quotes';
   return typeof input === 'number' || typeof input === 'boolean' ? '; put it in quotes' : foundInstead(input);
-}
-
-function isHost(host: string): boolean {
-  return isIPv6(host) || /^[^\s/:,@[\]]+$/u.test(host);
-}
-
-/** Takes `host:port` or `[address]:port` apart; undefined when it is neither. */
-function splitBrokerAddress(text: string): BrokerAddress | undefined {
-  const match = /^(?:\[(?<address>[^\]]+)\]|(?<name>[^\s/:,@[\]]+)):(?<port>[0-9]{1,5})$/u.exec(text);
-  if (match?.groups === undefined) return undefined;
-  const { address, name } = match.groups;
-  const port = Number(match.groups.port);
-  if (port < 1 || port > 65_535 || (address !== undefined && !isIPv6(address))) return undefined;
-  return { host: address ?? name ?? '', port };
 }

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import postgres, { type Notice, type Options, type Sql } from 'postgres';
-import type { DatabaseConfig } from '../config/config.ts';
+import type { DatabaseEndpoint } from '../config/config.ts';
 import { renewingClient } from './renewing-client.ts';
 import { failedSocket, openSocket, transportWarning } from './socket.ts';
 
@@ -31,8 +31,8 @@ export interface ConnectOptions {
  * A client of one ordinary connection, opened at the first query and again at the first query after it was lost. Names
  * resolve in pg_catalog only; quotes in string constants are escaped by doubling (see `quoteLiteral`).
  */
-export function connectControl(database: DatabaseConfig, options: ConnectOptions): Sql {
-  return connect(database, options, {
+export function connectControl(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
+  return connect(endpoint, options, {
     search_path: 'pg_catalog',
     standard_conforming_strings: 'on',
     // Statements that may take long have bounds of their own; a setting of the role would end them at every attempt.
@@ -44,19 +44,19 @@ export function connectControl(database: DatabaseConfig, options: ConnectOptions
  * A client of one connection in logical replication mode, opened at the first command. It takes simple queries (`unsafe`
  * without parameters) and replication commands; see `startCopyBoth`.
  */
-export function connectReplication(database: DatabaseConfig, options: ConnectOptions): Sql {
+export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
   // PostgreSQL 18 tells of a publication that it cannot load by a warning alone; a setting of the role must not hide it.
-  return connect(database, options, { replication: 'database', client_min_messages: 'warning' });
+  return connect(endpoint, options, { replication: 'database', client_min_messages: 'warning' });
 }
 
-function connect(database: DatabaseConfig, options: ConnectOptions, parameters: Record<string, string>): Sql {
-  const warning = transportWarning(database);
-  if (warning !== undefined) options.log?.warn({ host: database.host, port: database.port }, warning);
-  return renewingClient((onLost) => openClient(database, options, { parameters, onLost }));
+function connect(endpoint: DatabaseEndpoint, options: ConnectOptions, parameters: Record<string, string>): Sql {
+  const warning = transportWarning(endpoint);
+  if (warning !== undefined) options.log?.warn({ host: endpoint.host, port: endpoint.port }, warning);
+  return renewingClient((onLost) => openClient(endpoint, options, { parameters, onLost }));
 }
 
 function openClient(
-  database: DatabaseConfig,
+  endpoint: DatabaseEndpoint,
   options: ConnectOptions,
   { parameters, onLost }: { readonly parameters: Record<string, string>; readonly onLost: () => void },
 ): Sql {
@@ -64,10 +64,10 @@ function openClient(
   let password = '';
   const driverOptions = {
     // A list, because the driver takes a text apart at commas and colons.
-    host: [database.host],
-    port: [database.port],
-    database: database.database,
-    username: database.username,
+    host: [endpoint.host],
+    port: [endpoint.port],
+    database: endpoint.database,
+    username: endpoint.username,
     // Read with the socket below, where a failure has somebody to be reported to.
     password: () => password,
     max: 1,
@@ -83,8 +83,8 @@ function openClient(
       ((notice: Notice) => log?.debug({ severity: notice.severity, code: notice.code }, notice.message ?? '')),
     socket: async () => {
       try {
-        password = database.password?.read() ?? '';
-        const socket = await openSocket(database, connectTimeoutMs);
+        password = endpoint.password?.read() ?? '';
+        const socket = await openSocket(endpoint, connectTimeoutMs);
         // Before the driver listens: whoever asks again because of a failure already gets another connection.
         socket.once('error', onLost);
         socket.once('close', onLost);

@@ -9,7 +9,7 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import type { DatabaseConfig, DatabaseTlsConfig } from '../config/config.ts';
+import type { DatabaseEndpoint, DatabaseTlsConfig } from '../config/config.ts';
 import { SourceError } from '../errors.ts';
 import { isLoopback } from '../loopback.ts';
 
@@ -44,20 +44,20 @@ export function tlsOptions(tls: DatabaseTlsConfig, host: string): ConnectionOpti
 }
 
 /** Why the connections of a database are not as safe as they could be; undefined when there is nothing to say. */
-export function transportWarning(database: DatabaseConfig): string | undefined {
-  if (database.tls === undefined) {
-    return isLoopback(database.host) ? undefined : 'connection to PostgreSQL is not encrypted, set tls to encrypt it';
+export function transportWarning(endpoint: DatabaseEndpoint): string | undefined {
+  if (endpoint.tls === undefined) {
+    return isLoopback(endpoint.host) ? undefined : 'connection to PostgreSQL is not encrypted, set tls to encrypt it';
   }
-  return database.tls.mode === 'require'
+  return endpoint.tls.mode === 'require'
     ? 'connection to PostgreSQL is encrypted but the server is not verified, set tls.mode to verify-full'
     : undefined;
 }
 
 /** Opens a connection to the server up to where its protocol begins. Rejects with the reason within `timeoutMs`. */
-export async function openSocket(database: DatabaseConfig, timeoutMs: number): Promise<Socket> {
+export async function openSocket(endpoint: DatabaseEndpoint, timeoutMs: number): Promise<Socket> {
   // Before the network is touched: an unreadable secret is reported as itself.
-  const options = database.tls === undefined ? undefined : tlsOptions(database.tls, database.host);
-  const raw = connectTcp({ host: database.host, port: database.port });
+  const options = endpoint.tls === undefined ? undefined : tlsOptions(endpoint.tls, endpoint.host);
+  const raw = connectTcp({ host: endpoint.host, port: endpoint.port });
   let secure: Socket | undefined;
   // Stays for the socket's life: the driver listens only a little later.
   raw.on('error', () => {});

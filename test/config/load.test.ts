@@ -64,10 +64,17 @@ describe('parseConfig accepts', () => {
       maxRetries: 3,
       reconnectTimeoutMs: 5000,
       shutdownTimeoutMs: 20_000,
+      http: undefined,
       log: { level: 'info', format: 'auto' },
     });
     const database = databases.get('db');
-    expect(database).toMatchObject({ ref: 'db', host: 'pg', port: 5432, database: 'd', username: 'u', tls: undefined });
+    expect(database).toMatchObject({
+      ref: 'db',
+      hosts: [{ host: 'pg', port: 5432 }],
+      database: 'd',
+      username: 'u',
+      tls: undefined,
+    });
     expect(readSecret(database!.password!)).toBe('p');
     expect(kafkaClients.get('main')).toEqual({
       name: 'main',
@@ -77,14 +84,26 @@ describe('parseConfig accepts', () => {
       sasl: undefined,
       connectTimeoutMs: 5000,
       requestTimeoutMs: 30_000,
+      metadataMaxAgeMs: 10_000,
     });
     expect(streams).toEqual([
       {
         databaseRef: 'db',
         database: database!,
         slot: 'slot',
+        settings: { failover: false, acceptLossBehindLsn: undefined },
         namespaces: new Map([
-          ['ns', { kafkaClient: 'main', eventsinkTopic: 'e', lifecycleTopic: 'l', onMissingOldTuple: 'stop' }],
+          [
+            'ns',
+            {
+              kafkaClient: 'main',
+              eventsinkTopic: 'e',
+              lifecycleTopic: 'l',
+              onMissingOldTuple: 'stop',
+              onInvalid: 'stop',
+              parkingTopic: undefined,
+            },
+          ],
         ]),
       },
     ]);
@@ -120,7 +139,7 @@ describe('parseConfig accepts', () => {
   test('aliases, a byte order mark, and numbers that are text once quoted', () => {
     const text = config({ database: '{host: &h pg, database: "1", username: *h, password: "0123"}' });
     const { databases } = parse(`\uFEFF${text}`);
-    expect(databases.get('db')).toMatchObject({ host: 'pg', username: 'pg', database: '1' });
+    expect(databases.get('db')).toMatchObject({ hosts: [{ host: 'pg' }], username: 'pg', database: '1' });
   });
 
   test('names that mean something to JavaScript, as ordinary names', () => {
@@ -131,7 +150,7 @@ describe('parseConfig accepts', () => {
     const { databases } = parse(
       config({ moreDatabases: ', __proto__: {host: a, database: b, username: c, password: d}' }),
     );
-    expect(databases.get('__proto__')?.host).toBe('a');
+    expect(databases.get('__proto__')?.hosts[0]?.host).toBe('a');
   });
 
   test.each([
@@ -160,6 +179,42 @@ describe('parseConfig accepts', () => {
     expect(tls?.ca?.origin).toBe('file /etc/notifier/tls/ca.pem');
     const kafkaTls = kafkaClients.get('main')?.tls;
     expect([kafkaTls?.serverName, readSecret(kafkaTls!.ca!)]).toEqual(['kafka', PEM]);
+  });
+
+  test('several servers of a database, with and without a port', () => {
+    const hosts = "[a, 'b:5433', '[::1]', '[::1]:5433', 10.0.0.1:1]";
+    const { databases } = parse(config({ database: `{hosts: ${hosts}, database: d, username: u, password: p}` }));
+    expect(databases.get('db')?.hosts).toEqual([
+      { host: 'a', port: 5432 },
+      { host: 'b', port: 5433 },
+      { host: '::1', port: 5432 },
+      { host: '::1', port: 5433 },
+      { host: '10.0.0.1', port: 1 },
+    ]);
+  });
+
+  test('settings of a slot, a parking topic, and an age of metadata', () => {
+    const parking = '{kafka_client: main, eventsink_topic: e, lifecycle_topic: l, on_invalid: park, parking_topic: p}';
+    const { streams, kafkaClients } = parse(
+      config({
+        client: '{brokers: [k:9092], metadata_max_age: 500}',
+        streams: `{db: {a: {one: ${parking}, two: ${NAMESPACE.replace('e,', 'f,')}}, b: {three: ${NAMESPACE}}}}`,
+        rest: 'slots: {db: {a: {failover: true, accept_loss_behind: 16/b374d848}}}',
+      }),
+    );
+    expect(streams.map(({ settings }) => settings)).toEqual([
+      { failover: true, acceptLossBehindLsn: 0x16_b374_d848n },
+      { failover: false, acceptLossBehindLsn: undefined },
+    ]);
+    expect(streams[0]?.namespaces.get('one')).toMatchObject({ onInvalid: 'park', parkingTopic: 'p' });
+    expect(kafkaClients.get('main')?.metadataMaxAgeMs).toBe(500);
+  });
+
+  test.each([
+    ['http: {}', { host: '127.0.0.1', port: 8022, inFlightLimitMs: 30_000 }],
+    ["http: {host: '::', port: 80, in_flight_limit: 5}", { host: '::', port: 80, inFlightLimitMs: 5 }],
+  ])('a listener: %s', (rest, http) => {
+    expect(parse(config({ rest })).http).toEqual(http);
   });
 
   test('one slot name on two servers and one namespace in two databases of a server', () => {
@@ -191,6 +246,10 @@ describe('parseConfig refuses', () => {
   const withTopic = (topic: string) =>
     config({ streams: `{db: {slot: {ns: {kafka_client: main, eventsink_topic: ${topic}, lifecycle_topic: l}}}}` });
   const withRest = (rest: string) => config({ rest });
+  const withParking = (fields: string, others = '') =>
+    config({
+      streams: `{db: {slot: {ns: {kafka_client: main, eventsink_topic: e, lifecycle_topic: l, ${fields}}${others}}}}`,
+    });
 
   test.each<[what: string, text: string, mistake: string | RegExp]>([
     ['nothing at all', '', '1:1 : is empty'],
@@ -222,7 +281,7 @@ describe('parseConfig refuses', () => {
     [
       'an unknown key that JavaScript knows',
       withRest('constructor: 1'),
-      /^4:1 constructor: unknown key; also known here: resend_timeout, /,
+      /^4:1 constructor: unknown key; also known here: slots, resend_timeout, /,
     ],
     ['an unknown key __proto__', withDatabase('__proto__: {a: 1}'), /^1:\d+ databases.db.__proto__: unknown key/],
     [
@@ -232,6 +291,13 @@ describe('parseConfig refuses', () => {
     ],
     ['an unknown key of tls', withDatabase('tls: {moode: x}'), /^1:\d+ databases.db.tls.moode: .* "mode"\?$/],
     ['an unknown key of sasl', withClient('sasl: {user: x}'), /^2:\d+ kafka_clients.main.sasl.user: unknown key/],
+    ['an unknown key of http', withRest('http: {prot: 1}'), '4:8 http.prot: unknown key; did you mean "port"?'],
+    ['http without value', withRest('http:'), '4:6 http: must be a mapping, and has no value'],
+    [
+      'a URL to listen on',
+      withRest("http: {host: 'http://h'}"),
+      /^4:14 http.host: must be one host name or IP address/,
+    ],
     ['an unknown key of log', withRest('log: {Level: x}'), '4:7 log.Level: unknown key; did you mean "level"?'],
     [
       'a key twice',
@@ -287,6 +353,41 @@ describe('parseConfig refuses', () => {
       'several hosts in one',
       database('host: "a,b", database: d, username: u, password: p'),
       /databases.db.host: must be one host name or IP address/,
+    ],
+    [
+      'neither host nor hosts',
+      database('database: d, username: u, password: p'),
+      '1:13 databases.db.host: is missing; only hosts can stand in for it',
+    ],
+    [
+      'host and hosts',
+      withDatabase('hosts: [g]'),
+      /^1:\d+ databases.db.hosts: stands in for host; only one of them can be given$/,
+    ],
+    [
+      'hosts and port',
+      database('hosts: [h], port: 1, database: d, username: u, password: p'),
+      '1:30 databases.db.port: goes with host; hosts has its ports in its list',
+    ],
+    [
+      'no hosts',
+      database('hosts: [], database: d, username: u, password: p'),
+      '1:25 databases.db.hosts: must name at least one server',
+    ],
+    [
+      'hosts as text',
+      database('hosts: "a,b", database: d, username: u, password: p'),
+      '1:25 databases.db.hosts: must be a list such as [pg1:5432, pg2:5432], not text',
+    ],
+    [
+      'a bare IPv6 address in hosts',
+      database('hosts: [h, "::1"], database: d, username: u, password: p'),
+      '1:29 databases.db.hosts[1]: must be host or host:port, with a port from 1 to 65535 and an IPv6 address in brackets',
+    ],
+    [
+      'one server twice in hosts',
+      database('hosts: [h, g, "H.:5432"], database: d, username: u, password: p'),
+      '1:32 databases.db.hosts[2]: is given twice',
     ],
     [
       'an empty database',
@@ -412,6 +513,57 @@ describe('parseConfig refuses', () => {
       /on_missing_old_tuple: must be stop or skip$/,
     ],
     [
+      'a choice with quotes that it must not have',
+      withRest('slots: {db: {slot: {failover: "true"}}}'),
+      '4:31 slots.db.slot.failover: must be true or false, without quotes',
+    ],
+    ...['16B3748', '"0/"', '0/16B3748FF', '-1/0', '0x1/2'].map((lsn): [string, string, RegExp] => [
+      `an LSN such as ${lsn}`,
+      withRest(`slots: {db: {slot: {accept_loss_behind: ${lsn}}}}`),
+      /^4:41 slots.db.slot.accept_loss_behind: must be an LSN: two hexadecimal numbers with a slash between/,
+    ]),
+    [
+      'an LSN that is a number',
+      withRest('slots: {db: {slot: {accept_loss_behind: 16}}}'),
+      '4:41 slots.db.slot.accept_loss_behind: must be text; put it in quotes',
+    ],
+    [
+      'settings of slots of a database that is not streamed',
+      withRest('slots: {dbb: {slot: {}}}'),
+      '4:9 slots.dbb: no such entry in streams; did you mean "db"?',
+    ],
+    [
+      'settings of a slot that is not streamed',
+      withRest('slots: {db: {slott: {}}}'),
+      '4:14 slots.db.slott: no such slot in streams.db; did you mean "slot"?',
+    ],
+    ['settings of no slot', withRest('slots: {db: {}}'), '4:13 slots.db: must have at least one slot'],
+    [
+      'an unknown setting of a slot',
+      withRest('slots: {db: {slot: {fail_over: true}}}'),
+      /unknown key; .* "failover"\?$/,
+    ],
+    [
+      'parking without a topic',
+      withParking('on_invalid: park'),
+      /ns.parking_topic: is missing; on_invalid: park needs it$/,
+    ],
+    [
+      'a parking topic without parking',
+      withParking('parking_topic: p'),
+      /ns.parking_topic: is used with on_invalid: park/,
+    ],
+    [
+      'a parking topic that is the topic of events',
+      withParking('on_invalid: park, parking_topic: e'),
+      /ns.parking_topic: must be a topic of its own; this one is streams.db.slot.ns.eventsink_topic$/,
+    ],
+    [
+      'a parking topic that is the lifecycle topic of another namespace',
+      withParking('on_invalid: park, parking_topic: m', `, other: ${NAMESPACE.replace('l}', 'm}')}`),
+      /ns.parking_topic: must be a topic of its own; this one is streams.db.slot.other.lifecycle_topic$/,
+    ],
+    [
       'a namespace in two slots',
       config({ streams: `{db: {a: {ns: ${NAMESPACE}}, b: {ns: ${NAMESPACE}}}}` }),
       /^3:\d+ streams.db.b.ns: namespace is already in streams.db.a, a slot of the same database$/,
@@ -427,6 +579,20 @@ describe('parseConfig refuses', () => {
     });
     expect(mistakesOf(text)).toEqual([
       expect.stringMatching(/^3:\d+ streams.other.slot: slot is already used by streams.db on the same server$/),
+    ]);
+  });
+
+  test('one slot on a server that two lists share, next to one of another server', () => {
+    const access = 'database: x, username: u, password: p';
+    const slots = (namespace: string) => `{slot: {${namespace}: ${NAMESPACE}}}`;
+    const text = config({
+      database: `{host: a, ${access}}`,
+      moreDatabases: `, b: {host: b, port: 5433, ${access}}, ab: {hosts: [c, A, 'b:5433'], ${access}}, d: {hosts: [d, c], ${access}}`,
+      streams: `{db: ${slots('n')}, b: ${slots('n')}, ab: ${slots('m')}, d: ${slots('n')}}`,
+    });
+    expect(mistakesOf(text)).toEqual([
+      expect.stringMatching(/^3:\d+ streams.ab.slot: slot is already used by streams.db on the same server$/),
+      expect.stringMatching(/^3:\d+ streams.d.slot: slot is already used by streams.ab on the same server$/),
     ]);
   });
 
@@ -474,10 +640,10 @@ max_retries: 3
 log: {level: inf}
 `;
     expect(mistakesOf(text).map((mistake) => mistake.split(': ').slice(0, 2).join(': '))).toEqual([
-      '2:3 databases.progressor_db.host: is missing',
       '2:3 databases.progressor_db.database: is missing',
       '2:3 databases.progressor_db.username: is missing',
-      '3:5 databases.progressor_db.hots: unknown key; did you mean "host"?',
+      '2:3 databases.progressor_db.host: is missing; only hosts can stand in for it',
+      '3:5 databases.progressor_db.hots: unknown key; did you mean "hosts"?',
       '4:15 databases.progressor_db.password: must be text; put it in quotes',
       '5:55 databases.twin.password: environment variable NOPE is not set',
       '6:56 databases.again.password: file /nope cannot be read (ENOENT)',

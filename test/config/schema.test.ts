@@ -11,7 +11,7 @@ describe('describeConfiguration', () => {
       path: 'databases.<db_ref>.port',
       type: 'whole number',
       default: '`5432`',
-      meaning: 'TCP port of the server',
+      meaning: 'TCP port of the server; goes with `host` only',
     });
     for (const { path, type, default: fallback, meaning } of keys) {
       expect([path, type, fallback, meaning].filter((text) => text === '' || text.includes('undefined'))).toEqual([]);
@@ -22,24 +22,31 @@ describe('describeConfiguration', () => {
   test('lists the keys of every level, in order', () => {
     expect(keys.map(({ path }) => path)).toEqual([
       'databases',
-      ...['host', 'port', 'database', 'username', 'password', 'tls'].map((key) => `databases.<db_ref>.${key}`),
+      ...['host', 'port', 'hosts', 'database', 'username', 'password', 'tls'].map((key) => `databases.<db_ref>.${key}`),
       ...['mode', 'ca', 'cert', 'key'].map((key) => `databases.<db_ref>.tls.${key}`),
       'kafka_clients',
       ...['brokers', 'client_id', 'tls'].map((key) => `kafka_clients.<kafka_client>.${key}`),
       ...['ca', 'cert', 'key', 'server_name'].map((key) => `kafka_clients.<kafka_client>.tls.${key}`),
       'kafka_clients.<kafka_client>.sasl',
       ...['mechanism', 'username', 'password'].map((key) => `kafka_clients.<kafka_client>.sasl.${key}`),
-      ...['connect_timeout', 'request_timeout'].map((key) => `kafka_clients.<kafka_client>.${key}`),
+      ...['connect_timeout', 'request_timeout', 'metadata_max_age'].map((key) => `kafka_clients.<kafka_client>.${key}`),
       'streams',
-      ...['kafka_client', 'eventsink_topic', 'lifecycle_topic', 'on_missing_old_tuple'].map(
+      ...['kafka_client', 'eventsink_topic', 'lifecycle_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
       ),
-      ...['resend_timeout', 'max_retries', 'reconnect_timeout', 'shutdown_timeout', 'log', 'log.level', 'log.format'],
+      ...['on_missing_old_tuple', 'on_invalid', 'parking_topic'].map(
+        (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
+      ),
+      ...['slots', 'slots.<db_ref>.<slot>.failover', 'slots.<db_ref>.<slot>.accept_loss_behind'],
+      ...['resend_timeout', 'max_retries', 'reconnect_timeout', 'shutdown_timeout'],
+      ...['http', 'http.host', 'http.port', 'http.in_flight_limit', 'log', 'log.level', 'log.format'],
     ]);
   });
 
   test('gives every time its unit', () => {
-    for (const { path, unit } of keys) expect(unit).toBe(path.endsWith('timeout') ? 'ms' : undefined);
+    for (const { path, unit } of keys) {
+      expect([path, unit]).toEqual([path, /(_timeout|_max_age|_limit)$/.test(path) ? 'ms' : undefined]);
+    }
   });
 
   test('names no key that the example leaves out', () => {

@@ -4,7 +4,7 @@ import { chownSync, copyFileSync, readFileSync, statSync, writeFileSync } from '
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
-import type { DatabaseConfig, DatabaseTlsConfig } from '../../src/config/config.ts';
+import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../src/config/config.ts';
 import { fileSecret, SecretError } from '../../src/config/secret.ts';
 import { SourceError } from '../../src/errors.ts';
 import { connectControl, connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
@@ -32,7 +32,7 @@ afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
 });
 
-function config(change: Partial<DatabaseConfig> = {}): DatabaseConfig {
+function config(change: Partial<DatabaseEndpoint> = {}): DatabaseEndpoint {
   return {
     ref: 'main',
     host: server.host,
@@ -46,7 +46,7 @@ function config(change: Partial<DatabaseConfig> = {}): DatabaseConfig {
 }
 
 /** Runs one query on a connection of its own; resolves to its result or to the error. */
-async function attempt(change: Partial<DatabaseConfig>, connectTimeoutMs?: number): Promise<unknown> {
+async function attempt(change: Partial<DatabaseEndpoint>, connectTimeoutMs?: number): Promise<unknown> {
   const sql = connectControl(config(change), { applicationName: 'attempt', connectTimeoutMs });
   try {
     const [row] =

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import type { DatabaseConfig, DatabaseTlsConfig } from '../../src/config/config.ts';
+import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { judgeTlsAnswer, tlsOptions, transportWarning } from '../../src/postgres/socket.ts';
 
@@ -41,7 +41,7 @@ describe('tlsOptions', () => {
 });
 
 describe('transportWarning', () => {
-  const database: DatabaseConfig = {
+  const database: DatabaseEndpoint = {
     ref: 'main',
     host: 'db.example',
     port: 5432,
@@ -51,7 +51,7 @@ describe('transportWarning', () => {
     tls: undefined,
   };
 
-  test.each<[Partial<DatabaseConfig>, string | undefined]>([
+  test.each<[Partial<DatabaseEndpoint>, string | undefined]>([
     [{}, 'is not encrypted'],
     [{ host: '10.0.0.1' }, 'is not encrypted'],
     [{ host: '127.0.0.1.example' }, 'is not encrypted'],

@@ -1,0 +1,30 @@
+/** Addresses of servers as a configuration writes them. */
+
+import { isIPv6 } from 'node:net';
+import type { ServerAddress } from './config.ts';
+
+/** Port of a database that is given without one. */
+export const POSTGRES_PORT = 5432;
+
+/** True for one host name, IPv4 address or IPv6 address, without port and brackets. */
+export function isHost(text: string): boolean {
+  return isIPv6(text) || /^[^\s/:,@[\]]+$/u.test(text);
+}
+
+/**
+ * Takes `host:port` or `[address]:port` apart, or `host` and `[address]` alone where there is a default port; undefined
+ * when it is nothing of these.
+ */
+export function parseAddress(text: string, defaultPort?: number): ServerAddress | undefined {
+  const match = /^(?:\[(?<address>[^\]]+)\]|(?<name>[^\s/:,@[\]]+))(?::(?<port>[0-9]{1,5}))?$/u.exec(text);
+  const { address, name, port: portText } = match?.groups ?? {};
+  const host = address ?? name;
+  const port = portText === undefined ? defaultPort : Number(portText);
+  if (host === undefined || port === undefined || port < 1 || port > 65_535) return undefined;
+  return address === undefined || isIPv6(address) ? { host, port } : undefined;
+}
+
+/** Writes an address as `parseAddress` reads it: `host:port`, an IPv6 address in brackets. */
+export function formatAddress({ host, port }: ServerAddress): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}
