@@ -1,14 +1,14 @@
 /**
  * One Kafka cluster as one session of a slot sees it: connections by broker, API versions, metadata.
  * Nothing here retries: a failure reaches the producer or the supervisor, which know when to try again.
- * A session opens its own cluster, so that changed secrets are read and no half-broken connection survives.
+ * A connection that a request failed on is dropped; each new one reads the secrets anew.
  */
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   apiVersionsV3,
   ConfigResourceTypes,
   Connection,
-  type ConnectionOptions,
   describeConfigsV4,
   initProducerIdV4,
   metadataV12,
@@ -19,12 +19,16 @@ import {
   type Writer,
 } from '@platformatic/kafka';
 import type { Logger } from 'pino';
-import type { KafkaClientConfig } from '../config/config.ts';
-import { SinkError } from '../errors.ts';
+import { formatAddress } from '../config/address.ts';
+import type { KafkaClientConfig, ServerAddress } from '../config/config.ts';
+import { SecretError } from '../config/secret.ts';
+import { NotifierError, SinkError } from '../errors.ts';
 import { isLoopback } from '../loopback.ts';
 import { connectionOptions } from './connection-options.ts';
 import { connectAdvice, judgeError, judgeErrorCode } from './kafka-errors.ts';
+import type { ProduceResponse } from './produce-request.ts';
 import type { ProducerIdentity } from './record-batch.ts';
+import './reader-guards.ts';
 
 const PRODUCE_API_KEY = 0;
 const PRODUCER_ID_ATTEMPTS = 20;
@@ -38,13 +42,15 @@ export type ProduceVersion = keyof typeof PRODUCE_APIS;
 /** A topic as the cluster describes it. */
 export interface TopicMetadata {
   readonly name: string;
+  /** Kafka's error code where the cluster does not describe it, 0 otherwise */
+  readonly errorCode: number;
   /** Broker id of the leader by partition; -1 while there is none */
   readonly leaders: readonly number[];
 }
 
 /** Brokers by id, and the topics that were asked for. */
 export interface ClusterMetadata {
-  readonly brokers: ReadonlyMap<number, { readonly host: string; readonly port: number }>;
+  readonly brokers: ReadonlyMap<number, ServerAddress>;
   readonly topics: ReadonlyMap<string, TopicMetadata>;
 }
 
@@ -52,44 +58,75 @@ export interface ClusterMetadata {
 export class Cluster {
   readonly #config: KafkaClientConfig;
   readonly #log: Logger;
-  readonly #options: ConnectionOptions;
   readonly #connections = new Map<string, Promise<Connection>>();
   #metadata: ClusterMetadata = { brokers: new Map(), topics: new Map() };
   /** The newest that every broker seen so far knows: they may be of different versions */
   #produceVersion: ProduceVersion = 11;
   /** Every connection whose socket may be open, those that are still being made included */
   readonly #opened = new Set<Connection>();
+  /** Addresses of brokers whose last request failed */
+  readonly #failing = new Set<string>();
+  #isReachable = false;
   #closed = false;
 
-  /** Opens nothing yet. Reads the secrets once, so that a missing one is told apart from a refused one. */
+  /** Opens nothing yet. */
   constructor(config: KafkaClientConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
-    this.#options = connectionOptions(config);
   }
 
   get metadata(): ClusterMetadata {
     return this.#metadata;
   }
 
+  /** True when the last contact succeeded: some broker has answered since none of them did. */
+  get isReachable(): boolean {
+    return this.#isReachable;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /**
-   * Reads who leads the partitions of these topics. A topic that does not exist is a SinkError; it is never created.
+   * Reads who leads the partitions of these topics.
+   * @throws SinkError when no broker answers, or one of the topics cannot be used; none is ever created
    */
   async refreshMetadata(topics: readonly string[]): Promise<ClusterMetadata> {
-    const connection = await this.#anyConnection();
-    const response = await metadataV12.api
-      .async(connection, [...topics], false, false)
-      .catch((error: unknown) => this.#answerDespiteErrors<metadataV12.MetadataResponse>(error, 'read the metadata'));
+    const metadata = await this.readMetadata(topics);
+    for (const { name, errorCode } of metadata.topics.values()) {
+      if (errorCode !== 0) this.#refuseTopic(name, errorCode);
+    }
+    return metadata;
+  }
+
+  /** As `refreshMetadata`, but takes topics that cannot be used as they are. */
+  async readMetadata(topics: readonly string[]): Promise<ClusterMetadata> {
+    const response = await this.#askAny('read the metadata', (connection) =>
+      metadataV12.api
+        .async(connection, [...topics], false, false)
+        .catch(answerDespiteErrors<metadataV12.MetadataResponse>),
+    );
     const byName = new Map<string, TopicMetadata>();
-    for (const topic of response.topics) {
-      const name = topic.name ?? '';
-      if (topic.errorCode !== 0) this.#refuseTopic(name, topic.errorCode);
-      const leaders = new Array<number>(topic.partitions.length).fill(-1);
-      for (const partition of topic.partitions) leaders[partition.partitionIndex] = partition.leaderId;
-      byName.set(name, { name, leaders });
+    for (const { name, errorCode, partitions } of response.topics) {
+      const leaderByPartition = new Map(partitions.map((one) => [one.partitionIndex, one.leaderId]));
+      const leaders = partitions.map((_, partition) => leaderByPartition.get(partition));
+      // With a partition left out or made up, every key would go to another one.
+      const isWhole = leaders.every((leader) => leader !== undefined) && (errorCode !== 0 || leaders.length > 0);
+      if (isWhole) byName.set(name ?? '', { name: name ?? '', errorCode, leaders });
+    }
+    const absent = topics.find((topic) => !byName.has(topic));
+    if (absent !== undefined) {
+      throw new SinkError(
+        `Cannot read the metadata: the answer does not describe topic "${absent}" and its partitions`,
+        {
+          retriable: true,
+          place: { kafkaClient: this.#config.name, topic: absent },
+        },
+      );
     }
     this.#metadata = {
-      brokers: new Map(response.brokers.map((broker) => [broker.nodeId, { host: broker.host, port: broker.port }])),
+      brokers: new Map(response.brokers.map(({ nodeId, host, port }) => [nodeId, { host, port }])),
       topics: byName,
     };
     return this.#metadata;
@@ -97,15 +134,16 @@ export class Cluster {
 
   /** Asks for a producer id: without a transactional id the broker hands out a fresh one, epoch 0. */
   async initProducerId(): Promise<ProducerIdentity> {
-    const connection = await this.#anyConnection();
     for (let attempt = 1; ; attempt++) {
       try {
-        const { producerId, producerEpoch } = await initProducerIdV4.api.async(connection, null, 0, -1n, -1);
+        const { producerId, producerEpoch } = await this.#askAny('get a producer id', (connection) =>
+          initProducerIdV4.api.async(connection, null, 0, -1n, -1),
+        );
         return { producerId, producerEpoch };
       } catch (error) {
-        const failure = this.#failure('get a producer id', error);
         // A broker that has just started says COORDINATOR_LOAD_IN_PROGRESS for a moment.
-        if (!failure.retriable || attempt === PRODUCER_ID_ATTEMPTS) throw failure;
+        const mayPass = error instanceof SinkError && error.retriable && error.cause instanceof ResponseError;
+        if (!mayPass || attempt === PRODUCER_ID_ATTEMPTS) throw error;
         await sleep(PRODUCER_ID_RETRY_DELAY_MS);
       }
     }
@@ -115,22 +153,18 @@ export class Cluster {
    * Largest record batch that each topic takes, in bytes. A topic whose configuration may not be read (DESCRIBE_CONFIGS
    * is a right of its own) is left out.
    */
-  async maxMessageBytes(topics: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  async maxMessageBytes(topics: readonly string[]): Promise<Map<string, number>> {
     const found = new Map<string, number>();
-    const connection = await this.#anyConnection();
     const resources = topics.map((resourceName) => ({
       resourceType: ConfigResourceTypes.TOPIC,
       resourceName,
       configurationKeys: ['max.message.bytes'],
     }));
-    const response = await describeConfigsV4.api
-      .async(connection, resources, false, false)
-      .catch((error: unknown) =>
-        this.#answerDespiteErrors<describeConfigsV4.DescribeConfigsResponse>(
-          error,
-          'read the configuration of the topics',
-        ),
-      );
+    const response = await this.#askAny('read the configuration of the topics', (connection) =>
+      describeConfigsV4.api
+        .async(connection, resources, false, false)
+        .catch(answerDespiteErrors<describeConfigsV4.DescribeConfigsResponse>),
+    );
     for (const result of response.results) {
       const bytes = Number(result.configs.find((config) => config.name === 'max.message.bytes')?.value);
       if (result.errorCode === 0 && Number.isSafeInteger(bytes)) found.set(result.resourceName, bytes);
@@ -143,30 +177,7 @@ export class Cluster {
    * @param encode writes the body; the versions in question look alike
    * @throws SinkError when the broker cannot be reached, and the library's error when it does not answer
    */
-  async produce(brokerId: number, encode: () => Writer): Promise<produceV11.ProduceResponse> {
-    const connection = await this.#brokerConnection(brokerId);
-    const version = this.#produceVersion;
-    const parse = PRODUCE_APIS[version].parseResponse as typeof produceV11.parseResponse;
-    return await new Promise((resolve, reject) => {
-      connection.send<produceV11.ProduceResponse>(
-        PRODUCE_API_KEY,
-        version,
-        encode,
-        parse,
-        true,
-        true,
-        (error, response) => {
-          // The library's parser throws when any partition has an error code; the answer is in the error.
-          if (error instanceof ResponseError) resolve(error.response as produceV11.ProduceResponse);
-          else if (error) reject(error);
-          else resolve(response!);
-        },
-      );
-    });
-  }
-
-  /** Connection to a broker by its id, made when it is first asked for and after it was lost. */
-  async #brokerConnection(brokerId: number): Promise<Connection> {
+  async produce(brokerId: number, encode: () => Writer): Promise<ProduceResponse> {
     const broker = this.#metadata.brokers.get(brokerId);
     if (broker === undefined) {
       throw new SinkError(`Cannot reach broker ${brokerId}: the cluster's metadata does not list it`, {
@@ -174,7 +185,18 @@ export class Cluster {
         place: { kafkaClient: this.#config.name },
       });
     }
-    return await this.#connect(broker.host, broker.port);
+    return await this.#ask(broker, (connection) => {
+      const version = this.#produceVersion;
+      const parse = PRODUCE_APIS[version].parseResponse as typeof produceV11.parseResponse;
+      return new Promise((resolve, reject) => {
+        connection.send<ProduceResponse>(PRODUCE_API_KEY, version, encode, parse, true, true, (error, response) => {
+          // The library's parser throws when any partition has an error code; the answer is in the error.
+          if (error instanceof ResponseError) resolve(error.response as ProduceResponse);
+          else if (error) reject(error);
+          else resolve(response!);
+        });
+      });
+    });
   }
 
   /** Drops every connection at once: a broker that does not answer any more must not hold anybody up. */
@@ -183,66 +205,102 @@ export class Cluster {
     for (const connection of this.#opened) connection.socket?.destroy();
   }
 
-  async #anyConnection(): Promise<Connection> {
+  /** Asks one broker after the other until one answers; those that failed when they were asked last come last. */
+  async #askAny<T>(action: string, request: (connection: Connection) => Promise<T>): Promise<T> {
     const brokers = new Map(
-      [...this.#config.brokers, ...this.#metadata.brokers.values()].map((broker) => [
-        `${broker.host}:${broker.port}`,
-        broker,
-      ]),
+      [...this.#config.brokers, ...this.#metadata.brokers.values()].map((broker) => [formatAddress(broker), broker]),
     );
-    const errors: SinkError[] = [];
-    for (const { host, port } of brokers.values()) {
+    const isFailing = (broker: ServerAddress) => Number(this.#failing.has(formatAddress(broker)));
+    const errors: NotifierError[] = [];
+    for (const broker of [...brokers.values()].sort((one, other) => isFailing(one) - isFailing(other))) {
       try {
-        return await this.#connect(host, port);
+        return await this.#ask(broker, request);
       } catch (error) {
-        if (!(error instanceof SinkError)) throw error;
-        errors.push(error);
+        // An answer is an answer, and would be the same from the next one.
+        if (error instanceof ResponseError) throw this.#failure(action, error);
+        errors.push(error instanceof NotifierError ? error : this.#failure(action, error));
       }
+      if (this.#closed) break;
     }
-    const [first] = errors as [SinkError];
-    if (errors.length === 1) throw first;
-    throw new SinkError(`Cannot connect to any of ${errors.length} brokers`, {
-      retriable: errors.some((error) => error.retriable),
+    this.#isReachable = false;
+    const [first] = errors as [NotifierError];
+    if (errors.length === 1 || first instanceof SecretError) throw first;
+    throw new SinkError(`Cannot ${action}: each of ${errors.length} brokers failed`, {
+      retriable: errors.some((error) => error instanceof SinkError && error.retriable),
       advice: first.advice,
-      cause: new AggregateError(errors, 'each of them failed'),
+      cause: new AggregateError(errors, 'what each of them said'),
       place: { kafkaClient: this.#config.name },
     });
   }
 
-  #connect(host: string, port: number): Promise<Connection> {
-    const address = `${host}:${port}`;
-    const known = this.#connections.get(address);
-    if (known !== undefined) return known;
-    const opened = this.#open(host, port).then((connection) => {
-      if (this.#closed) connection.socket.destroy();
-      connection.once('close', () => this.#connections.delete(address));
-      return connection;
-    });
-    this.#connections.set(address, opened);
-    opened.catch(() => this.#connections.delete(address));
-    return opened;
+  /** Asks one broker. A connection that it does not answer on, or not in a way that can be read, is of no more use. */
+  async #ask<T>(broker: ServerAddress, request: (connection: Connection) => Promise<T>): Promise<T> {
+    const address = formatAddress(broker);
+    const connection = this.#connect(broker);
+    try {
+      const answer = await request(await connection);
+      this.#noteAnswer(address);
+      return answer;
+    } catch (error) {
+      if (error instanceof ResponseError) {
+        this.#noteAnswer(address);
+      } else {
+        this.#failing.add(address);
+        this.#drop(address, connection);
+      }
+      throw error;
+    }
   }
 
-  async #open(host: string, port: number): Promise<Connection> {
+  #noteAnswer(address: string): void {
+    this.#failing.delete(address);
+    this.#isReachable = true;
+  }
+
+  /** Connection to a broker, made when it is first asked for and after it was lost. */
+  #connect(broker: ServerAddress): Promise<Connection> {
+    const address = formatAddress(broker);
+    const known = this.#connections.get(address);
+    if (known !== undefined) return known;
+    const opening = this.#open(broker);
+    this.#connections.set(address, opening);
+    opening.then(
+      (connection) => connection.once('close', () => this.#drop(address, opening)),
+      () => this.#drop(address, opening),
+    );
+    return opening;
+  }
+
+  /** Forgets a connection at once: until its socket has told that it is closed, the next request would go there. */
+  #drop(address: string, dropped: Promise<Connection>): void {
+    if (this.#connections.get(address) === dropped) this.#connections.delete(address);
+    dropped.then(({ socket }) => socket.destroy()).catch(() => {});
+  }
+
+  async #open(broker: ServerAddress): Promise<Connection> {
+    const { host, port } = broker;
     if (this.#config.tls === undefined && !isLoopback(host)) {
       const where = { kafkaClient: this.#config.name, host, port };
       this.#log.warn(where, 'connection to Kafka is not encrypted, set tls of the client to encrypt it');
     }
-    const connection = new Connection(this.#config.clientId, this.#options);
+    const connection = new Connection(this.#config.clientId, connectionOptions(this.#config));
     // The library emits 'error' beside rejecting; without a listener that would end the process.
     connection.on('error', () => {});
     this.#opened.add(connection);
     connection.once('close', () => this.#opened.delete(connection));
     try {
-      await connection.connect(host, port);
+      const connected = connection.connect(host, port);
+      destroyOnThrow(connection.socket);
+      await connected;
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
       const version = chooseProduceVersion(apiKeys);
       if (version < this.#produceVersion) this.#produceVersion = version;
+      if (this.#closed) connection.socket.destroy();
       return connection;
     } catch (error) {
       connection.socket?.destroy();
       this.#opened.delete(connection);
-      throw this.#failure(`connect to broker ${host}:${port}`, error);
+      throw error instanceof SinkError ? error : this.#failure(`connect to broker ${formatAddress(broker)}`, error);
     }
   }
 
@@ -255,12 +313,6 @@ export class Cluster {
     });
   }
 
-  /** The library throws when any part of an answer carries an error code; the rest of the answer is still good. */
-  #answerDespiteErrors<T>(error: unknown, action: string): T {
-    if (error instanceof ResponseError) return error.response as T;
-    throw this.#failure(action, error);
-  }
-
   #failure(action: string, error: unknown): SinkError {
     const { id, advice, verdict } = judgeError(error);
     return new SinkError(`Cannot ${action}: ${id}`, {
@@ -270,6 +322,29 @@ export class Cluster {
       place: { kafkaClient: this.#config.name },
     });
   }
+}
+
+/**
+ * Out of its listener the library throws at bytes that no broker sends: a frame shorter than its head, an answer to
+ * SCRAM that is none. That is an end of this connection, not of the process.
+ */
+function destroyOnThrow(socket: Socket): void {
+  const emit = socket.emit.bind(socket) as (event: string | symbol, ...values: unknown[]) => boolean;
+  socket.emit = (event: string | symbol, ...values: unknown[]) => {
+    try {
+      return emit(event, ...values);
+    } catch (error) {
+      if (event !== 'data' || !(error instanceof Error)) throw error;
+      socket.destroy(error);
+      return true;
+    }
+  };
+}
+
+/** The library throws when any part of an answer carries an error code; the rest of the answer is still good. */
+function answerDespiteErrors<T>(error: unknown): T {
+  if (error instanceof ResponseError) return error.response as T;
+  throw error;
 }
 
 /** Picks the newest Produce version that both sides know. */

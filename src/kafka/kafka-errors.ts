@@ -47,7 +47,7 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
   },
   CLUSTER_AUTHORIZATION_FAILED: {
     verdict: 'refused',
-    advice: 'Grant the user of this Kafka client IDEMPOTENT_WRITE on the cluster',
+    advice: 'Grant the user of this Kafka client WRITE on its topics, or IDEMPOTENT_WRITE on the cluster',
   },
   NOT_ENOUGH_REPLICAS: {
     verdict: 'resend',
@@ -57,6 +57,7 @@ const VERDICTS: Readonly<Record<string, { readonly verdict: ProduceVerdict; read
     verdict: 'resend',
     advice: "Bring brokers back: fewer replicas are in sync than the topic's min.insync.replicas asks for",
   },
+  KAFKA_STORAGE_ERROR: { verdict: 'resend', advice: 'Look at the disks of the brokers: one is full or broken' },
   SASL_AUTHENTICATION_FAILED: {
     verdict: 'refused',
     advice: 'Check kafka_clients.*.sasl: the broker does not accept this user, password or mechanism',
@@ -117,6 +118,11 @@ export interface KafkaFailure {
   readonly advice?: string | undefined;
 }
 
+/** True when a batch was refused for its size, be it by the topic's `max.message.bytes` or by its `segment.bytes`. */
+export function isTooLarge({ id }: KafkaFailure): boolean {
+  return id === 'MESSAGE_TOO_LARGE' || id === 'RECORD_LIST_TOO_LARGE';
+}
+
 /** Judges an error code of a partition in a Produce response, or of a topic in a Metadata response. */
 export function judgeErrorCode(code: number): KafkaFailure {
   const known = Object.values(protocolErrors).find((error) => error.code === code);
@@ -166,6 +172,8 @@ export function judgeError(error: unknown): KafkaFailure {
   ) {
     return { verdict: 'resend', id: error.code }; // a socket's errno
   }
+  // The library fell over the answer, for instance over an error code that is newer than itself (platformatic/kafka 2.12.1).
+  if (error instanceof TypeError || error instanceof RangeError) return { verdict: 'resend', id: 'UNREADABLE_ANSWER' };
   return { verdict: 'refused', id: error instanceof Error ? error.name : 'unknown error' };
 }
 

@@ -9,6 +9,9 @@
 import { type produceV11, Writer } from '@platformatic/kafka';
 import type { RecordBatch } from './record-batch.ts';
 
+/** The answer, whatever error codes its partitions carry; alike in all these versions. */
+export type ProduceResponse = produceV11.ProduceResponse;
+
 /** acks=all: the leader answers when all in-sync replicas have the batch */
 const ACKS_ALL = -1;
 
@@ -33,7 +36,7 @@ export function encodeProduceRequest(batches: readonly RecordBatch[], timeoutMs:
 /** Error code by batch, 0 = stored. A batch that the answer does not mention has no entry. */
 export function errorCodesByBatch(
   batches: readonly RecordBatch[],
-  response: produceV11.ProduceResponse,
+  response: ProduceResponse,
 ): Map<RecordBatch, number> {
   const codes = new Map<RecordBatch, number>();
   for (const topic of response.responses) {

@@ -33,6 +33,30 @@ export interface ProducerIdentity {
   readonly producerEpoch: number;
 }
 
+/** Whose records are counted here, once Kafka has acknowledged them. */
+export interface RecordTally {
+  producedCount: number;
+  /** What they took in their batches, in bytes, without the batches' headers */
+  producedBytes: number;
+}
+
+/** What the records of one tally have in a batch. */
+interface TallyShare {
+  readonly tally: RecordTally;
+  count: number;
+  bytes: number;
+}
+
+/** What is known of a batch when it is begun. */
+export interface BatchBeginning {
+  /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
+  readonly firstOrdinal: number;
+  /** Wall clock, ms since 1970: the time of all its records */
+  readonly timestampMs: number;
+  /** The same moment by performance.now(), ms */
+  readonly begunMs: number;
+}
+
 /** Size in bytes of a zig-zag varint that holds a number of 0 and more. */
 function varintBytes(value: number): number {
   let rest = value * 2;
@@ -62,29 +86,28 @@ function recordBodyBytes(offsetDelta: number, keyBytes: number, valueBytes: numb
 export class RecordBatch {
   readonly topic: string;
   readonly partition: number;
-  /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
-  readonly firstOrdinal: number;
+  readonly beginning: BatchBeginning;
   /** The batch on the wire is the first `length` of these bytes */
   bytes: Buffer;
   length = BATCH_HEADER_BYTES;
   recordCount = 0;
   /** Set by `seal`: from then on the bytes never change, so that every resend is the same to the byte */
   sealed = false;
-  readonly #timestampMs: number;
+  /** One for each tally; few, and mostly the same from record to record */
+  readonly #shares: TallyShare[] = [];
+  #share: TallyShare | undefined;
   #firstKeyAt = 0;
   #firstKeyBytes = 0;
 
   constructor(
     place: { readonly topic: string; readonly partition: number },
     buffer: Buffer,
-    firstOrdinal: number,
-    timestampMs: number,
+    beginning: BatchBeginning,
   ) {
     this.topic = place.topic;
     this.partition = place.partition;
-    this.firstOrdinal = firstOrdinal;
     this.bytes = buffer;
-    this.#timestampMs = timestampMs;
+    this.beginning = beginning;
   }
 
   /** Key of the first record, for the error that names a record too large for its topic. */
@@ -99,9 +122,13 @@ export class RecordBatch {
   }
 
   /** Adds a record at the end. The caller has checked `lengthWith` against the topic's limit. */
-  append(key: ByteWriter, value: ByteWriter): void {
+  append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
     const body = recordBodyBytes(this.recordCount, key.length, value.length);
-    this.#reserve(varintBytes(body) + body);
+    const recordBytes = varintBytes(body) + body;
+    this.#reserve(recordBytes);
+    if (this.#share?.tally !== tally) this.#share = this.#shareOf(tally);
+    this.#share.count++;
+    this.#share.bytes += recordBytes;
     let at = this.#varint(this.length, body);
     const bytes = this.bytes;
     bytes[at++] = 0; // attributes
@@ -131,8 +158,8 @@ export class RecordBatch {
     bytes[MAGIC_AT] = 2;
     bytes.writeInt16BE(0, ATTRIBUTES_AT);
     bytes.writeInt32BE(this.recordCount - 1, LAST_OFFSET_DELTA_AT);
-    bytes.writeBigInt64BE(BigInt(this.#timestampMs), BASE_TIMESTAMP_AT);
-    bytes.writeBigInt64BE(BigInt(this.#timestampMs), MAX_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), BASE_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), MAX_TIMESTAMP_AT);
     bytes.writeBigInt64BE(identity.producerId, PRODUCER_ID_AT);
     bytes.writeInt16BE(identity.producerEpoch, PRODUCER_EPOCH_AT);
     bytes.writeInt32BE(baseSequence, BASE_SEQUENCE_AT);
@@ -141,9 +168,25 @@ export class RecordBatch {
     this.sealed = true;
   }
 
+  /** Adds the records to their tallies: Kafka has them. */
+  settle(): void {
+    for (const { tally, count, bytes } of this.#shares) {
+      tally.producedCount += count;
+      tally.producedBytes += bytes;
+    }
+  }
+
   /** The batch as it goes over the wire; shares memory with the batch. */
   view(): Buffer {
     return this.bytes.subarray(0, this.length);
+  }
+
+  #shareOf(tally: RecordTally): TallyShare {
+    const known = this.#shares.find((share) => share.tally === tally);
+    if (known !== undefined) return known;
+    const share = { tally, count: 0, bytes: 0 };
+    this.#shares.push(share);
+    return share;
   }
 
   #reserve(more: number): void {

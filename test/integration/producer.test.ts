@@ -1,14 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { setImmediate } from 'node:timers/promises';
+import { ClientQuotaEntityTypes, ClientQuotaKeys } from '@platformatic/kafka';
 import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
-import { InvalidRowError, type SinkError } from '../../src/errors.ts';
-import { BatchBuffers } from '../../src/kafka/batch-buffers.ts';
+import { RecordTooLargeError, type SinkError } from '../../src/errors.ts';
 import { Cluster } from '../../src/kafka/cluster.ts';
 import { phash2 } from '../../src/kafka/phash2.ts';
-import { Producer, type ProducerOptions } from '../../src/kafka/producer.ts';
+import type { ProduceAnswer, ProducerOptions } from '../../src/kafka/producer.ts';
+import { BATCH_HEADER_BYTES, singleRecordBatchBytes } from '../../src/kafka/record-batch.ts';
+import { withAdmin } from '../support/kafka/topics.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import * as support from '../support/open-producer.ts';
 import { recordingLogger } from '../support/recording-logger.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -25,68 +28,22 @@ afterAll(async () => {
 }, 30_000);
 
 function clientConfig(change: Partial<KafkaClientConfig> = {}): KafkaClientConfig {
-  return {
-    name: 'main',
-    brokers: [{ host: '127.0.0.1', port: kafka.port }],
-    clientId: 'test',
-    tls: undefined,
-    sasl: undefined,
-    connectTimeoutMs: 5_000,
-    requestTimeoutMs: 30_000,
-    ...change,
-  };
+  return support.clientConfig([kafka.port], change);
 }
 
-interface OpenProducer extends AsyncDisposable {
-  readonly producer: Producer;
-  readonly failures: SinkError[];
-  readonly learnedBatchBytes: Map<string, number>;
-  send(topic: string, records: readonly (readonly [key: string, value: string])[]): void;
-  waitUntilAcknowledged(): Promise<void>;
-}
-
-async function openProducer(
+function openProducer(
   topics: readonly string[],
   change: Partial<ProducerOptions> = {},
   client: KafkaClientConfig = clientConfig(),
-): Promise<OpenProducer> {
-  const cluster = new Cluster(client, SILENT);
-  await cluster.refreshMetadata(topics);
-  const failures: SinkError[] = [];
-  const learnedBatchBytes = new Map<string, number>();
-  const producer = await Producer.open(cluster, {
-    kafkaClient: 'main',
-    resendTimeoutMs: 200,
-    maxRetries: 3,
-    requestTimeoutMs: client.requestTimeoutMs,
-    buffers: new BatchBuffers(1_000_000),
-    log: SILENT,
-    maxMessageBytes: await cluster.maxMessageBytes(topics),
-    learnedBatchBytes,
-    onAcknowledged: () => {},
-    onFailed: (error) => failures.push(error),
-    ...change,
-  });
-  let ordinal = 0;
-  return {
-    producer,
-    failures,
-    learnedBatchBytes,
-    send(topic, records) {
-      for (const [key, value] of records) {
-        const bytes = (text: string) => new ByteWriter(16).copy(Buffer.from(text));
-        producer.append(producer.topic(topic), bytes(key), bytes(value), ++ordinal);
-      }
-      producer.flush();
-    },
-    async waitUntilAcknowledged() {
-      await waitFor('all records acknowledged', () => producer.lowestUnacknowledged() === Number.POSITIVE_INFINITY);
-    },
-    async [Symbol.asyncDispose]() {
-      producer.stop();
-      cluster.close();
-    },
-  };
+): Promise<support.OpenProducer> {
+  return support.openProducer(client, topics, change);
+}
+
+/** Limits what clients with this client id may produce. */
+async function limitClient(clientId: string, bytesPerSecond: number): Promise<void> {
+  const entities = [{ entityType: ClientQuotaEntityTypes.CLIENT_ID, entityName: clientId }];
+  const ops = [{ key: ClientQuotaKeys.PRODUCER_BYTE_RATE, value: bytesPerSecond, remove: false as const }];
+  await withAdmin([kafka.bootstrap], (admin) => admin.alterClientQuotas({ entries: [{ entities, ops }] }));
 }
 
 const numbered = (count: number, from = 0): [string, string][] =>
@@ -125,6 +82,13 @@ describe('Producer', () => {
     }
     expect(open.producer.bufferedBytes).toBe(0);
     expect(open.producer.acknowledgedRecordCount).toBe(5_000);
+    expect(open.producer.oldestUnacknowledgedSinceMs).toBeUndefined();
+    expect(open.tally.producedCount).toBe(5_000);
+    const sum = (read: (answer: ProduceAnswer) => number) =>
+      open.answers.reduce((total, answer) => total + read(answer), 0);
+    const sentBytes = sum(({ bytes }) => bytes);
+    expect(open.tally.producedBytes).toBe(sentBytes - BATCH_HEADER_BYTES * sum(({ batchCount }) => batchCount));
+    for (const { roundTripMs } of open.answers) expect(roundTripMs).toBeGreaterThan(0);
   });
 
   test('splits a backlog into batches that the topic takes', async () => {
@@ -139,21 +103,72 @@ describe('Producer', () => {
   test('refuses a record that alone is larger than the topic takes, and names its key and the setting', async () => {
     await kafka.createTopic('narrow', { config: { 'max.message.bytes': '1000' } });
     await using open = await openProducer(['narrow']);
-    const refuse = () => open.send('narrow', [['ns process', 'x'.repeat(1_000)]]);
-    expect(refuse).toThrow(InvalidRowError);
-    try {
-      refuse();
-    } catch (error) {
-      expect(error).toMatchObject({ place: { topic: 'narrow', key: 'ns process' } });
-      expect((error as InvalidRowError).advice).toContain('max.message.bytes');
+    const topic = open.producer.topic('narrow');
+    const bytes = (text: string) => new ByteWriter(16).copy(Buffer.from(text));
+    for (const refuse of [
+      () => open.send('narrow', [['ns process', 'x'.repeat(1_000)]]),
+      () => open.producer.check(topic, bytes('ns process'), bytes('x'.repeat(1_000))),
+    ]) {
+      expect(refuse).toThrow(RecordTooLargeError);
+      try {
+        refuse();
+      } catch (error) {
+        expect(error).toMatchObject({ place: { topic: 'narrow', key: 'ns process' } });
+        expect((error as RecordTooLargeError).advice).toContain('max.message.bytes');
+      }
     }
+    open.producer.check(topic, bytes('ns process'), bytes('x'.repeat(900)));
+    expect(open.producer.bufferedBytes).toBe(0);
   });
+
+  test('takes larger and smaller limits of a topic up while it runs', async () => {
+    await kafka.createTopic('widened', { config: { 'max.message.bytes': '1000' } });
+    const maxMessageBytes = new Map<string, number>([['widened', 1_000]]);
+    await using open = await openProducer(['widened'], { maxMessageBytes }, clientConfig({ metadataMaxAgeMs: 50 }));
+    open.learnedBatchBytes.set('widened', 500);
+    open.refusedRecordBytes.set('widened', 900);
+    await kafka.configureTopic('widened', { 'max.message.bytes': '5000' });
+    await waitFor('the larger limit', () => maxMessageBytes.get('widened') === 5_000);
+    expect([...open.learnedBatchBytes.keys(), ...open.refusedRecordBytes.keys()]).toEqual([]);
+    open.send('widened', [['key', 'x'.repeat(4_000)]]);
+    await open.waitUntilAcknowledged();
+    await kafka.configureTopic('widened', { 'max.message.bytes': '2000' });
+    await waitFor('the smaller limit', () => maxMessageBytes.get('widened') === 2_000);
+    expect(() => open.send('widened', [['key', 'x'.repeat(4_000)]])).toThrow(RecordTooLargeError);
+  }, 120_000);
+
+  test('a record that was refused is not sent again where that is respected, and is tried again elsewhere', async () => {
+    await kafka.createTopic('guarded', { config: { 'max.message.bytes': '2000' } });
+    const large: support.TextRecord = ['key', 'x'.repeat(3_000)];
+    const refusedRecordBytes = new Map<string, number>();
+    const unknown = { maxMessageBytes: new Map<string, number>(), refusedRecordBytes };
+    {
+      await using open = await openProducer(['guarded'], unknown);
+      open.send('guarded', [large]);
+      const failure = await open.waitForFailure();
+      expect(failure).toMatchObject({ retriable: false, place: { topic: 'guarded', partition: 0, key: 'key' } });
+      expect(refusedRecordBytes.get('guarded')).toBe(singleRecordBatchBytes(3, 3_000));
+      expect(open.learnedBatchBytes.size).toBe(0);
+    }
+    {
+      const respectRefusedSizes = new Set(['guarded']);
+      await using open = await openProducer(['guarded'], { ...unknown, respectRefusedSizes });
+      expect(() => open.send('guarded', [large])).toThrow(RecordTooLargeError);
+      open.send('guarded', [['key', 'x'.repeat(1_500)]]);
+      await open.waitUntilAcknowledged();
+    }
+    await kafka.configureTopic('guarded', { 'max.message.bytes': '4000' });
+    await using open = await openProducer(['guarded'], unknown);
+    open.send('guarded', [large]);
+    await open.waitUntilAcknowledged();
+    expect((await kafka.readTopic('guarded')).map(({ value }) => value.length)).toEqual([1_500, 3_000]);
+  }, 120_000);
 
   test('learns a limit that it may not read from the refusal of a batch', async () => {
     await kafka.createTopic('secretive', { config: { 'max.message.bytes': '2000' } });
     await using open = await openProducer(['secretive'], { maxMessageBytes: new Map() });
     open.send('secretive', numbered(500));
-    await waitFor('the refusal', () => open.failures.length > 0);
+    await open.waitForFailure();
     expect(open.failures[0]).toMatchObject({ retriable: false, place: { topic: 'secretive', partition: 0 } });
     expect(open.failures[0]!.message).toContain('MESSAGE_TOO_LARGE');
     expect(open.failures[0]!.place.key).toBeUndefined();
@@ -173,7 +188,7 @@ describe('Producer', () => {
     await open.waitUntilAcknowledged();
     expect(open.failures).toEqual([]);
     expect(await valuesByKey('restarted')).toEqual(expectedByKey(records));
-  }, 60_000);
+  }, 120_000);
 
   test('a batch that was stored, and whose answer was lost, is not stored again', async () => {
     await kafka.createTopic('unanswered', { partitions: 1 });
@@ -208,7 +223,7 @@ describe('Producer', () => {
     try {
       const startMs = performance.now();
       open.send('hopeless', numbered(1));
-      await waitFor('the failure', () => open.failures.length > 0, { timeoutMs: 20_000 });
+      await open.waitForFailure();
       expect(performance.now() - startMs).toBeGreaterThanOrEqual(300);
       expect(open.failures).toHaveLength(1);
       expect(open.failures[0]).toMatchObject({ retriable: true, place: { kafkaClient: 'main', topic: 'hopeless' } });
@@ -217,13 +232,89 @@ describe('Producer', () => {
     } finally {
       await kafka.start();
     }
-  }, 60_000);
+  }, 120_000);
+
+  test('tells once that a topic has more partitions, and keeps to those that it knew', async () => {
+    await kafka.createTopic('grown', { partitions: 3 });
+    await using open = await openProducer(['grown'], {}, clientConfig({ metadataMaxAgeMs: 50 }));
+    const records = numbered(100);
+    open.send('grown', records.slice(0, 50));
+    await open.waitUntilAcknowledged();
+    await kafka.setPartitions('grown', 5);
+    await waitFor('the change', () => open.changes.length > 0);
+    open.send('grown', records.slice(50));
+    await open.waitUntilAcknowledged();
+    const stored = await kafka.readTopic('grown');
+    expect(stored).toHaveLength(100);
+    for (const { key, partition } of stored) expect(partition).toBe(phash2(key, 0, key.length) % 3);
+    await kafka.deleteTopic('grown');
+    open.send('grown', numbered(1));
+    await open.waitForFailure(); // each of its attempts has looked at the topic
+    expect(open.changes).toEqual([{ topic: 'grown', fromPartitions: 3, toPartitions: 5 }]);
+  }, 120_000);
+
+  test('tells that a topic is gone, and gives up on its records with what to do', async () => {
+    await kafka.createTopic('deleted');
+    await using open = await openProducer(['deleted'], {}, clientConfig({ metadataMaxAgeMs: 600_000 }));
+    open.send('deleted', numbered(1));
+    await open.waitUntilAcknowledged();
+    await kafka.deleteTopic('deleted');
+    open.send('deleted', numbered(1));
+    const failure = await open.waitForFailure();
+    expect(failure.message).toContain('UNKNOWN_TOPIC_OR_PARTITION after 4 attempts');
+    expect(failure).toMatchObject({ retriable: true, advice: expect.stringContaining('Create the topic') });
+    expect(open.changes).toEqual([{ topic: 'deleted', fromPartitions: 1, toPartitions: 0 }]);
+  }, 120_000);
+
+  test('sits out what the broker throttles instead of queueing behind it', async () => {
+    await kafka.createTopic('throttled');
+    const log = recordingLogger();
+    await limitClient('hasty', 50_000);
+    await using open = await openProducer(['throttled'], { log: log.logger }, clientConfig({ clientId: 'hasty' }));
+    const throttleTimes = () => log.lines.flatMap(({ throttleTimeMs }) => throttleTimeMs ?? []) as number[];
+    let sentCount = 0;
+    await waitFor('the throttling', async () => {
+      open.send('throttled', [['key', 'x'.repeat(100_000)]]);
+      sentCount++;
+      await open.waitUntilAcknowledged();
+      return throttleTimes().length > 0;
+    });
+    const [throttleTimeMs] = throttleTimes() as [number];
+    const sentMs = performance.now();
+    open.send('throttled', [['key', 'last']]);
+    expect(open.producer.oldestUnacknowledgedSinceMs).toBeGreaterThanOrEqual(sentMs);
+    await open.waitUntilAcknowledged();
+    const elapsedMs = performance.now() - sentMs;
+    // A broker does not read a connection that it throttles: a request in that time would have waited for its end.
+    expect(open.answers.at(-1)!.roundTripMs).toBeLessThan(throttleTimeMs / 2);
+    expect(elapsedMs).toBeGreaterThan(throttleTimeMs / 2);
+    expect(await kafka.readTopic('throttled')).toHaveLength(sentCount + 1);
+  }, 120_000);
+
+  test('knows that no broker can be reached, and that one can again, without anything to send', async () => {
+    await kafka.createTopic('quiet');
+    const log = recordingLogger();
+    await using open = await openProducer(['quiet'], { log: log.logger }, clientConfig({ metadataMaxAgeMs: 50 }));
+    expect(open.producer.reachable).toBe(true);
+    await kafka.kill();
+    try {
+      await waitFor('the loss', () => !open.producer.reachable);
+    } finally {
+      await kafka.start();
+    }
+    await waitFor('the return', () => open.producer.reachable);
+    expect(log.lines.filter(({ level }) => level === 'warn').map(({ msg }) => msg)).toEqual([
+      'kafka cannot be asked about its topics',
+    ]);
+    expect(open.failures).toEqual([]);
+    expect(open.changes).toEqual([]);
+  }, 120_000);
 
   test('when no broker can be reached, the error says why for each of them', async () => {
     const unreachable = [1, 2].map((port) => ({ host: '127.0.0.1', port }));
     const cluster = new Cluster(clientConfig({ brokers: unreachable }), SILENT);
     const failure = await cluster.refreshMetadata(['plain']).catch((error: unknown) => error);
-    expect(failure).toMatchObject({ message: 'Cannot connect to any of 2 brokers', retriable: true });
+    expect(failure).toMatchObject({ message: 'Cannot read the metadata: each of 2 brokers failed', retriable: true });
     const { errors } = (failure as SinkError).cause as AggregateError;
     expect(errors.map(({ message }) => message)).toEqual([
       'Cannot connect to broker 127.0.0.1:1: ECONNREFUSED',

@@ -9,7 +9,7 @@ import {
   TimeoutError,
   UserError,
 } from '@platformatic/kafka';
-import { connectAdvice, judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
+import { connectAdvice, isTooLarge, judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
 
 describe('judgeErrorCode', () => {
   test('knows every error code of the protocol, and resends what the protocol calls retriable', () => {
@@ -22,10 +22,22 @@ describe('judgeErrorCode', () => {
   });
 
   test.each([
+    ['UNKNOWN_TOPIC_OR_PARTITION', 3, 'resend'],
+    ['LEADER_NOT_AVAILABLE', 5, 'resend'],
     ['NOT_LEADER_OR_FOLLOWER', 6, 'resend'],
+    ['REQUEST_TIMED_OUT', 7, 'resend'],
+    ['BROKER_NOT_AVAILABLE', 8, 'resend'],
     ['MESSAGE_TOO_LARGE', 10, 'refused'],
+    ['RECORD_LIST_TOO_LARGE', 18, 'refused'],
     ['NOT_ENOUGH_REPLICAS', 19, 'resend'],
+    ['NOT_ENOUGH_REPLICAS_AFTER_APPEND', 20, 'resend'],
     ['TOPIC_AUTHORIZATION_FAILED', 29, 'refused'],
+    ['CLUSTER_AUTHORIZATION_FAILED', 31, 'refused'],
+    ['KAFKA_STORAGE_ERROR', 56, 'resend'],
+    ['SASL_AUTHENTICATION_FAILED', 58, 'refused'],
+    ['FENCED_LEADER_EPOCH', 74, 'resend'],
+    ['THROTTLING_QUOTA_EXCEEDED', 89, 'resend'],
+    ['PRODUCER_FENCED', 90, 'restart'],
     ['OUT_OF_ORDER_SEQUENCE_NUMBER', 45, 'restart'],
     ['DUPLICATE_SEQUENCE_NUMBER', 46, 'acknowledged'],
     ['UNKNOWN_PRODUCER_ID', 59, 'restart'],
@@ -37,9 +49,14 @@ describe('judgeErrorCode', () => {
     expect(judgeErrorCode(31_000)).toEqual({ verdict: 'refused', id: 'error code 31000' });
   });
 
-  test.each([3, 10, 19, 29, 31, 58])('code %d comes with advice', (code) => {
+  test.each([3, 10, 17, 18, 19, 20, 29, 31, 32, 33, 34, 44, 56, 58, 87])('code %d comes with advice', (code) => {
     expect(judgeErrorCode(code).advice).toBeString();
   });
+});
+
+test('isTooLarge is true for the two ways to be refused for size, and for nothing else', () => {
+  const tooLarge = Object.values(protocolErrors).filter(({ code }) => isTooLarge(judgeErrorCode(code)));
+  expect(tooLarge.map(({ id }) => id)).toEqual(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE']);
 });
 
 describe('judgeError', () => {
@@ -79,7 +96,8 @@ describe('judgeError', () => {
       'refused',
       'TLS_MISMATCH',
     ],
-    ['an error of nobody', new TypeError('x'), 'refused', 'TypeError'],
+    ['an answer that the library falls over', new TypeError('x'), 'resend', 'UNREADABLE_ANSWER'],
+    ['an error of nobody', new Error('x'), 'refused', 'Error'],
   ] as const)('%s', (_, error, verdict, id) => {
     expect(judgeError(error)).toMatchObject({ verdict, id });
   });

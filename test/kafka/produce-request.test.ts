@@ -5,8 +5,13 @@ import { encodeProduceRequest, errorCodesByBatch } from '../../src/kafka/produce
 import { RecordBatch } from '../../src/kafka/record-batch.ts';
 
 function batch(topic: string, partition: number): RecordBatch {
-  const made = new RecordBatch({ topic, partition }, Buffer.alloc(1024), 1, 0);
-  made.append(new ByteWriter(8).copy(Buffer.from('k')), new ByteWriter(8).copy(Buffer.from(`${topic}-${partition}`)));
+  const made = new RecordBatch({ topic, partition }, Buffer.alloc(1024), {
+    firstOrdinal: 1,
+    timestampMs: 0,
+    begunMs: 0,
+  });
+  const bytes = (text: string) => new ByteWriter(8).copy(Buffer.from(text));
+  made.append(bytes('k'), bytes(`${topic}-${partition}`), { producedCount: 0, producedBytes: 0 });
   made.seal({ producerId: 1n, producerEpoch: 0 }, 0);
   return made;
 }

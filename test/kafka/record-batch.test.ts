@@ -1,7 +1,12 @@
 import { describe, expect, test } from 'bun:test';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { RecordBatch, singleRecordBatchBytes } from '../../src/kafka/record-batch.ts';
+import {
+  BATCH_HEADER_BYTES,
+  RecordBatch,
+  type RecordTally,
+  singleRecordBatchBytes,
+} from '../../src/kafka/record-batch.ts';
 
 const IDENTITY = { producerId: 0x0102_0304_0506_0708n, producerEpoch: 7 };
 
@@ -9,9 +14,13 @@ function writer(bytes: Uint8Array): ByteWriter {
   return new ByteWriter(16).copy(bytes);
 }
 
+const newTally = (): RecordTally => ({ producedCount: 0, producedBytes: 0 });
+
 function batchOf(records: readonly { key: Buffer; value: Buffer }[], bufferBytes = 64): RecordBatch {
-  const batch = new RecordBatch({ topic: 't', partition: 3 }, Buffer.alloc(bufferBytes, 0xaa), 1, 1_700_000_000_123);
-  for (const { key, value } of records) batch.append(writer(key), writer(value));
+  const beginning = { firstOrdinal: 1, timestampMs: 1_700_000_000_123, begunMs: 0 };
+  const batch = new RecordBatch({ topic: 't', partition: 3 }, Buffer.alloc(bufferBytes, 0xaa), beginning);
+  const tally = newTally();
+  for (const { key, value } of records) batch.append(writer(key), writer(value), tally);
   return batch;
 }
 
@@ -53,7 +62,7 @@ describe('RecordBatch', () => {
       const key = writer(Buffer.alloc(size % 90, 1));
       const value = writer(Buffer.alloc(size, 2));
       const expected = batch.lengthWith(key.length, value.length);
-      batch.append(key, value);
+      batch.append(key, value, newTally());
       expect(batch.length).toBe(expected);
     }
   });
@@ -63,6 +72,22 @@ describe('RecordBatch', () => {
       const batch = batchOf([{ key: Buffer.from('k'), value: Buffer.alloc(size) }]);
       expect(singleRecordBatchBytes(1, size)).toBe(batch.length);
     }
+  });
+
+  test('settle adds to each tally what its own records are and take, however they are mixed', () => {
+    const batch = batchOf([]);
+    const [odd, even] = [newTally(), newTally()];
+    const bytes = [0, 0];
+    for (let index = 0; index < 300; index++) {
+      const before = batch.length;
+      batch.append(writer(Buffer.from('k')), writer(Buffer.alloc(index)), index % 2 === 1 ? odd : even);
+      bytes[index % 2]! += batch.length - before;
+    }
+    expect([odd, even]).toEqual([newTally(), newTally()]);
+    batch.settle();
+    expect(odd).toEqual({ producedCount: 150, producedBytes: bytes[1]! });
+    expect(even).toEqual({ producedCount: 150, producedBytes: bytes[0]! });
+    expect(odd.producedBytes + even.producedBytes).toBe(batch.length - BATCH_HEADER_BYTES);
   });
 
   test('every byte of a sealed batch behind the CRC is covered by it', () => {
