@@ -1,66 +1,261 @@
 /**
- * Whether the server still has the slot and the publications that this process has seen on it. Start-up creates what is
- * missing; behind our back that would hide a gap, so what vanished while the service ran stops the slot instead.
+ * Whether a stream goes on where it stopped. Start-up makes what is missing, and that would hide a gap: so what was known
+ * of the slot is compared with what is there now, before anything is made. All of it is pure.
+ *
+ * What is known comes from the process, which remembers exactly what it confirmed, or from the slot's ledger on the
+ * server. Some things cannot be known by any of the two:
+ * - A process that crashed left no last word. A slot that stands farther than its ledger was moved by that process, or was
+ *   dropped and made anew since: nothing on the server tells the one from the other.
+ * - What Kafka holds and a new primary lacks is known to the process that delivered it, and not to one that starts later
+ *   with the ledger of the new primary.
+ * - Without the right to write a ledger, and on a server that never had it, a new process knows nothing.
  */
-import type { Sql } from 'postgres';
-import { SourceError } from '../errors.ts';
-import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
+import { LossError, type NotifierError, SourceError } from '../errors.ts';
+import type { SlotLedger } from './ledger.ts';
+import { formatLsn, type Lsn, laterLsn } from './lsn.ts';
+import { quoteIdentifier } from './quote.ts';
+import { isInvalidated, type SlotFacts } from './slot.ts';
+import { sharedUpTo, type TimelineSwitch } from './timeline.ts';
 
-/** What was seen on the server before. */
-export interface SeenState {
-  readonly slot: string;
-  /** Confirmed by this process; undefined when the slot was not seen yet */
-  readonly confirmedLsn: Lsn | undefined;
-  /** OID by publication name */
-  readonly publicationOids: ReadonlyMap<string, number>;
+/** What is compared. */
+export interface ContinuityFacts {
+  /** What this process remembers of its last session; exact, whatever `closed` says. Undefined before the first */
+  readonly known: SlotLedger | undefined;
+  /** What the server has */
+  readonly ledger: SlotLedger | undefined;
+  /** This role may not write ledgers, so that neither this process nor others of its kind have left one */
+  readonly isLedgerRefused: boolean;
+  readonly server: {
+    readonly systemIdentifier: string;
+    readonly timeline: number;
+    readonly currentLsn: Lsn;
+    /** Of its timeline; needed where an older timeline is known */
+    readonly history: readonly TimelineSwitch[];
+  };
+  readonly slot: SlotFacts | undefined;
+  /** Of the configuration */
+  readonly namespaces: readonly string[];
+  /** Those that exist, by name */
+  readonly publications: ReadonlyMap<string, PublicationOrigin>;
+}
+
+/** Which publication it is that has this name now. */
+export interface PublicationOrigin {
+  readonly oid: number;
+  /** Undefined for one that a person made */
+  readonly createdAtLsn: Lsn | undefined;
+}
+
+/** Changes that cannot be streamed any more, for one reason or for several at once. */
+export interface Loss {
+  /** Where the loss begins; it names the loss when it is accepted, and so it is the same at every attempt */
+  readonly fromLsn: Lsn;
+  /** Undefined where the end cannot be known */
+  readonly toLsn: Lsn | undefined;
+  /** What has happened; each completes `Cannot go on behind ...:` */
+  readonly details: readonly string[];
+  /** The slot is there, and must not be streamed from: whoever accepts the loss wants it made anew */
+  readonly needsNewSlot: boolean;
 }
 
 /**
- * Does nothing before the first session of a process.
- * @throws SourceError when the slot, or a publication, is gone or is another one
+ * - `first`: nothing is known of this slot
+ * - `goes-on`: it stands where it was left, or nobody can tell that it does not
+ * - `loss`: it does not
+ * - `wrong-server`: the server is on an older timeline than the one that was followed: a former primary
  */
-export async function refuseVanished(control: Sql, seen: SeenState): Promise<void> {
-  if (seen.confirmedLsn === undefined) return;
-  const position = formatLsn(seen.confirmedLsn);
-  if ((await readSlotPosition(control, seen.slot)) === undefined) {
-    throw new SourceError(`Cannot go on behind ${position}: the replication slot was dropped while it was in use`, {
-      place: { slot: seen.slot, lsn: position },
-      advice:
-        'Rows committed behind this LSN may be lost to the stream. Compare the tables with the topics from there on; ' +
-        'to accept the loss, restart the service, which creates the slot anew',
-    });
-  }
-  const names = [...seen.publicationOids.keys()];
-  if (names.length === 0) return;
-  const rows = await control<{ name: string; oid: string }[]>`
-    SELECT pubname::text AS name, oid::bigint::text AS oid FROM pg_catalog.pg_publication WHERE pubname IN ${control(names)}`;
-  const present = new Map(rows.map((row) => [row.name, Number(row.oid)]));
-  for (const [name, oid] of seen.publicationOids) {
-    if (present.get(name) !== oid) throw droppedPublicationError(name, seen.confirmedLsn);
-  }
+export type Continuity =
+  | { readonly verdict: 'first' }
+  | {
+      readonly verdict: 'goes-on';
+      /** The server was promoted since */
+      readonly timelineChanged: { readonly from: number; readonly to: number } | undefined;
+      /** Somebody moved the slot from here, and without ledgers nobody can say who */
+      readonly movedFromLsn: Lsn | undefined;
+    }
+  | { readonly verdict: 'loss'; readonly loss: Loss }
+  | { readonly verdict: 'wrong-server'; readonly knownTimeline: number };
+
+/**
+ * What holds of the two. Another instance that has taken the slot since goes before our memory, when it went on from where
+ * we had stopped, or from before that: it has seen to the rest.
+ */
+export function lastWord({ known, ledger }: Pick<ContinuityFacts, 'known' | 'ledger'>): SlotLedger | undefined {
+  if (known === undefined || ledger === undefined) return known ?? ledger;
+  const othersWrote =
+    ledger.revision > known.revision || (ledger.revision === known.revision && ledger.instance !== known.instance);
+  const goesOn = ledger.systemIdentifier === known.systemIdentifier && ledger.fromLsn <= known.confirmedLsn;
+  return othersWrote && goesOn ? ledger : known;
 }
 
-/** Rows were written that no publication carried: only a person can say what becomes of them. */
-export function droppedPublicationError(publication: string, confirmedLsn: Lsn): SourceError {
-  const position = formatLsn(confirmedLsn);
+/** Judges all of it together, so that one acceptance covers what one event has done. */
+export function judgeContinuity(facts: ContinuityFacts): Continuity {
+  const { known, server, slot } = facts;
+  const last = lastWord(facts);
+  if (last === undefined) {
+    const unusable = unusableLosses(slot, server.currentLsn, 0n);
+    return unusable.length === 0 ? { verdict: 'first' } : { verdict: 'loss', loss: joinLosses(unusable) };
+  }
+  if (last.systemIdentifier !== server.systemIdentifier) {
+    // Positions of two servers cannot be compared: nothing more can be said.
+    const detail = `the server is another one, with system identifier ${server.systemIdentifier} in place of ${last.systemIdentifier}`;
+    const needsNewSlot = unusableLosses(slot, server.currentLsn, 0n).length > 0;
+    return { verdict: 'loss', loss: { fromLsn: last.confirmedLsn, toLsn: undefined, details: [detail], needsNewSlot } };
+  }
+  const words = known === undefined || known === last ? [last] : [known, last];
+  const newest = Math.max(...words.map(({ timeline }) => timeline));
+  if (newest > server.timeline) return { verdict: 'wrong-server', knownTimeline: newest };
+
+  const moved = movedLoss(facts, last);
+  const isExplained = moved === undefined || !(last === known && facts.isLedgerRefused);
+  const losses = [
+    ...words.flatMap((word) => divergedLoss(word, server) ?? []),
+    ...(slot === undefined ? [missingLoss(last, server.currentLsn)] : []),
+    ...unusableLosses(slot, server.currentLsn, last.confirmedLsn),
+    ...(moved !== undefined && isExplained ? [moved] : []),
+    ...publicationLosses(facts, last),
+  ];
+  if (losses.length > 0) return { verdict: 'loss', loss: joinLosses(losses) };
+  return {
+    verdict: 'goes-on',
+    timelineChanged:
+      words[0]!.timeline === server.timeline ? undefined : { from: words[0]!.timeline, to: server.timeline },
+    movedFromLsn: isExplained ? undefined : last.confirmedLsn,
+  };
+}
+
+/** One reason of a loss. */
+interface Finding {
+  readonly fromLsn: Lsn;
+  readonly toLsn: Lsn | undefined;
+  readonly detail: string;
+  readonly needsNewSlot?: true;
+}
+
+function joinLosses(findings: readonly Finding[]): Loss {
+  const ends = findings.map(({ toLsn }) => toLsn);
+  return {
+    fromLsn: findings.map(({ fromLsn }) => fromLsn).reduce(min),
+    toLsn: ends.reduce((one, other) => (one === undefined || other === undefined ? undefined : laterLsn(one, other))),
+    details: [...new Set(findings.map(({ detail }) => detail))],
+    needsNewSlot: findings.some((finding) => finding.needsNewSlot),
+  };
+}
+
+/** The server's WAL does not hold what was confirmed: another branch of it, or an older copy of the server. */
+function divergedLoss(word: SlotLedger, server: ContinuityFacts['server']): Finding | undefined {
+  const confirmed = formatLsn(word.confirmedLsn);
+  const consequence = `before ${confirmed}, up to which it was delivered: Kafka holds changes that the database has lost`;
+  if (word.timeline === server.timeline) {
+    if (word.confirmedLsn <= server.currentLsn) return undefined;
+    const detail = `the server was set back: its WAL ends at ${formatLsn(server.currentLsn)}, ${consequence}`;
+    // Its end moves on with every attempt, and could not be accepted.
+    return { fromLsn: word.confirmedLsn, toLsn: word.confirmedLsn, detail };
+  }
+  const { lsn, isAncestor } = sharedUpTo(server.history, word.timeline);
+  if (isAncestor && word.confirmedLsn <= lsn) return undefined;
+  const detail = isAncestor
+    ? `the server was promoted: its timeline ${server.timeline} left timeline ${word.timeline} at ${formatLsn(lsn)}, ${consequence}`
+    : `the server was promoted, and its timeline ${server.timeline} never was a part of timeline ${word.timeline}, which was delivered up to ${confirmed}`;
+  return { fromLsn: min(lsn, word.confirmedLsn), toLsn: word.confirmedLsn, detail };
+}
+
+function missingLoss(last: SlotLedger, currentLsn: Lsn): Finding {
+  const detail = 'the replication slot does not exist any more';
+  return { fromLsn: last.confirmedLsn, toLsn: laterLsn(currentLsn, last.confirmedLsn), detail };
+}
+
+/** A slot without its WAL, and one that stands where the WAL has not come yet: it would leave out what is written until then. */
+function unusableLosses(slot: SlotFacts | undefined, currentLsn: Lsn, confirmedLsn: Lsn): Finding[] {
+  if (slot === undefined) return [];
+  const position = slot.confirmedFlushLsn ?? 0n;
+  if (isInvalidated(slot)) {
+    const reason = slot.invalidationReason === undefined ? '' : ` (${slot.invalidationReason})`;
+    const fromLsn = laterLsn(position, confirmedLsn);
+    const detail = `the server has invalidated the slot${reason}, and has removed what was to be streamed`;
+    return [{ fromLsn, toLsn: laterLsn(currentLsn, fromLsn), detail, needsNewSlot: true }];
+  }
+  if (position <= currentLsn) return [];
+  const detail = `the slot stands at ${formatLsn(position)}, behind the end of the server's WAL: the server was set back, and its slot was not`;
+  return [{ fromLsn: currentLsn, toLsn: position, detail, needsNewSlot: true }];
+}
+
+/** Nobody who streams moves a slot without leaving a word, and here is a last word that does not know of it. */
+function movedLoss({ known, slot }: ContinuityFacts, last: SlotLedger): Finding | undefined {
+  const position = slot?.confirmedFlushLsn;
+  const isExact = last === known || last.closed;
+  if (position === undefined || !isExact || position <= last.confirmedLsn) return undefined;
+  return {
+    fromLsn: last.confirmedLsn,
+    toLsn: position,
+    detail: `the slot stands at ${formatLsn(position)}, where nobody is known to have brought it: it was moved, or dropped and made anew`,
+  };
+}
+
+function publicationLosses(
+  { known, server, slot, namespaces, publications }: ContinuityFacts,
+  last: SlotLedger,
+): Finding[] {
+  const position = laterLsn(slot?.confirmedFlushLsn ?? 0n, last.confirmedLsn);
+  const findings: Finding[] = [];
+  for (const name of namespaces) {
+    const oid = last.publicationOids.get(name);
+    const present = publications.get(name);
+    if (oid === undefined) {
+      if (known === undefined || !known.publicationOids.has(name) || position <= known.confirmedLsn) continue;
+      const detail = `another instance has streamed from the slot without namespace ${quoteIdentifier(name)}`;
+      findings.push({ fromLsn: known.confirmedLsn, toLsn: position, detail });
+    } else if (present?.oid !== oid) {
+      const createdAtLsn = present?.createdAtLsn;
+      // The server raises an error for any change that it decodes while the publication is missing: there was none.
+      if (createdAtLsn !== undefined && createdAtLsn <= position) continue;
+      const detail = `publication ${quoteIdentifier(name)} was dropped${present === undefined ? '' : ' and made anew'}`;
+      findings.push({ fromLsn: position, toLsn: laterLsn(createdAtLsn ?? server.currentLsn, position), detail });
+    }
+  }
+  return findings;
+}
+
+function min(one: Lsn, other: Lsn): Lsn {
+  return other > one ? one : other;
+}
+
+/** Which stream an error is about. */
+export interface StreamName {
+  /** db_ref of the configuration */
+  readonly databaseRef: string;
+  readonly slot: string;
+}
+
+/** The error that a stream stands still with until its loss is accepted. */
+export function lossError({ fromLsn, toLsn, details }: Loss, { databaseRef, slot }: StreamName): LossError {
+  const from = formatLsn(fromLsn);
+  const range = toLsn === undefined ? `from ${from} on` : `from ${from} to ${formatLsn(toLsn)}`;
+  return new LossError(`Cannot go on behind ${from}: ${details.join('; ')}`, {
+    place: { database: databaseRef, slot, lsn: from },
+    advice:
+      `Changes ${range} cannot be streamed: compare the tables with the topics. To go on without them, set ` +
+      `slots.${databaseRef}.${slot}.accept_loss_behind: ${from} in the configuration and restart the service`,
+  });
+}
+
+/** A publication that the stream was using is gone: rows were written that nobody will ever send. */
+export function droppedPublicationError(
+  publications: readonly string[],
+  { confirmedLsn, ...stream }: StreamName & { readonly confirmedLsn: Lsn },
+): LossError {
+  const names = publications.map(quoteIdentifier).join(', ');
+  const details = [`publication ${names} was dropped while it was in use`];
+  return lossError({ fromLsn: confirmedLsn, toLsn: undefined, details, needsNewSlot: false }, stream);
+}
+
+/** Nothing is lost yet, and would be if this server were followed. */
+export function wrongServerError(knownTimeline: number, timeline: number): NotifierError {
   return new SourceError(
-    `Cannot go on behind ${position}: publication "${publication}" was dropped while it was in use`,
+    `Cannot follow the server: it is on timeline ${timeline}, and timeline ${knownTimeline} was followed before, so that it is a former primary`,
     {
-      place: { namespace: publication, lsn: position },
       advice:
-        'Rows written while it was gone cannot be read from the WAL. Compare the tables with the topics from this LSN ' +
-        'on; to accept the loss, restart the service',
+        'Stop this server, or see that host or hosts of the database lead to the new primary. If this is the right one, because it was restored from a backup, restart the service',
     },
   );
-}
-
-/** Where a slot stands, and whether a walsender has it; undefined when there is no such slot. */
-export async function readSlotPosition(
-  control: Sql,
-  slot: string,
-): Promise<{ readonly confirmedFlushLsn: Lsn; readonly active: boolean } | undefined> {
-  const [row] = await control<{ lsn: string | null; active: boolean }[]>`
-    SELECT confirmed_flush_lsn::text AS lsn, active FROM pg_catalog.pg_replication_slots WHERE slot_name = ${slot}`;
-  if (row === undefined) return undefined;
-  return { confirmedFlushLsn: row.lsn === null ? 0n : parseLsn(row.lsn), active: row.active };
 }

@@ -33,6 +33,14 @@ export function livenessTimings(walSenderTimeoutMs: number): LivenessTimings {
   };
 }
 
+/**
+ * Longest silence of a server that is well: one interval until it is asked, and one for its answer. Sooner than the
+ * connection is given up, because a stream that may be dead is not to be called ready.
+ */
+export function silenceLimitMs({ statusIntervalMs }: LivenessTimings): number {
+  return 2 * statusIntervalMs;
+}
+
 /** What is known when it is decided whether a status goes out now. */
 export interface StatusSituation {
   readonly nowMs: number;

@@ -25,3 +25,8 @@ export function parseLsn(text: string): Lsn {
 export function formatLsn(lsn: Lsn): string {
   return `${(lsn >> 32n).toString(16)}/${(lsn & LOW_HALF).toString(16)}`.toUpperCase();
 }
+
+/** The one that lies farther on in the WAL; Math.max does not take them. */
+export function laterLsn(one: Lsn, other: Lsn): Lsn {
+  return one < other ? other : one;
+}

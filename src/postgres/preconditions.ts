@@ -92,7 +92,8 @@ export function serverMistake(
   if (server.inRecovery) {
     return {
       detail: 'the server is a standby (in recovery)',
-      advice: 'Point host and port at the primary server',
+      advice:
+        'Point host or hosts of the database at the primary; slots of a standby, also those kept for a failover, cannot be streamed from',
     };
   }
   if (server.walLevel !== 'logical') {

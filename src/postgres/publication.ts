@@ -84,6 +84,13 @@ export async function readPublications(
   );
 }
 
+/** OIDs of those of the publications that exist, by name: another one under the same name has another. */
+export async function readPublicationOids(control: Sql, names: readonly string[]): Promise<Map<string, number>> {
+  const rows = await control`
+    SELECT pubname, oid::int8 AS oid FROM pg_publication WHERE pubname IN ${control([...names])}`;
+  return new Map(rows.map((row) => [row.pubname as string, Number(row.oid)]));
+}
+
 /** The tables of one namespace, both checked. */
 export interface NamespaceTables {
   readonly namespace: string;

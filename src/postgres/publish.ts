@@ -47,8 +47,6 @@ export interface PublishContext {
   readonly server: ServerFacts;
   /** The slot is there already, so that transactions from before the publication may still be streamed */
   readonly slotExists: boolean;
-  /** Somebody streams from it at this moment, without the namespaces that are to be added */
-  readonly slotActive: boolean;
   readonly place: ErrorPlace;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -130,12 +128,6 @@ async function carryOut(control: Sql, task: Task, context: PublishContext): Prom
         ? refusal(plan, tables, task.publication, context.server.systemIdentifier)
         : notOwner(task, context.server);
     throw new SetupError(`Cannot prepare slot: ${detail}`, { place, advice });
-  }
-  if (plan.marks && context.slotActive) {
-    throw new SetupError(
-      'Cannot add namespace to slot: another process streams from it, and would confirm rows of the new namespace unread',
-      { place, advice: 'Stop the other process first; after a crash the server needs a moment to free the slot' },
-    );
   }
   if (plan.marks && mustForerun(context)) {
     if (plan.action === 'create') return runDdl(control, [createEmptyStatement(tables.namespace)], task, context);

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
-import type { DatabaseConfig } from '../config/config.ts';
+import type { DatabaseEndpoint } from '../config/config.ts';
 import { SourceError } from '../errors.ts';
 import { connectReplication, startCopyBoth } from './connect.ts';
 import { listenForLastWords } from './last-words.ts';
@@ -60,7 +60,7 @@ export class ReplicationStream {
    * handed over before `resume`.
    * @throws whatever the driver or the server says, for instance 55006 when the slot is in use
    */
-  static async open(database: DatabaseConfig, options: ReplicationStreamOptions): Promise<ReplicationStream> {
+  static async open(database: DatabaseEndpoint, options: ReplicationStreamOptions): Promise<ReplicationStream> {
     let socket: Socket | undefined;
     let lastWords: (() => Error | undefined) | undefined;
     const sql = connectReplication(database, {

@@ -2,10 +2,14 @@
  * Start-up of one slot on the PostgreSQL side: checks, publications, slot. One attempt; whoever calls repeats it.
  * All that can be refused is refused before anything is created.
  */
-import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
-import { type ErrorPlace, SetupError } from '../errors.ts';
-import { type Lsn, parseLsn } from './lsn.ts';
+import type { SlotSettings } from '../config/config.ts';
+import { type ErrorPlace, SetupError, SourceError } from '../errors.ts';
+import { lastWord } from './continuity.ts';
+import { type ContinuityRequest, checkContinuity, ledgerContext, readCurrentLsn } from './continuity-check.ts';
+import { readLedger, type SlotLedger, writeLedger } from './ledger.ts';
+import { formatLsn, type Lsn } from './lsn.ts';
+import { ledgerOfStart } from './next-ledger.ts';
 import {
   eventsIdentityMistake,
   type Mistake,
@@ -17,22 +21,37 @@ import {
   type TableFacts,
   tableMistake,
 } from './preconditions.ts';
-import { type NamespaceTables, parseCreationComment, readPublications } from './publication.ts';
+import {
+  type NamespaceTables,
+  type PublicationFacts,
+  parseCreationComment,
+  readPublicationOids,
+  readPublications,
+} from './publication.ts';
 import { ensurePublication, type PreparedPublication } from './publish.ts';
-import { createSlot, dropSql, findAbandonedSlots, readSlot, type SlotFacts, slotMistake } from './slot.ts';
+import {
+  alterSlotFailover,
+  createSlot,
+  dropSlot,
+  dropSql,
+  findAbandonedSlots,
+  readSlot,
+  type SlotFacts,
+  SlotInUseError,
+  slotMistake,
+} from './slot.ts';
+
+/** First version whose slots standbys can keep a copy of. */
+const FAILOVER_MAJOR = 17;
 
 /** Which slot to prepare, and for what. */
-export interface SetupRequest {
-  /** db_ref of the configuration */
-  readonly databaseRef: string;
-  readonly slot: string;
-  readonly namespaces: readonly string[];
+export interface SetupRequest extends ContinuityRequest {
   /** True for a slot that is not to be warned of: the configuration names it, or it was warned of before */
   readonly isConfiguredSlot: (slot: string) => boolean;
   /** Called for each slot that was warned of */
   readonly onAbandonedSlot: (slot: string) => void;
-  /** Binds database and slot already */
-  readonly log: Logger;
+  /** Called with the slot as it is found, before anything is made of it */
+  readonly onSlotSeen: (slot: SlotFacts | undefined) => void;
   /** Looked at between steps; a step in progress ends with its connection */
   readonly signal: AbortSignal;
 }
@@ -44,6 +63,8 @@ export interface PreparedSlot {
   readonly timeline: number;
   /** 14, 17, 18 */
   readonly serverMajor: number;
+  /** Ours */
+  readonly role: string;
   /** Of the server, for our role; 0 = never */
   readonly walSenderTimeoutMs: number;
   /** Where the server's WAL ended when all of this was there */
@@ -52,79 +73,204 @@ export interface PreparedSlot {
   readonly confirmedFlushLsn: Lsn;
   /** In the order of the request's namespaces */
   readonly publications: readonly PreparedPublication[];
+  /** Names of those that are others than were known: what was learned of the former ones holds no more */
+  readonly renewedPublications: readonly string[];
+  /** The ledger that was found */
+  readonly foundLedger: SlotLedger | undefined;
+  /** The ledger to write when the slot is taken (`claimSlot`), and what this process knows from now on */
+  readonly ledger: SlotLedger;
 }
 
 /**
  * Checks everything that replication of this slot needs, creates or mends what it may, and says where streaming starts.
- * Raises SetupError with cause and cure where a precondition does not hold; errors of the connection itself pass through.
+ * To be called when nobody is seen to have the slot. What was known of the slot is compared with what is there before
+ * anything is made.
+ *
+ * @throws SetupError with cause and cure where a precondition does not hold; LossError where changes are lost that the
+ * settings do not accept; SlotInUseError where another process has the slot; errors of the connection pass through
  */
 export async function prepareSlot(control: Sql, request: SetupRequest): Promise<PreparedSlot> {
-  const { slot, log, signal } = request;
+  const { slot, settings, namespaces, log, signal } = request;
   const place = { database: request.databaseRef, slot };
   signal.throwIfAborted();
   const server = await readServer(control);
   const serverMajor = majorOf(server.versionNumber);
-  const existing = await checkServerAndSlot(control, server, place);
-  const tables = await checkTables(control, request.namespaces, place);
+  const existing = await checkServerAndSlot(control, server, { place, settings });
+  request.onSlotSeen(existing);
+  const foundLedger = await readLedger(control, slot);
+  const found = await readPublications(control, namespaces, serverMajor);
+  const continuity = await checkContinuity(control, request, { server, existing, foundLedger, found });
+  const tables = await checkTables(control, namespaces, place);
   await warnOfAbandonedSlots(control, request);
 
-  const earlier = await readPublications(control, request.namespaces, serverMajor);
+  signal.throwIfAborted();
+  // A loss that is still there is accepted.
+  const isUsable = existing !== undefined && !(continuity.verdict === 'loss' && continuity.loss.needsNewSlot);
   const publications: PreparedPublication[] = [];
   for (const namespaceTables of tables) {
-    const context = {
-      server,
-      slotExists: existing !== undefined,
-      slotActive: existing?.active ?? false,
-      place,
-      log,
-      signal,
-    };
+    const context = { server, slotExists: isUsable, place, log, signal };
     publications.push(await ensurePublication(control, namespaceTables, context));
   }
 
   signal.throwIfAborted();
-  if (existing === undefined) {
-    await createSlot(control, slot, { place, maxReplicationSlots: server.maxReplicationSlots });
-    // Nothing on the server tells a new slot from one that was lost in a failover: a person can.
-    const marked = [...earlier.values()].filter(({ comment }) =>
-      parseCreationComment(comment, server.systemIdentifier),
-    );
-    if (marked.length === 0) log.info('created replication slot');
-    else {
-      log.warn(
-        { publications: marked.map(({ name }) => name) },
-        'created replication slot although its publications were there before: if there was a slot before, what was written since its last confirmation is not delivered',
-      );
-    }
+  if (!isUsable) {
+    if (existing !== undefined) await dropSlot(control, slot);
+    const { maxReplicationSlots } = server;
+    await createSlot(control, slot, { place, maxReplicationSlots, failover: settings.failover });
+    reportCreation(request, { server, isFirst: continuity.verdict === 'first', found });
+  } else if (settings.failover && !existing.failover) {
+    await alterSlotFailover(request.endpoint, slot);
+    log.info('replication slot is kept on standbys from now on');
   }
   const prepared = await readSlot(control, slot, serverMajor);
+  if (prepared?.active) throw slotInUseError(place);
   if (prepared?.confirmedFlushLsn === undefined || server.timeline === undefined) {
     throw new SetupError('Cannot prepare slot: it was dropped or invalidated meanwhile', { place });
   }
-  const [row] = await control`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
+  const { confirmedFlushLsn } = prepared;
+  const last = lastWord({ known: request.known, ledger: foundLedger });
+  // What was compared must be what is streamed.
+  refuseChanged(isUsable && existing.confirmedFlushLsn !== confirmedFlushLsn, place);
+  refuseChanged(
+    publications.some(
+      ({ name, oid }) => last?.publicationOids.has(name) && found.has(name) && found.get(name)!.oid !== oid,
+    ),
+    place,
+  );
+  const publicationOids = new Map(publications.map(({ name, oid }) => [name, oid]));
+  if (isUsable && last !== undefined) warnOfPassedRows(publications, { last, confirmedFlushLsn, log });
+  const ledger = ledgerOfStart(continuity, ledgerContext(request, { server, foundLedger }), {
+    confirmedFlushLsn,
+    publicationOids,
+  });
+  // Its changes are owed from now on, also if Kafka lets nobody take it for a long time. Who may not write is told then.
+  if (!isUsable) await writeLedger(control, { slot, ledger, replaces: foundLedger });
   return {
     systemIdentifier: server.systemIdentifier,
     timeline: server.timeline,
     serverMajor,
+    role: server.role,
     walSenderTimeoutMs: server.walSenderTimeoutMs,
-    currentLsn: parseLsn(row!.lsn),
-    confirmedFlushLsn: prepared.confirmedFlushLsn,
+    currentLsn: await readCurrentLsn(control),
+    confirmedFlushLsn,
     publications,
+    renewedPublications: namespaces.filter(
+      (name) => last?.publicationOids.has(name) && last.publicationOids.get(name) !== publicationOids.get(name),
+    ),
+    foundLedger,
+    ledger,
   };
+}
+
+/**
+ * Takes the slot in the ledger. To be called when our walsender has the slot and nothing is confirmed yet: from then on
+ * nobody else moves it, so that what was prepared is still true when it is true now.
+ *
+ * @returns `refused` when the role may not write the ledger
+ * @throws SourceError when the slot or a publication was changed, or taken by another instance, since it was prepared: the
+ * session is to be begun again, and the change will be judged
+ */
+export async function claimSlot(
+  control: Sql,
+  {
+    slot,
+    databaseRef,
+    prepared,
+  }: { readonly slot: string; readonly databaseRef: string; readonly prepared: PreparedSlot },
+): Promise<'written' | 'refused'> {
+  const place = { database: databaseRef, slot };
+  const { ledger, foundLedger, confirmedFlushLsn, publications, serverMajor } = prepared;
+  const present = await readSlot(control, slot, serverMajor);
+  refuseChanged(present?.confirmedFlushLsn !== confirmedFlushLsn, place);
+  const oids = await readPublicationOids(
+    control,
+    publications.map(({ name }) => name),
+  );
+  refuseChanged(
+    publications.some(({ name, oid }) => oids.get(name) !== oid),
+    place,
+  );
+  const outcome = await writeLedger(control, { slot, ledger, replaces: foundLedger });
+  if (outcome === 'superseded') refuseChanged(true, place);
+  return outcome === 'refused' ? 'refused' : 'written';
+}
+
+function refuseChanged(isChanged: boolean, place: ErrorPlace): void {
+  if (!isChanged) return;
+  throw new SourceError('Cannot use slot: somebody changed it, its ledger or its publications while it was prepared', {
+    place,
+    advice: 'Nothing is to be done: it is prepared again',
+  });
+}
+
+function slotInUseError(place: ErrorPlace): SlotInUseError {
+  return new SlotInUseError('Cannot prepare slot: another process has it', { place });
+}
+
+/** A publication that the slot was not streamed with until now, and that is older than where the slot stands. */
+function warnOfPassedRows(
+  publications: readonly PreparedPublication[],
+  {
+    last,
+    confirmedFlushLsn,
+    log,
+  }: { readonly last: SlotLedger; readonly confirmedFlushLsn: Lsn; readonly log: SetupRequest['log'] },
+): void {
+  for (const { name, createdAtLsn } of publications) {
+    if (last.publicationOids.has(name) || createdAtLsn === undefined || createdAtLsn >= confirmedFlushLsn) continue;
+    log.warn(
+      { namespace: name, fromLsn: formatLsn(createdAtLsn), toLsn: formatLsn(confirmedFlushLsn) },
+      'the slot was not streamed with this namespace until now, although its publication is older: what was written in between is not delivered by this slot',
+    );
+  }
+}
+
+/** Nothing on the server tells a new slot from one that was lost together with its ledger: a person can. */
+function reportCreation(
+  { log }: SetupRequest,
+  {
+    server,
+    isFirst,
+    found,
+  }: {
+    readonly server: ServerFacts;
+    readonly isFirst: boolean;
+    readonly found: ReadonlyMap<string, PublicationFacts>;
+  },
+): void {
+  const marked = [...found.values()].filter(({ comment }) => parseCreationComment(comment, server.systemIdentifier));
+  if (!isFirst || marked.length === 0) {
+    log.info('created replication slot');
+    return;
+  }
+  log.warn(
+    { publications: marked.map(({ name }) => name) },
+    'created replication slot although its publications were there before: if there was a slot before, what was written since its last confirmation is not delivered',
+  );
 }
 
 async function checkServerAndSlot(
   control: Sql,
   server: ServerFacts,
-  place: ErrorPlace & { readonly slot: string },
+  { place, settings }: { readonly place: ErrorPlace & { readonly slot: string }; readonly settings: SlotSettings },
 ): Promise<SlotFacts | undefined> {
   // Before the slot is looked at: an old server lacks the columns.
   refuse(serverMistake(server, { slot: false, sender: false }), place);
-  const slot = await readSlot(control, place.slot, majorOf(server.versionNumber));
+  const serverMajor = majorOf(server.versionNumber);
+  if (settings.failover && serverMajor < FAILOVER_MAJOR) refuse(noFailoverSlots(server.version, place), place);
+  const slot = await readSlot(control, place.slot, serverMajor);
   const [row] = await control`SELECT current_database()::text AS name`;
   if (slot !== undefined) refuse(slotMistake(slot, row!.name), place);
-  refuse(serverMistake(server, { slot: slot === undefined, sender: !slot?.active }), place);
+  if (slot?.active) throw slotInUseError(place);
+  refuse(serverMistake(server, { slot: slot === undefined, sender: true }), place);
   return slot;
+}
+
+function noFailoverSlots(version: string, place: ErrorPlace): Mistake {
+  return {
+    detail: `PostgreSQL ${version} has no failover slots`,
+    advice: `Remove slots.${place.database}.${place.slot}.failover from the configuration, or upgrade the server to PostgreSQL ${FAILOVER_MAJOR} or newer`,
+  };
 }
 
 async function checkTables(control: Sql, namespaces: readonly string[], place: ErrorPlace): Promise<NamespaceTables[]> {

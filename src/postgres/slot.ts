@@ -3,10 +3,12 @@
  * Source: PostgreSQL manual, view pg_replication_slots.
  */
 import type { Sql } from 'postgres';
-import { type ErrorPlace, SetupError } from '../errors.ts';
+import type { DatabaseEndpoint } from '../config/config.ts';
+import { type ErrorPlace, SetupError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
 import { type Mistake, noFreeSlot } from './preconditions.ts';
 import { quoteIdentifier, quoteLiteral } from './quote.ts';
+import { runReplicationCommand } from './replication-command.ts';
 import { describeSessions, openWriters } from './sessions.ts';
 import { SQL_STATE, sqlStateOf } from './sql-state.ts';
 import { runTransaction } from './transaction.ts';
@@ -26,21 +28,38 @@ export interface SlotFacts {
   readonly plugin: string | undefined;
   readonly database: string | undefined;
   readonly temporary: boolean;
-  /** Somebody streams from it */
+  /** Somebody streams from it, or is creating it */
   readonly active: boolean;
+  /** Process that streams from it */
+  readonly activePid: number | undefined;
   /** `reserved`, `extended`, `unreserved`, `lost` */
   readonly walStatus: string | undefined;
   /** PostgreSQL 17: why the slot was invalidated */
   readonly invalidationReason: string | undefined;
+  /** PostgreSQL 17: standbys keep a copy of it */
+  readonly failover: boolean;
+  /** PostgreSQL 17: it is such a copy, or was one before its server was promoted */
+  readonly synced: boolean;
   readonly confirmedFlushLsn: Lsn | undefined;
+  /** WAL that the server keeps for it; undefined when it keeps none, and on a standby */
+  readonly retainedWalBytes: number | undefined;
+  /** WAL that may still be written before the slot is in danger; undefined = no limit (max_slot_wal_keep_size -1) */
+  readonly safeWalBytes: number | undefined;
+  /** Where the server's WAL ended when this was read */
+  readonly serverLsn: Lsn;
 }
 
 /** Reads one slot; undefined when there is none of this name. */
 export async function readSlot(control: Sql, slot: string, serverMajor: number): Promise<SlotFacts | undefined> {
   const [row] = await control`
-    SELECT slot_name, slot_type, plugin, database, temporary, active, wal_status, confirmed_flush_lsn::text AS confirmed,
-      ${serverMajor >= 17 ? control`invalidation_reason` : control`NULL`} AS invalidation_reason
-    FROM pg_replication_slots WHERE slot_name = ${slot}`;
+    SELECT slot_name, slot_type, plugin, database, temporary, active, active_pid, wal_status, server.lsn::text AS server_lsn,
+      confirmed_flush_lsn::text AS confirmed, safe_wal_size::text AS safe,
+      pg_wal_lsn_diff(server.lsn, restart_lsn)::text AS retained,
+      ${serverMajor >= 17 ? control`invalidation_reason, failover, synced` : control`NULL AS invalidation_reason, false AS failover, false AS synced`}
+    FROM pg_replication_slots, (
+      SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn
+    ) AS server
+    WHERE slot_name = ${slot}`;
   if (row === undefined) return undefined;
   return {
     name: row.slot_name,
@@ -49,11 +68,36 @@ export async function readSlot(control: Sql, slot: string, serverMajor: number):
     database: row.database ?? undefined,
     temporary: row.temporary,
     active: row.active,
+    activePid: row.active_pid ?? undefined,
     walStatus: row.wal_status ?? undefined,
     invalidationReason: row.invalidation_reason ?? undefined,
+    failover: row.failover,
+    synced: row.synced,
     confirmedFlushLsn: row.confirmed === null ? undefined : parseLsn(row.confirmed),
+    retainedWalBytes: row.retained === null ? undefined : Number(row.retained),
+    safeWalBytes: row.safe === null ? undefined : Number(row.safe),
+    serverLsn: parseLsn(row.server_lsn),
   };
 }
+
+/** Where a slot stands, and whether a walsender has it; undefined when there is no such slot. */
+export async function readSlotPosition(
+  control: Sql,
+  slot: string,
+): Promise<{ readonly confirmedFlushLsn: Lsn; readonly active: boolean } | undefined> {
+  const [row] = await control<{ lsn: string | null; active: boolean }[]>`
+    SELECT confirmed_flush_lsn::text AS lsn, active FROM pg_replication_slots WHERE slot_name = ${slot}`;
+  if (row === undefined) return undefined;
+  return { confirmedFlushLsn: row.lsn === null ? 0n : parseLsn(row.lsn), active: row.active };
+}
+
+/** True for a slot from which nothing can be streamed any more: the server has given up the WAL or the rows it needs. */
+export function isInvalidated(slot: SlotFacts): boolean {
+  return slot.walStatus === 'lost' || slot.invalidationReason !== undefined || slot.confirmedFlushLsn === undefined;
+}
+
+/** Another process has the slot: it is waited for, see `waitUntilFree`. */
+export class SlotInUseError extends SourceError {}
 
 /** Judges an existing slot that is to be streamed from in `database`. */
 export function slotMistake(slot: SlotFacts, database: string): Mistake | undefined {
@@ -80,13 +124,6 @@ export function slotMistake(slot: SlotFacts, database: string): Mistake | undefi
       advice: `${another}, or end that session`,
     };
   }
-  if (slot.walStatus === 'lost' || slot.invalidationReason !== undefined || slot.confirmedFlushLsn === undefined) {
-    const reason = slot.invalidationReason === undefined ? '' : ` (${slot.invalidationReason})`;
-    return {
-      detail: `slot ${name} was invalidated by the server${reason}: changes since its last confirmation can no longer be streamed`,
-      advice: `Decide how to make good for the changes that are lost, then run ${dropSql(slot.name)} and restart the service: the slot is created anew, beginning at that moment; see max_slot_wal_keep_size`,
-    };
-  }
   return undefined;
 }
 
@@ -98,6 +135,8 @@ export function dropSql(slot: string): string {
 /**
  * Creates the persistent slot; one that somebody else creates at the same time is as good. Raises SetupError when it has
  * to wait too long for open transactions, or when there is no room for it.
+ *
+ * @param options.failover standbys are to keep a copy of it; PostgreSQL 17 and newer know this
  */
 export async function createSlot(
   control: Sql,
@@ -105,6 +144,7 @@ export async function createSlot(
   options: {
     readonly place: ErrorPlace;
     readonly maxReplicationSlots: number;
+    readonly failover?: boolean | undefined;
     readonly timeoutMs?: number | undefined;
   },
 ): Promise<void> {
@@ -112,7 +152,7 @@ export async function createSlot(
   try {
     await runTransaction(control, [
       `SET LOCAL statement_timeout = ${timeoutMs}`,
-      `SELECT pg_create_logical_replication_slot(${quoteLiteral(slot)}, ${quoteLiteral(PLUGIN)})`,
+      `SELECT pg_create_logical_replication_slot(${quoteLiteral(slot)}, ${quoteLiteral(PLUGIN)}${options.failover ? ', failover => true' : ''})`,
     ]);
   } catch (error) {
     const code = sqlStateOf(error);
@@ -133,6 +173,19 @@ export async function createSlot(
     }
     throw error;
   }
+}
+
+/** Drops an inactive slot. Raises 55006 when it is in use, 42704 when there is none. */
+export async function dropSlot(control: Sql, slot: string): Promise<void> {
+  await control`SELECT pg_drop_replication_slot(${slot})`;
+}
+
+/** Has standbys keep a copy of an inactive slot that exists (PostgreSQL 17 and newer). Raises 55006 when it is in use. */
+export async function alterSlotFailover(endpoint: DatabaseEndpoint, slot: string): Promise<void> {
+  await runReplicationCommand(endpoint, {
+    command: `ALTER_REPLICATION_SLOT ${quoteIdentifier(slot)} ( FAILOVER true )`,
+    applicationName: `cdc-notifier ${slot} failover`,
+  });
 }
 
 /**

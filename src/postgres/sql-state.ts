@@ -7,10 +7,14 @@ import postgres from 'postgres';
 /** Names of the manual, in its spelling. */
 export const SQL_STATE = {
   uniqueViolation: '23505',
+  readOnlySqlTransaction: '25006',
+  invalidCatalogName: '3D000',
+  serializationFailure: '40001',
   deadlockDetected: '40P01',
   insufficientPrivilege: '42501',
   duplicateObject: '42710',
   undefinedObject: '42704',
+  tooManyConnections: '53300',
   configurationLimitExceeded: '53400',
   objectNotInPrerequisiteState: '55000',
   objectInUse: '55006',
@@ -18,6 +22,7 @@ export const SQL_STATE = {
   queryCanceled: '57014',
   adminShutdown: '57P01',
   cannotConnectNow: '57P03',
+  undefinedFile: '58P01',
   internalError: 'XX000',
 } as const;
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { SetupError } from '../../src/errors.ts';
-import { explainSourceError } from '../../src/postgres/explain.ts';
+import { SetupError, SourceError } from '../../src/errors.ts';
+import { explainSourceError, judgeSourceError } from '../../src/postgres/explain.ts';
+import { SlotInUseError } from '../../src/postgres/slot.ts';
 
 /** An error as the driver makes it of what the server sent; its types hide the constructor. */
 function serverError(code: string): Error {
@@ -51,5 +52,71 @@ describe('explainSourceError', () => {
   test('leaves errors alone that were raised on purpose', () => {
     const error = new SetupError('Cannot prepare slot: x');
     expect(explainSourceError(error)).toBe(error);
+  });
+});
+
+describe('judgeSourceError', () => {
+  const failed = (code: string): Error => Object.assign(new Error('text in any language'), { code });
+
+  test.each([
+    ['08006', 'retry', 'not-reachable'],
+    ['25006', 'retry', 'not-primary'],
+    ['28P01', 'stop', 'authentication'],
+    ['28000', 'stop', 'authentication'],
+    ['3D000', 'stop', 'configuration'],
+    ['40P01', 'retry', 'server-busy'],
+    ['42501', 'stop', 'privilege'],
+    ['42704', 'retry', 'object-missing'],
+    ['53100', 'retry', 'server-busy'],
+    ['53300', 'retry', 'server-busy'],
+    ['55000', 'retry', 'wal-missing'],
+    ['55006', 'standby', 'slot-in-use'],
+    ['55P03', 'retry', 'server-busy'],
+    ['57014', 'retry', 'server-busy'],
+    ['57P01', 'retry', 'server-stopping'],
+    ['57P02', 'retry', 'server-stopping'],
+    ['57P03', 'retry', 'server-stopping'],
+    ['58P01', 'stop', 'wal-missing'],
+    ['XX000', 'retry', 'source'],
+  ] as const)('judges SQLSTATE %s as %s, %s', (code, action, reason) => {
+    expect(judgeSourceError(serverError(code))).toEqual({ action, reason });
+    expect(judgeSourceError(explainSourceError(serverError(code)))).toEqual({ action, reason });
+  });
+
+  test.each([
+    ['ECONNREFUSED', 'retry', 'not-reachable'],
+    ['ENOTFOUND', 'retry', 'not-reachable'],
+    ['EAI_AGAIN', 'retry', 'not-reachable'],
+    ['EHOSTUNREACH', 'retry', 'not-reachable'],
+    ['ENETUNREACH', 'retry', 'not-reachable'],
+    ['ETIMEDOUT', 'retry', 'not-reachable'],
+    ['CONNECT_TIMEOUT', 'retry', 'not-reachable'],
+    ['ECONNRESET', 'retry', 'connection-lost'],
+    ['EPIPE', 'retry', 'connection-lost'],
+    ['CONNECTION_CLOSED', 'retry', 'connection-lost'],
+    ['CONNECTION_ENDED', 'retry', 'connection-lost'],
+    ['CONNECTION_DESTROYED', 'retry', 'connection-lost'],
+    ['SASL_SIGNATURE_MISMATCH', 'stop', 'authentication'],
+    ['DEPTH_ZERO_SELF_SIGNED_CERT', 'stop', 'tls'],
+    ['SELF_SIGNED_CERT_IN_CHAIN', 'stop', 'tls'],
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'stop', 'tls'],
+    ['ERR_TLS_CERT_ALTNAME_INVALID', 'stop', 'tls'],
+    ['ERR_BORINGSSL', 'stop', 'tls'],
+    ['ERR_OSSL_X509_KEY_VALUES_MISMATCH', 'stop', 'tls'],
+    ['CERT_HAS_EXPIRED', 'stop', 'tls'],
+    ['ESOMETHING', 'retry', 'source'],
+  ] as const)('judges %s as %s, %s', (code, action, reason) => {
+    expect(judgeSourceError(failed(code))).toEqual({ action, reason });
+  });
+
+  test('judges what the service raised itself by its class or its cause', () => {
+    expect(judgeSourceError(new SlotInUseError('Cannot prepare slot: x'))).toEqual({
+      action: 'standby',
+      reason: 'slot-in-use',
+    });
+    const caused = new SourceError('Cannot look', { cause: serverError('57P01') });
+    expect(judgeSourceError(caused)).toEqual({ action: 'retry', reason: 'server-stopping' });
+    expect(judgeSourceError(new SourceError('Cannot start'))).toEqual({ action: 'retry', reason: 'source' });
+    expect(judgeSourceError('text')).toEqual({ action: 'retry', reason: 'source' });
   });
 });

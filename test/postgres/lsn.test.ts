@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
-import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn, laterLsn, parseLsn } from '../../src/postgres/lsn.ts';
 
 const PAIRS: readonly [string, bigint][] = [
   ['0/0', 0n],
@@ -29,4 +29,8 @@ describe('lsn', () => {
       expect(() => parseLsn(text)).toThrow(MalformedError);
     },
   );
+});
+
+test('laterLsn', () => {
+  expect([laterLsn(1n, 2n), laterLsn(2n, 1n), laterLsn(2n, 2n)]).toEqual([2n, 2n, 2n]);
 });

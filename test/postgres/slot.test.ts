@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { dropSql, type SlotFacts, slotMistake } from '../../src/postgres/slot.ts';
+import { dropSql, isInvalidated, type SlotFacts, slotMistake } from '../../src/postgres/slot.ts';
 
 const slot: SlotFacts = {
   name: 'cdc_slot',
@@ -8,9 +8,15 @@ const slot: SlotFacts = {
   database: 'main',
   temporary: false,
   active: false,
+  activePid: undefined,
   walStatus: 'reserved',
   invalidationReason: undefined,
+  failover: false,
+  synced: false,
   confirmedFlushLsn: 1n,
+  retainedWalBytes: 16,
+  safeWalBytes: undefined,
+  serverLsn: 1n,
 };
 
 describe('slotMistake', () => {
@@ -24,22 +30,25 @@ describe('slotMistake', () => {
     [{ plugin: 'wal2json' }, 'slot "cdc_slot" has output plugin wal2json, and must have pgoutput'],
     [{ database: 'other' }, 'slot "cdc_slot" belongs to database "other", not to "main"'],
     [{ temporary: true }, 'slot "cdc_slot" is temporary: another session made it and drops it at its end'],
-    [
-      { walStatus: 'lost' },
-      'slot "cdc_slot" was invalidated by the server: changes since its last confirmation can no longer be streamed',
-    ],
-    [
-      { walStatus: 'unreserved', invalidationReason: 'idle_timeout' },
-      'slot "cdc_slot" was invalidated by the server (idle_timeout): changes since its last confirmation can no longer be streamed',
-    ],
+    // What becomes of it is judged by continuity.
+    [{ walStatus: 'lost', invalidationReason: 'wal_removed' }, undefined],
   ])('judges %j', (change, detail) => {
     expect(slotMistake({ ...slot, ...change }, 'main')?.detail).toBe(detail as string);
   });
 
-  test('tells how to drop a lost slot, and that something is lost', () => {
-    const advice = slotMistake({ ...slot, walStatus: 'lost' }, 'main')!.advice;
-    expect(advice).toContain(dropSql('cdc_slot'));
-    expect(advice).toContain('changes that are lost');
+  test('dropSql quotes the name', () => {
     expect(dropSql('cdc_slot')).toBe(`SELECT pg_drop_replication_slot('cdc_slot');`);
+  });
+});
+
+describe('isInvalidated', () => {
+  test.each<[Partial<SlotFacts>, boolean]>([
+    [{}, false],
+    [{ walStatus: 'unreserved' }, false],
+    [{ walStatus: 'lost' }, true],
+    [{ walStatus: 'unreserved', invalidationReason: 'idle_timeout' }, true],
+    [{ confirmedFlushLsn: undefined }, true],
+  ])('judges %j', (change, expected) => {
+    expect(isInvalidated({ ...slot, ...change })).toBe(expected);
   });
 });

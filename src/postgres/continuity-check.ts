@@ -1,0 +1,145 @@
+/**
+ * Compares a slot with what was known of it, before anything of it is made or mended. What follows is decided by
+ * `continuity.ts`; here are the reading, the error, and the acceptance.
+ */
+import type { Logger } from 'pino';
+import type { Sql } from 'postgres';
+import type { DatabaseEndpoint, SlotSettings } from '../config/config.ts';
+import {
+  type Continuity,
+  judgeContinuity,
+  type Loss,
+  lossError,
+  type PublicationOrigin,
+  wrongServerError,
+} from './continuity.ts';
+import { type SlotLedger, writeLedger } from './ledger.ts';
+import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
+import { type LedgerContext, ledgerOfLoss } from './next-ledger.ts';
+import type { ServerFacts } from './preconditions.ts';
+import { type PublicationFacts, parseCreationComment } from './publication.ts';
+import type { SlotFacts } from './slot.ts';
+import { readTimelineHistory } from './timeline.ts';
+
+/** Which slot, and what is known of it. */
+export interface ContinuityRequest {
+  /** db_ref of the configuration */
+  readonly databaseRef: string;
+  /** The server that the control connection leads to, for commands that need a replication connection */
+  readonly endpoint: DatabaseEndpoint;
+  readonly slot: string;
+  readonly settings: SlotSettings;
+  readonly namespaces: readonly string[];
+  /** Id of this process in ledgers */
+  readonly instance: string;
+  /** What the last session of this process left: its `PreparedSlot.ledger`, with what it has confirmed since */
+  readonly known: SlotLedger | undefined;
+  /** The last attempt to write the ledger was refused */
+  readonly isLedgerRefused: boolean;
+  /** Binds database and slot already */
+  readonly log: Logger;
+}
+
+/** What is there, as far as it is compared. */
+export interface Findings {
+  readonly server: ServerFacts;
+  readonly existing: SlotFacts | undefined;
+  readonly foundLedger: SlotLedger | undefined;
+  readonly found: ReadonlyMap<string, PublicationFacts>;
+}
+
+/**
+ * Compares what was known with what is there.
+ * @throws LossError unless the settings accept the loss
+ */
+export async function checkContinuity(
+  control: Sql,
+  request: ContinuityRequest,
+  findings: Findings,
+): Promise<Continuity> {
+  const { server, existing, foundLedger, found } = findings;
+  const { known, slot, databaseRef, namespaces, isLedgerRefused, log } = request;
+  const { systemIdentifier } = server;
+  const timeline = server.timeline!;
+  const isBehind = [known, foundLedger].some((word) => word !== undefined && word.timeline < timeline);
+  const continuity = judgeContinuity({
+    known,
+    ledger: foundLedger,
+    isLedgerRefused,
+    server: {
+      systemIdentifier,
+      timeline,
+      currentLsn: await readCurrentLsn(control),
+      history: isBehind ? await readTimelineHistory(request.endpoint, { timeline, slot }) : [],
+    },
+    slot: existing,
+    namespaces,
+    publications: new Map(
+      [...found.values()].map(({ name, oid, comment }): [string, PublicationOrigin] => [
+        name,
+        { oid, createdAtLsn: parseCreationComment(comment, systemIdentifier) },
+      ]),
+    ),
+  });
+  switch (continuity.verdict) {
+    case 'first':
+      break;
+    case 'wrong-server':
+      throw wrongServerError(continuity.knownTimeline, timeline).locate({ database: databaseRef, slot });
+    case 'loss':
+      await stopOrAccept(control, request, { loss: continuity.loss, findings });
+      break;
+    case 'goes-on':
+      if (continuity.timelineChanged !== undefined) {
+        log.info(continuity.timelineChanged, 'the server was promoted since, the slot goes on from where it stood');
+      }
+      if (continuity.movedFromLsn !== undefined) {
+        log.warn(
+          { ourLsn: formatLsn(continuity.movedFromLsn), slotLsn: formatLsn(existing!.confirmedFlushLsn!) },
+          'the slot was moved or made anew by somebody else, and without a ledger nobody can say which: what was committed in between was not delivered by this process',
+        );
+      }
+  }
+  return continuity;
+}
+
+async function stopOrAccept(
+  control: Sql,
+  request: ContinuityRequest,
+  { loss, findings }: { readonly loss: Loss; readonly findings: Findings },
+): Promise<void> {
+  const { slot, settings, log } = request;
+  const error = lossError(loss, request);
+  if (settings.acceptLossBehindLsn !== loss.fromLsn) {
+    const ledger = ledgerOfLoss(loss, ledgerContext(request, findings));
+    if (ledger !== undefined) {
+      await writeLedger(control, { slot, ledger, replaces: findings.foundLedger }).catch((cause: unknown) =>
+        log.warn({ error: cause }, 'the ledger of the slot could not be written'),
+      );
+    }
+    throw error;
+  }
+  log.warn(
+    {
+      details: loss.details,
+      fromLsn: formatLsn(loss.fromLsn),
+      toLsn: loss.toLsn === undefined ? undefined : formatLsn(loss.toLsn),
+    },
+    'the stream goes on without changes that are lost, as accept_loss_behind says',
+  );
+}
+
+/** Who writes the ledger, over what. */
+export function ledgerContext(
+  { known, instance }: Pick<ContinuityRequest, 'known' | 'instance'>,
+  { server, foundLedger }: Pick<Findings, 'server' | 'foundLedger'>,
+): LedgerContext {
+  // No standby gets here.
+  return { known, foundLedger, systemIdentifier: server.systemIdentifier, timeline: server.timeline!, instance };
+}
+
+/** Where the server's WAL ends, not only where it is written to. */
+export async function readCurrentLsn(control: Sql): Promise<Lsn> {
+  const [row] = await control`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
+  return parseLsn(row!.lsn);
+}

@@ -1,0 +1,33 @@
+/** Replication commands that are no stream, each on a short-lived connection: there is no SQL function for them. */
+import type { Socket } from 'node:net';
+import type { DatabaseEndpoint } from '../config/config.ts';
+import { SourceError } from '../errors.ts';
+import { connectReplication } from './connect.ts';
+
+/** For connecting, logging in and the command, none of which waits for anybody. */
+const TIMEOUT_MS = 15_000;
+
+/** Runs one command and returns its rows. @throws SourceError when it takes too long, and what driver and server raise */
+export async function runReplicationCommand(
+  endpoint: DatabaseEndpoint,
+  { command, applicationName }: { readonly command: string; readonly applicationName: string },
+): Promise<readonly Record<string, unknown>[]> {
+  let socket: Socket | undefined;
+  const replication = connectReplication(endpoint, {
+    applicationName,
+    onSocket: (opened) => {
+      socket = opened;
+    },
+  });
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new SourceError(`Cannot run a replication command: no answer within ${TIMEOUT_MS} ms`)),
+    TIMEOUT_MS,
+  );
+  try {
+    return await Promise.race([replication.unsafe(command), late.promise]);
+  } finally {
+    clearTimeout(timer);
+    socket?.destroy();
+  }
+}

@@ -1,0 +1,384 @@
+/** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { LossError, SetupError, SourceError } from '../../src/errors.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
+import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../src/postgres/ledger.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { claimSlot } from '../../src/postgres/setup.ts';
+import { SlotInUseError } from '../../src/postgres/slot.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { startStandby } from '../support/postgres-standby.ts';
+import { createTables, openSetupScene, type SetupScene } from '../support/setup-scene.ts';
+import { waitFor } from '../support/wait.ts';
+
+const SLOT = 'cdc_slot';
+
+async function raised<T extends Error>(kind: new (...args: never[]) => T, attempt: Promise<unknown>): Promise<T> {
+  const error = await attempt.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(kind);
+  return error as T;
+}
+
+/** Where the loss begins, by the setting that its advice gives. */
+function offeredLsn(error: LossError): Lsn {
+  const [, offered] = /slots\.main\.cdc_slot\.accept_loss_behind: (\S+) /.exec(error.advice!)!;
+  expect(error.place.lsn).toBe(offered);
+  return parseLsn(offered!);
+}
+
+async function slotExists(scene: SetupScene): Promise<boolean> {
+  return (await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT}`).length > 0;
+}
+
+function warnings(scene: SetupScene): readonly string[] {
+  return scene.log.filter(({ level }) => level === 'warn').map(({ msg }) => msg);
+}
+
+/** A slot that was streamed by one instance, which stopped in good order; later on something was written. */
+async function streamed(scene: SetupScene, namespaces: readonly string[] = ['ns']): Promise<SlotLedger> {
+  for (const namespace of namespaces) await createTables(scene.admin, namespace);
+  const known = await scene.stream(SLOT, namespaces);
+  expect(
+    await writeLedger(scene.control, { slot: SLOT, ledger: { ...known, closed: true }, replaces: undefined }),
+  ).toBe('written');
+  await scene.admin`INSERT INTO ns_processes VALUES ('after', 'running', NULL)`;
+  return known;
+}
+
+/** Makes the slot anew, where the WAL ends. */
+async function remakeSlot(scene: SetupScene): Promise<void> {
+  await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+  await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
+}
+
+describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: PostgresMajor) => {
+  let server: PostgresServer;
+  beforeAll(async () => {
+    server = await startPostgres({ major });
+  }, 120_000);
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  test('goes on within the process, in a new one, and behind a peer', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    expect((await scene.prepare(SLOT, ['ns'], { known })).ledger).toMatchObject({
+      revision: 2,
+      fromLsn: known.fromLsn,
+    });
+    const peer = await scene.stream(SLOT, ['ns'], { instance: 'peer' });
+    expect(peer).toMatchObject({ revision: 2, fromLsn: known.fromLsn, instance: 'peer' });
+    expect(peer.confirmedLsn > known.confirmedLsn).toBe(true);
+    const prepared = await scene.prepare(SLOT, ['ns'], { known });
+    expect(prepared.confirmedFlushLsn).toBe(peer.confirmedLsn);
+    expect(prepared.ledger).toMatchObject({ revision: 3, fromLsn: known.fromLsn, confirmedLsn: peer.confirmedLsn });
+    expect(warnings(scene)).toEqual([]);
+  });
+
+  test('a slot that is gone is not made again before the loss is accepted', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+
+    const inNewProcess = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(inNewProcess.message).toBe(
+      `Cannot go on behind ${formatLsn(known.confirmedLsn)}: the replication slot does not exist any more`,
+    );
+    expect(inNewProcess.place).toMatchObject({ database: 'main', slot: SLOT });
+    expect(offeredLsn(inNewProcess)).toBe(known.confirmedLsn);
+    expect(await slotExists(scene)).toBe(false);
+
+    // What this process knows better is written down, so that the next one offers the same.
+    const further = { ...known, confirmedLsn: known.confirmedLsn + 8n };
+    const inProcess = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: further }));
+    expect(offeredLsn(inProcess)).toBe(further.confirmedLsn);
+    expect(await readLedger(scene.control, SLOT)).toEqual({ ...further, closed: true });
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' })))).toBe(
+      further.confirmedLsn,
+    );
+
+    const wrong = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    await raised(LossError, scene.prepare(SLOT, ['ns'], wrong));
+    expect(await slotExists(scene)).toBe(false);
+    expect(warnings(scene)).toEqual([]);
+    const accepted = { settings: { acceptLossBehindLsn: further.confirmedLsn } };
+    const again = await scene.stream(SLOT, ['ns'], accepted);
+    expect(again.confirmedLsn > further.confirmedLsn).toBe(true);
+    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without changes that are lost')]);
+    // The setting may stay: it accepts this loss alone.
+    scene.log.length = 0;
+    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { ...accepted, known: again }));
+    expect(warnings(scene)).toEqual([]);
+  });
+
+  test('a slot that was made and that nobody could take yet is not made again either', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns']);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(confirmedFlushLsn);
+  });
+
+  test('a slot that was dropped and made anew is found out', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await remakeSlot(scene);
+    for (const options of [{}, { known }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+      expect(error.message).toContain('was moved, or dropped and made anew');
+      expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    }
+    const crashed = { ...known, revision: 2, instance: 'crashed' };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    await scene.prepare(SLOT, ['ns']);
+    await scene.prepare(SLOT, ['ns'], { known, settings: { acceptLossBehindLsn: known.confirmedLsn } });
+  });
+
+  test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script(dropSlotSql(SLOT));
+    await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    await scene.prepare(SLOT, ['ns'], { known, isLedgerRefused: true });
+    expect(warnings(scene)).toEqual([expect.stringContaining('without a ledger nobody can say')]);
+  });
+
+  test('a publication that was dropped, or made anew, is found out and taken in again when that is accepted', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene, ['ns', 'other']);
+    await scene.script('DROP PUBLICATION ns');
+    await scene.admin`INSERT INTO ns_processes VALUES ('unpublished', 'running', NULL)`;
+
+    const dropped = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { known }));
+    expect(dropped.message).toContain('publication "ns" was dropped');
+    expect(offeredLsn(dropped)).toBe(known.confirmedLsn);
+    expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'ns'`).length).toBe(0);
+    // A namespace that is not configured any more is nobody's.
+    await scene.prepare(SLOT, ['other'], { known });
+
+    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const prepared = await scene.prepare(SLOT, ['ns', 'other'], accepted);
+    expect(prepared.renewedPublications).toEqual(['ns']);
+    const { createdAtLsn } = prepared.publications[0]!;
+    expect(createdAtLsn! > prepared.confirmedFlushLsn).toBe(true);
+
+    // The same for a process that meets the new one, in the ledger's words.
+    const remade = await raised(LossError, scene.prepare(SLOT, ['ns', 'other']));
+    expect(remade.message).toContain('publication "ns" was dropped and made anew');
+    expect(remade.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(createdAtLsn!)}`);
+    // A slot that was streamed past its beginning has lost nothing more.
+    await scene.admin`SELECT pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
+    const crashed = { ...known, instance: 'crashed', revision: 2 };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    expect((await scene.prepare(SLOT, ['ns', 'other'])).renewedPublications).toEqual(['ns']);
+  });
+
+  test('a namespace that others did not stream is a loss to who did, and a warning to who comes new', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene, ['ns', 'other']);
+    const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { known }));
+    expect(error.message).toContain('another instance has streamed from the slot without namespace "ns"');
+    expect(error.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(peer.confirmedLsn)}`);
+    await scene.prepare(SLOT, ['ns', 'other']);
+    expect(warnings(scene)).toEqual([expect.stringContaining('was not streamed with this namespace until now')]);
+  });
+
+  test('what changes between preparation and claim is not streamed', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const claim = (prepared: Awaited<ReturnType<SetupScene['prepare']>>) =>
+      claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
+
+    const beforeMove = await scene.prepare(SLOT, ['ns'], { known });
+    await remakeSlot(scene);
+    await raised(SourceError, claim(beforeMove));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeMove.ledger }));
+
+    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const beforeDrop = await scene.prepare(SLOT, ['ns'], accepted);
+    await scene.script('DROP PUBLICATION ns; CREATE PUBLICATION ns FOR TABLE ns_processes, ns_events');
+    await raised(SourceError, claim(beforeDrop));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeDrop.ledger }));
+
+    const now = { known: { ...beforeDrop.ledger, publicationOids: new Map() } };
+    const ours = await scene.prepare(SLOT, ['ns'], now);
+    const theirs = await scene.prepare(SLOT, ['ns'], { ...now, instance: 'peer' });
+    expect(await claim(theirs)).toBe('written');
+    await raised(SourceError, claim(ours));
+    expect(await readLedger(scene.control, SLOT)).toEqual(theirs.ledger);
+  });
+
+  test('a slot that another process has is waited for, and nothing is made', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await createTables(scene.admin, 'new');
+    const replication = connectReplication(scene.endpoint, { applicationName: 'peer' });
+    try {
+      const command = `START_REPLICATION SLOT ${SLOT} LOGICAL 0/0 (proto_version '1', publication_names 'ns')`;
+      (await startCopyBoth(replication, command)).resume();
+      await raised(SlotInUseError, scene.prepare(SLOT, ['ns', 'new'], { known }));
+      expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'new'`).length).toBe(0);
+    } finally {
+      await replication.end({ timeout: 0 });
+    }
+  });
+
+  test('another system behind the same address stops the stream', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const elsewhere = { ...known, systemIdentifier: '1' };
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: elsewhere }));
+    expect(error.message).toContain(`system identifier ${known.systemIdentifier} in place of 1`);
+    expect(error.advice).toContain(`Changes from ${formatLsn(known.confirmedLsn)} on`);
+    // The ledger of this server is not ours to write.
+    expect((await readLedger(scene.control, SLOT))?.systemIdentifier).toBe(known.systemIdentifier);
+    const accepted = { known: elsewhere, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const { ledger, confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
+    expect(ledger).toMatchObject({ systemIdentifier: known.systemIdentifier, fromLsn: confirmedFlushLsn });
+  });
+
+  test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
+    await using small = await startPostgres({
+      major,
+      settings: { max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '32MB' },
+    });
+    await using scene = await openSetupScene(small);
+    const known = await streamed(scene);
+    await waitFor('slot lost', async () => {
+      await scene.admin`SELECT pg_switch_wal()`;
+      await scene.admin`INSERT INTO ns_processes VALUES (gen_random_uuid()::text, 'running', NULL)`;
+      await scene.admin`CHECKPOINT`;
+      const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
+      return row!.wal_status === 'lost';
+    });
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(error.message).toContain('the server has invalidated the slot');
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    // Also for a process that knows nothing.
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(known.confirmedLsn);
+    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossBehindLsn: known.confirmedLsn } });
+    const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
+    expect(row!.wal_status).toBe('reserved');
+  });
+
+  test('failover slots are made, existing ones become so, and old servers say that they have none', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    const settings = { failover: true };
+    if (major < 17) {
+      const error = await raised(SetupError, scene.prepare(SLOT, ['ns'], { settings }));
+      expect(error.message).toContain('has no failover slots');
+      expect(error.advice).toContain('slots.main.cdc_slot.failover');
+      expect(await slotExists(scene)).toBe(false);
+      return;
+    }
+    const isFailover = async () =>
+      (await scene.admin`SELECT failover FROM pg_replication_slots WHERE slot_name = ${SLOT}`)[0]!.failover;
+    await scene.prepare(SLOT, ['ns']);
+    expect(await isFailover()).toBe(false);
+    await scene.prepare(SLOT, ['ns'], { settings });
+    expect(await isFailover()).toBe(true);
+    // Whoever asks for less leaves it as it is.
+    await scene.prepare(SLOT, ['ns']);
+    expect(await isFailover()).toBe(true);
+    await scene.script(dropSlotSql(SLOT));
+    await scene.prepare(SLOT, ['ns'], { settings });
+    expect(await isFailover()).toBe(true);
+  });
+});
+
+describe('continuity over a failover', () => {
+  test.each([17, 18] as const)(
+    'a slot that was kept on the standby goes on there, on PostgreSQL %d',
+    async (major) => {
+      await using primary = await startPostgres({ major });
+      await using scene = await openSetupScene(primary);
+      // Synchronised by hand: the worker of the server takes a nap of up to 30 s between two attempts.
+      await using standby = await startStandby(primary, { settings: { sync_replication_slots: 'off' } });
+      await createTables(scene.admin, 'ns');
+      const settings = { failover: true };
+      await using promoted = scene.on(standby);
+      let known = await scene.stream(SLOT, ['ns'], { settings });
+      // The standby keeps the slot for good when what it needs on the primary has moved on to what the standby has.
+      await waitFor('the slot kept on the standby', async () => {
+        await scene.admin`SELECT pg_log_standby_snapshot()`;
+        const [moved] = await scene.admin`
+          SELECT end_lsn::text AS lsn FROM pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
+        known = { ...known, confirmedLsn: parseLsn(moved!.lsn) };
+        await standby.catchUp();
+        await promoted.admin`SELECT pg_sync_replication_slots()`;
+        const slots = await promoted.admin`
+          SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT} AND synced AND NOT temporary`;
+        return slots.length > 0;
+      });
+      await standby.waitForSyncedSlot(SLOT, formatLsn(known.confirmedLsn));
+      const tooEarly = await raised(SetupError, promoted.prepare(SLOT, ['ns'], { known, settings }));
+      expect(tooEarly.message).toContain('is a standby');
+
+      await primary.stop('immediate');
+      await standby.promote();
+      for (const options of [{ known }, {}]) {
+        promoted.log.length = 0;
+        const prepared = await promoted.prepare(SLOT, ['ns'], { settings, ...options });
+        expect(prepared).toMatchObject({ timeline: 2, confirmedFlushLsn: known.confirmedLsn });
+        expect(prepared.ledger).toMatchObject({ timeline: 2, fromLsn: known.fromLsn });
+        expect(promoted.log).toContainEqual(expect.objectContaining({ from: 1, to: 2, level: 'info' }));
+      }
+
+      // What was delivered and is not in the WAL of the new primary is named, for every process from now on.
+      const further = { ...known, confirmedLsn: known.confirmedLsn + 0x100_0000n };
+      const diverged = await raised(LossError, promoted.prepare(SLOT, ['ns'], { known: further, settings }));
+      expect(diverged.message).toContain('timeline 2 left timeline 1 at');
+      const lsn = offeredLsn(diverged);
+      expect(lsn >= known.confirmedLsn && lsn < further.confirmedLsn).toBe(true);
+      expect(offeredLsn(await raised(LossError, promoted.prepare(SLOT, ['ns'], { settings })))).toBe(lsn);
+      const accepted = { settings: { ...settings, acceptLossBehindLsn: lsn } };
+      expect(await promoted.stream(SLOT, ['ns'], accepted)).toMatchObject({ timeline: 2 });
+      await promoted.prepare(SLOT, ['ns'], { settings });
+
+      // The former primary comes back.
+      await primary.start();
+      await using former = scene.on(primary);
+      const wrong = await raised(
+        SourceError,
+        former.prepare(SLOT, ['ns'], { known: { ...known, timeline: 2 }, settings }),
+      );
+      expect(wrong.message).toContain('it is on timeline 1, and timeline 2 was followed before');
+    },
+    180_000,
+  );
+
+  test.each([14, 18] as const)(
+    'a slot that the new primary lacks is not made anew, on PostgreSQL %d',
+    async (major) => {
+      await using primary = await startPostgres({ major });
+      await using scene = await openSetupScene(primary);
+      await using standby = await startStandby(primary, { slotSync: false });
+      await createTables(scene.admin, 'ns');
+      const known = await scene.stream(SLOT, ['ns']);
+      await standby.catchUp();
+      await primary.stop('immediate');
+      await standby.promote();
+      await using promoted = scene.on(standby);
+      for (const options of [{ known }, {}]) {
+        const error = await raised(LossError, promoted.prepare(SLOT, ['ns'], options));
+        expect(error.message).toContain('the replication slot does not exist any more');
+        expect(await slotExists(promoted)).toBe(false);
+      }
+      const accepted = await raised(LossError, promoted.prepare(SLOT, ['ns']));
+      await promoted.stream(SLOT, ['ns'], { settings: { acceptLossBehindLsn: offeredLsn(accepted) } });
+      expect(await slotExists(promoted)).toBe(true);
+    },
+    180_000,
+  );
+});
