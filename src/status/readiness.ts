@@ -1,0 +1,75 @@
+/** Whether a slot's stream does what it is there for: a pure verdict over what the slot says of itself. */
+import { type Moment, measureLag } from './lag.ts';
+import type { SlotState, SlotStatus } from './slot-status.ts';
+
+/** When it is asked, and what is asked for. */
+export interface ReadinessOptions extends Moment {
+  /** Nothing may wait longer for Kafka's acknowledgement */
+  readonly inFlightLimitMs: number;
+}
+
+/** The verdict. */
+export interface Readiness {
+  readonly ready: boolean;
+  /** Sentences for an operator, one for each thing that is wrong; empty exactly when it is ready */
+  readonly reasons: readonly string[];
+}
+
+/** Says what is wrong; undefined when all is well. */
+type Rule = (status: SlotStatus, options: ReadinessOptions) => string | undefined;
+
+/** `wal_status` of a slot that has all the WAL it needs (PostgreSQL manual, pg_replication_slots). */
+const HEALTHY_WAL_STATUSES: readonly string[] = ['reserved', 'extended'];
+
+const unproven: Rule = (status) =>
+  status.isProven && status.stream !== undefined ? undefined : `Nothing has been confirmed yet${afterFailure(status)}`;
+
+/** What we do not read cannot be heard; there is no reason not to read but that Kafka has to catch up. */
+const silentServer: Rule = ({ stream }, { nowMs }) => {
+  if (stream === undefined || (stream.isPaused && stream.inFlightSinceMs !== undefined)) return undefined;
+  const silenceMs = nowMs - stream.lastInboundMs;
+  if (silenceMs <= stream.silenceLimitMs) return undefined;
+  return `PostgreSQL has been silent for ${seconds(silenceMs)}; one that is alive answers within ${seconds(stream.silenceLimitMs)}`;
+};
+
+const stuckKafka: Rule = (status, options) => {
+  const { inFlightMs = 0 } = measureLag(status, options);
+  if (inFlightMs <= options.inFlightLimitMs) return undefined;
+  return `Kafka has not acknowledged what it was given ${seconds(inFlightMs)} ago; http.in_flight_limit is ${seconds(options.inFlightLimitMs)}`;
+};
+
+const unhealthySlot: Rule = ({ server }) => {
+  const walStatus = server?.walStatus;
+  if (walStatus === undefined || HEALTHY_WAL_STATUSES.includes(walStatus)) return undefined;
+  return `wal_status of the slot is ${walStatus}: PostgreSQL removes WAL that is still needed; see what holds the stream back, and raise max_slot_wal_keep_size`;
+};
+
+const unreachableBrokers: Rule = ({ stream }) =>
+  stream?.areBrokersReachable === false ? 'A Kafka cluster of the slot cannot be reached' : undefined;
+
+/** What is looked at in each state. */
+const RULES: Readonly<Record<SlotState, readonly Rule[]>> = {
+  starting: [(status) => `Connecting and checking PostgreSQL and Kafka${afterFailure(status)}`, unhealthySlot],
+  // The process that streams answers for the stream; this one waits for it, as it should.
+  standby: [],
+  streaming: [unproven, silentServer, stuckKafka, unhealthySlot, unreachableBrokers],
+  retrying: [(status) => `To be tried again soon${afterFailure(status)}`, unhealthySlot],
+  stopped: [(status) => `Stands still until somebody mends it${afterFailure(status)}`, unhealthySlot],
+  closed: [() => 'The service is stopping'],
+};
+
+/** True of a stream that moves what there is to move, and of a standby. */
+export function judgeReadiness(status: SlotStatus, options: ReadinessOptions): Readiness {
+  const reasons = RULES[status.state].map((rule) => rule(status, options)).filter((reason) => reason !== undefined);
+  return { ready: reasons.length === 0, reasons };
+}
+
+function afterFailure({ consecutiveFailureCount, lastFailure }: SlotStatus): string {
+  if (consecutiveFailureCount === 0 || lastFailure === undefined) return '';
+  const advice = lastFailure.advice === undefined ? '' : `. ${lastFailure.advice}`;
+  return `, after failure ${consecutiveFailureCount} in a row: ${lastFailure.message}${advice}`;
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 100) / 10} s`;
+}

@@ -1,0 +1,111 @@
+/** What `/ready` and `/status` tell, as JSON. Unknown values are null, so that every key is always there. */
+import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import { type Moment, measureLag } from './lag.ts';
+import { judgeReadiness, type ReadinessOptions } from './readiness.ts';
+import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
+
+/** The answer of `/ready`. */
+export interface ReadinessReport {
+  /** Every stream is ready */
+  readonly ready: boolean;
+  readonly streams: readonly StreamReadinessReport[];
+}
+
+/** One stream in the answer of `/ready`; a standby is ready and is told by its state. */
+export interface StreamReadinessReport {
+  /** db_ref */
+  readonly database: string;
+  readonly slot: string;
+  readonly state: SlotState;
+  readonly ready: boolean;
+  readonly reasons: readonly string[];
+}
+
+/** One stream in the answer of `/status`. LSNs in PostgreSQL's text form, times in RFC 3339. */
+export interface StreamReport {
+  /** db_ref */
+  readonly database: string;
+  readonly slot: string;
+  readonly state: SlotState;
+  /** Beginning of the state */
+  readonly since: string;
+  readonly receivedLsn: string | null;
+  /** Acknowledged by Kafka */
+  readonly flushedLsn: string | null;
+  /** As `Lag` says */
+  readonly lagBytes: number | null;
+  readonly lagSeconds: number | null;
+  readonly oldestInFlightSeconds: number | null;
+  readonly lastError: {
+    readonly message: string;
+    readonly advice: string | null;
+    readonly reason: string;
+    readonly at: string;
+  } | null;
+  /** Failed attempts since the process started, by reason */
+  readonly failures: Readonly<Record<string, number>>;
+  /** Failed attempts since something was last confirmed */
+  readonly consecutiveFailures: number;
+  /** As in pg_replication_slots, like the three below */
+  readonly walStatus: string | null;
+  readonly retainedWalBytes: number | null;
+  readonly safeWalBytes: number | null;
+  readonly activePid: number | null;
+  /** Since the process started */
+  readonly namespaces: Readonly<Record<string, NamespaceCounts>>;
+}
+
+/** What `/ready` tells of all streams. */
+export function reportReadiness(statuses: readonly SlotStatus[], options: ReadinessOptions): ReadinessReport {
+  const streams = statuses.map((status) => {
+    const { database, slot, state } = status;
+    return { database, slot, state, ...judgeReadiness(status, options) };
+  });
+  return { ready: streams.every(({ ready }) => ready), streams };
+}
+
+/** What `/status` tells of one stream. */
+export function reportStream(status: SlotStatus, moment: Moment): StreamReport {
+  const { stream, server, lastFailure } = status;
+  const lag = measureLag(status, moment);
+  return {
+    database: status.database,
+    slot: status.slot,
+    state: status.state,
+    since: formatTime(status.stateSinceMs),
+    receivedLsn: lsnText(stream?.receivedLsn),
+    flushedLsn: lsnText(stream?.flushedLsn),
+    lagBytes: lag.bytes ?? null,
+    lagSeconds: seconds(lag.ms),
+    oldestInFlightSeconds: seconds(lag.inFlightMs),
+    lastError:
+      lastFailure === undefined
+        ? null
+        : {
+            message: lastFailure.message,
+            advice: lastFailure.advice ?? null,
+            reason: lastFailure.reason,
+            at: formatTime(lastFailure.atMs),
+          },
+    failures: Object.fromEntries(status.failureCounts),
+    consecutiveFailures: status.consecutiveFailureCount,
+    walStatus: server?.walStatus ?? null,
+    retainedWalBytes: server?.retainedWalBytes ?? null,
+    safeWalBytes: server?.safeWalBytes ?? null,
+    activePid: server?.activePid ?? null,
+    namespaces: Object.fromEntries(status.namespaces),
+  };
+}
+
+function lsnText(lsn: Lsn | undefined): string | null {
+  return lsn === undefined ? null : formatLsn(lsn);
+}
+
+function formatTime(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+/** To the millisecond: what lies behind is noise of the arithmetic. */
+function seconds(ms: number | undefined): number | null {
+  return ms === undefined ? null : Math.round(ms) / 1000;
+}
