@@ -4,6 +4,7 @@ import { HELP_TEXT, parseArguments } from './cli.ts';
 import type { Config } from './config/config.ts';
 import { ConfigError } from './config/config-error.ts';
 import { loadConfig } from './config/load.ts';
+import { NotifierError } from './errors.ts';
 import { createLogger, type Logger } from './log.ts';
 
 /** As --help tells. */
@@ -41,7 +42,13 @@ async function run(config: Config): Promise<number> {
   log.info({ version: packageJson.version, slotCount: config.streams.length }, 'cdc-notifier started');
   // Loaded here: the Kafka library alone takes longer than all of --help, --version and --check.
   const { runService } = await import('./service.ts');
-  await runService(config, log, stopSignal);
+  try {
+    await runService(config, { version: packageJson.version, log }, stopSignal);
+  } catch (error) {
+    if (!(error instanceof NotifierError)) throw error;
+    log.fatal({ error }, 'cdc-notifier cannot run');
+    return EXIT.failed;
+  }
   log.info('cdc-notifier stopped');
   return EXIT.stopped;
 }

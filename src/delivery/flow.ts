@@ -8,27 +8,29 @@
 
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
-import { ByteWriter } from '../bytes/writer.ts';
-import { MissingOldTupleError, NotifierError, SourceError } from '../errors.ts';
+import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { droppedPublicationError } from '../postgres/continuity.ts';
-import type { LivenessTimings } from '../postgres/liveness.ts';
+import { type LivenessTimings, silenceLimitMs } from '../postgres/liveness.ts';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
-import type { BeginMessage, LogicalMessage, RelationMessage, RowMessage } from '../postgres/pgoutput.ts';
+import type { BeginMessage, CommitMessage, LogicalMessage, RowMessage } from '../postgres/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/publication.ts';
 import type { ReplicationStream } from '../postgres/replication-stream.ts';
 import { SQL_STATE } from '../postgres/sql-state.ts';
-import { FrameReader, type ReplicationMessage } from '../postgres/wire.ts';
-import { convertChange, resolveRelation, type SourceRelation } from '../progressor/convert.ts';
+import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/wire.ts';
+import type { SlotStatus, StreamView } from '../status/slot-status.ts';
 import { noteGarbage } from './garbage.ts';
 import type { Progress } from './progress.ts';
-import type { Route, Sinks } from './sinks.ts';
+import { RowDelivery } from './row-delivery.ts';
+import type { Sinks } from './sinks.ts';
 import type { SlotMemory } from './slot-memory.ts';
-import { StandbyDialogue } from './standby-dialogue.ts';
+import { POSTGRES_EPOCH_MS, StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type StreamingPlan } from './streaming-plan.ts';
 
 /** Unacknowledged bytes at which the socket is paused, and at which it is read again: enough for full rounds, no more. */
 const PAUSE_AT_BYTES = 1024 * 1024;
 const RESUME_AT_BYTES = 512 * 1024;
+/** What may lie between the end of WAL that a query tells and the one that a walsender tells: the header of a page */
+const WAL_PAGE_HEADER_BYTES = 40n;
 
 /** What a flow is given beside the two connections. */
 export interface FlowOptions {
@@ -38,24 +40,29 @@ export interface FlowOptions {
   readonly namespaces: ReadonlySet<string>;
   readonly plan: StreamingPlan;
   readonly timings: LivenessTimings;
+  /** End of the server's WAL when the session began: who has come so far has caught up */
+  readonly currentLsn: Lsn;
   readonly progress: Progress;
   readonly memory: SlotMemory;
+  readonly status: SlotStatus;
   readonly log: Logger;
 }
 
-/** Where a row of a relation goes; undefined = a relation that nobody configured. */
-type RoutedRelation = { readonly relation: SourceRelation; readonly route: Route } | undefined;
+/**
+ * Why a session ends between two transactions and another one begins at once: a publication can be read from here on, a
+ * topic has other partitions, or a transaction that was refused would be taken now.
+ */
+export type EndReason = 'publication boundary' | 'changed topic' | 'mended transaction';
 
 /** See the head of this file. */
-export class Flow {
+export class Flow implements StreamView {
   readonly #options: FlowOptions;
   readonly #progress: Progress;
   readonly #reader = new FrameReader();
-  readonly #relations = new Map<number, RoutedRelation>();
-  readonly #draft = { key: new ByteWriter(), value: new ByteWriter() };
-  readonly #outcome = Promise.withResolvers<void>();
+  readonly #outcome = Promise.withResolvers<EndReason>();
 
   #sinks: Sinks | undefined;
+  #rows: RowDelivery | undefined;
   #replication: ReplicationStream | undefined;
   #dialogue: StandbyDialogue | undefined;
   /** The transaction that is being received */
@@ -63,8 +70,8 @@ export class Flow {
   /** Set when no more WAL is to be taken: by `drain`, or at a boundary */
   #draining = false;
   #drained = Promise.withResolvers<void>();
-  /** Markers seen in the open transaction that end this session */
-  #markerSeen = false;
+  /** Set when this session ends with the open transaction */
+  #endsAtCommit: EndReason | undefined;
   #flushScheduled = false;
 
   constructor(options: FlowOptions) {
@@ -73,8 +80,41 @@ export class Flow {
     this.#outcome.promise.catch(() => {}); // whoever waits for it also sees it
   }
 
-  /** Resolves when a boundary was reached and all before it is confirmed; rejects with what ended the stream. */
-  get outcome(): Promise<void> {
+  get receivedLsn(): Lsn {
+    return this.#progress.written;
+  }
+
+  get flushedLsn(): Lsn {
+    return this.#progress.flushed;
+  }
+
+  get lastInboundMs(): number {
+    return this.#dialogue?.lastInboundMs ?? performance.now();
+  }
+
+  get silenceLimitMs(): number {
+    return silenceLimitMs(this.#options.timings);
+  }
+
+  get isPaused(): boolean {
+    return this.#replication?.isPaused ?? false;
+  }
+
+  get inFlightSinceMs(): number | undefined {
+    return this.#sinks?.inFlightSinceMs;
+  }
+
+  get oldestCommitTimeMs(): number | undefined {
+    const micros = this.#progress.oldestPendingCommitMicros ?? this.#begin?.commitTimeMicros;
+    return micros === undefined ? undefined : wallClockMs(micros);
+  }
+
+  get areBrokersReachable(): boolean {
+    return this.#sinks?.areBrokersReachable ?? true;
+  }
+
+  /** Resolves when the session has ended between two transactions, all before that acknowledged; rejects with what broke it. */
+  get outcome(): Promise<EndReason> {
     return this.#outcome.promise;
   }
 
@@ -82,6 +122,11 @@ export class Flow {
   start(replication: ReplicationStream, sinks: Sinks): void {
     this.#replication = replication;
     this.#sinks = sinks;
+    this.#rows = new RowDelivery({
+      ...this.#options,
+      sinks,
+      warnedRelations: this.#options.memory.warnedRelations,
+    });
     this.#dialogue = new StandbyDialogue({
       replication,
       progress: this.#progress,
@@ -89,6 +134,7 @@ export class Flow {
       onDead: () => this.fail(deadServerError()),
     });
     replication.resume();
+    if (this.#endsAtCommit !== undefined) this.#end(this.#endsAtCommit);
   }
 
   /** Takes no more WAL; resolves when everything that was taken is acknowledged. Statuses go on. */
@@ -98,6 +144,15 @@ export class Flow {
     this.#sinks?.flush();
     this.#noteAcknowledged();
     return this.#drained.promise;
+  }
+
+  /**
+   * Ends this session between two transactions, so that the next one begins with what has changed in Kafka: nothing is
+   * then in flight, and no record of a process can overtake another one into a different partition.
+   */
+  endAtCommit(reason: EndReason): void {
+    this.#endsAtCommit ??= reason;
+    if (this.#begin === undefined && this.#sinks !== undefined) this.#end(reason);
   }
 
   /** Sends the last status and CopyDone; the stream ends when the server has answered. */
@@ -127,6 +182,7 @@ export class Flow {
   readonly onChunk = (chunk: Buffer): void => {
     this.#dialogue!.noteInbound();
     noteGarbage(chunk.length);
+    this.#options.status.receivedBytes += chunk.length;
     if (this.#draining) return;
     const reader = this.#reader;
     reader.start(chunk);
@@ -136,6 +192,7 @@ export class Flow {
         if (this.#draining) return;
       }
     } catch (error) {
+      if (error instanceof InvalidRowError) this.#options.memory.refusedCommitLsn = this.#begin?.finalLsn;
       this.#failWhenDrained(this.#locateRow(error));
       return;
     }
@@ -158,7 +215,11 @@ export class Flow {
     const changeLsn = lsnInContext(notice.where);
     const existedAtLsn = this.#options.memory.publicationExistedAt.get(publication);
     if (judgeMissingPublication({ changeLsn, existedAtLsn }) === 'dropped') {
-      this.fail(droppedPublicationError(publication, this.#progress.flushed));
+      const { databaseRef, slot } = this.#options;
+      const confirmedLsn = this.#progress.flushed;
+      this.fail(
+        droppedPublicationError([publication], { confirmedLsn, databaseRef, slot }).locate({ namespace: publication }),
+      );
     }
   };
 
@@ -181,18 +242,13 @@ export class Flow {
         this.#onBegin(message);
         break;
       case 'commit':
-        this.#begin = undefined;
-        this.#progress.commit(message.endLsn);
-        if (this.#markerSeen) this.#reachBoundary();
+        this.#onCommit(message);
         break;
       case 'keepalive':
-        if (message.replyRequested) this.#dialogue!.noteReplyRequest();
-        // The server may be past a boundary, with rows behind it that it was not asked for: those are owed.
-        if (!this.#reachBoundaryBefore(message.walEnd)) this.#progress.keepalive(message.walEnd);
-        this.#dialogue!.sendStatusIfDue();
+        this.#onKeepalive(message);
         break;
       case 'relation':
-        this.#onRelation(message);
+        this.#rows!.describe(message);
         break;
       case 'message':
         this.#onLogicalMessage(message);
@@ -207,50 +263,45 @@ export class Flow {
   #onBegin(message: BeginMessage): void {
     if (this.#reachBoundaryBefore(message.finalLsn)) return;
     this.#begin = message;
+    this.#rows!.isRehearsing = message.finalLsn === this.#options.memory.refusedCommitLsn;
     this.#progress.begin();
   }
 
-  #onRelation(message: RelationMessage): void {
-    const relation = resolveRelation(message, this.#options.namespaces);
-    if (relation === undefined) {
-      this.#relations.set(message.relationId, undefined);
-      this.#warnOfRelation(`${message.schema}.${message.name}`);
-      return;
-    }
-    this.#relations.set(message.relationId, { relation, route: this.#sinks!.route(relation.namespace) });
+  #onRow(message: RowMessage): void {
+    const begin = this.#begin;
+    this.#rows!.deliver(message, begin && { begin, lsn: this.#reader.walStart! });
   }
 
-  #onRow(message: RowMessage): void {
-    const routed = this.#relations.get(message.relationId);
-    if (routed === undefined) {
-      if (this.#relations.has(message.relationId)) return;
-      throw new SourceError('Cannot read a row: its relation was not described before it');
+  #onCommit(message: CommitMessage): void {
+    this.#begin = undefined;
+    const { memory, status } = this.#options;
+    if (this.#rows!.isRehearsing) {
+      // All of its rows are good now, and none was sent: the next session does that.
+      memory.refusedCommitLsn = undefined;
+      this.#end('mended transaction');
+      return;
     }
-    const begin = this.#begin;
-    if (begin === undefined) throw new SourceError('Cannot read a row: it came outside of a transaction');
-    const { relation, route } = routed;
-    const draft = this.#draft;
-    try {
-      const kind = convertChange(relation, message, begin.commitTimeMicros, draft);
-      if (kind === undefined) return;
-      const ordinal = this.#progress.nextOrdinal();
-      this.#sinks!.append(route, kind, { key: draft.key, value: draft.value, ordinal });
-    } catch (error) {
-      if (error instanceof MissingOldTupleError && route.onMissingOldTuple === 'skip') {
-        this.#noteSkippedRow(error);
-        return;
-      }
-      throw error instanceof NotifierError
-        ? error.locate({ namespace: relation.namespace, table: relation.table })
-        : error;
+    status.commitReceive.observe((Date.now() - wallClockMs(message.commitTimeMicros)) / 1000);
+    this.#progress.commit(message.endLsn, message.commitTimeMicros);
+    if (this.#endsAtCommit !== undefined) this.#end(this.#endsAtCommit);
+  }
+
+  #onKeepalive({ walEnd, replyRequested }: KeepaliveMessage): void {
+    if (replyRequested) this.#dialogue!.noteReplyRequest();
+    // The server may be past a boundary, with rows behind it that it was not asked for: those are owed.
+    if (!this.#reachBoundaryBefore(walEnd)) {
+      this.#progress.keepalive(walEnd);
+      if (this.#progress.isIdle && walEnd + WAL_PAGE_HEADER_BYTES >= this.#options.currentLsn)
+        this.#options.status.noteProven();
     }
+    this.#dialogue!.sendStatusIfDue();
   }
 
   #onLogicalMessage(message: LogicalMessage): void {
     if (!message.transactional || message.prefix !== MARKER_PREFIX) return;
     const publication = message.content.toString();
     if (this.#options.plan.boundaries.some((one) => one.kind === 'marker' && one.publication === publication)) {
-      this.#markerSeen = true;
+      this.#endsAtCommit = 'publication boundary';
     }
   }
 
@@ -259,13 +310,13 @@ export class Flow {
     const reached = this.#options.plan.boundaries.find((one) => one.kind === 'lsn' && one.lsn <= lsn);
     if (reached === undefined) return false;
     this.#progress.keepalive(reached.lsn);
-    this.#reachBoundary();
+    this.#end('publication boundary');
     return true;
   }
 
-  #reachBoundary(): void {
+  #end(reason: EndReason): void {
     this.drain().then(
-      () => this.#outcome.resolve(),
+      () => this.#outcome.resolve(reason),
       () => {},
     );
   }
@@ -289,7 +340,9 @@ export class Flow {
     const sinks = this.#sinks;
     if (sinks === undefined) return;
     const lowest = sinks.lowestUnacknowledged;
+    const { flushed } = this.#progress;
     this.#progress.acknowledgedBelow(lowest);
+    if (this.#progress.flushed > flushed) this.#options.status.noteProven();
     if (this.#draining) {
       if (lowest === Number.POSITIVE_INFINITY) this.#drained.resolve();
     } else if (this.#replication!.isPaused && sinks.bufferedBytes <= RESUME_AT_BYTES) {
@@ -299,30 +352,17 @@ export class Flow {
     this.#dialogue!.sendStatusIfDue();
   }
 
-  #noteSkippedRow(error: MissingOldTupleError): void {
-    const { memory, log } = this.#options;
-    memory.skippedRowCount++;
-    const { namespace, table, key } = error.place;
-    const lsn = this.#reader.walStart;
-    log.warn(
-      { namespace, table, key, lsn: lsn && formatLsn(lsn), skippedRowCount: memory.skippedRowCount },
-      'an update without its old tuple was skipped, as on_missing_old_tuple says',
-    );
-  }
-
-  #warnOfRelation(name: string): void {
-    const { memory, log } = this.#options;
-    if (memory.warnedRelations.has(name)) return;
-    memory.warnedRelations.add(name);
-    log.warn({ relation: name }, 'rows of a relation that is not configured are ignored');
-  }
-
   #locateRow(error: unknown): unknown {
     if (!(error instanceof NotifierError)) return error;
     // Relation frames carry no position: then the transaction's must do.
     const lsn = this.#reader.walStart || this.#begin?.finalLsn;
     return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
+}
+
+/** Server's clock, microseconds since 2000-01-01 UTC, as milliseconds since 1970. */
+export function wallClockMs(commitTimeMicros: bigint): number {
+  return Number(commitTimeMicros) / 1000 + POSTGRES_EPOCH_MS;
 }
 
 /** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */

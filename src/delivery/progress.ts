@@ -10,6 +10,8 @@ import type { Lsn } from '../postgres/lsn.ts';
 /** A commit whose records are not all acknowledged. */
 interface PendingCommit {
   endLsn: Lsn;
+  /** Server's clock at the commit, microseconds since 2000-01-01 UTC */
+  readonly commitTimeMicros: bigint;
   /** Ordinal of the last record at or before this commit */
   readonly lastOrdinal: number;
 }
@@ -27,9 +29,15 @@ export class Progress {
   #inTransaction = false;
   /** WAL end of the last keepalive that came between transactions */
   #keepaliveLsn: Lsn;
+  readonly #onDurable: (commitTimeMicros: bigint) => void;
 
-  /** @param confirmedFlushLsn where the slot stands: nothing below it is ever told to the server again */
-  constructor(confirmedFlushLsn: Lsn) {
+  /**
+   * @param confirmedFlushLsn where the slot stands: nothing below it is ever told to the server again
+   * @param onDurable called for each commit that has become durable, with the server's clock at that commit; commits
+   *   that made no record behind one that is pending count as one with it
+   */
+  constructor(confirmedFlushLsn: Lsn, onDurable: (commitTimeMicros: bigint) => void = () => {}) {
+    this.#onDurable = onDurable;
     this.#written = confirmedFlushLsn;
     this.#flushed = confirmedFlushLsn;
     this.#keepaliveLsn = confirmedFlushLsn;
@@ -55,6 +63,11 @@ export class Progress {
     return this.#lastOrdinal;
   }
 
+  /** Server's clock at the oldest commit that is not durable, microseconds since 2000-01-01 UTC; undefined when all are. */
+  get oldestPendingCommitMicros(): bigint | undefined {
+    return this.#firstPending < this.#pending.length ? this.#pending[this.#firstPending]!.commitTimeMicros : undefined;
+  }
+
   get #allAcknowledged(): boolean {
     return this.#lowestUnacknowledged > this.#lastOrdinal;
   }
@@ -69,13 +82,13 @@ export class Progress {
   }
 
   /** A Commit was received. Its end LSN is what is confirmed, not its commit LSN: that would bring it again. */
-  commit(endLsn: Lsn): void {
+  commit(endLsn: Lsn, commitTimeMicros: bigint): void {
     this.#inTransaction = false;
     this.received(endLsn);
     const last = this.#firstPending < this.#pending.length ? this.#pending.at(-1) : undefined;
     // A commit that made no record is durable with the one before it: however many there are, they take no room.
     if (last?.lastOrdinal === this.#lastOrdinal) last.endLsn = endLsn;
-    else this.#pending.push({ endLsn, lastOrdinal: this.#lastOrdinal });
+    else this.#pending.push({ endLsn, commitTimeMicros, lastOrdinal: this.#lastOrdinal });
     this.#settle();
   }
 
@@ -108,6 +121,7 @@ export class Progress {
       if (commit.lastOrdinal >= this.#lowestUnacknowledged) break;
       if (commit.endLsn > this.#flushed) this.#flushed = commit.endLsn;
       this.#firstPending++;
+      this.#onDurable(commit.commitTimeMicros);
     }
     if (this.#firstPending > 1024 && this.#firstPending * 2 > this.#pending.length) {
       this.#pending = this.#pending.slice(this.#firstPending);

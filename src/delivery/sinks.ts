@@ -1,35 +1,49 @@
-/** The Kafka side of one session: a producer for each Kafka client that the slot's namespaces use. */
-import type { Logger } from 'pino';
-import type { ByteWriter } from '../bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../config/config.ts';
-import type { SinkError } from '../errors.ts';
 import { BatchBuffers } from '../kafka/batch-buffers.ts';
 import { Cluster } from '../kafka/cluster.ts';
-import { Producer, type ProducerTopic } from '../kafka/producer.ts';
+import { Producer, type ProducerOptions, type ProducerTopic } from '../kafka/producer.ts';
+import type { RecordTally } from '../kafka/record-batch.ts';
 import type { RecordKind } from '../progressor/convert.ts';
+import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
 /** Unused batch buffers that a slot keeps for its next batches. */
 const KEPT_BUFFER_BYTES = 8 * 1024 * 1024;
 
-/** What a slot sends, where to, and how stubbornly. */
-export interface SinksOptions {
+/** What a slot sends, where to, how stubbornly, and whom to tell. */
+export interface SinksOptions
+  extends Pick<
+    ProducerOptions,
+    | 'resendTimeoutMs'
+    | 'maxRetries'
+    | 'learnedBatchBytes'
+    | 'refusedRecordBytes'
+    | 'log'
+    | 'onAcknowledged'
+    | 'onProduced'
+    | 'onTopicChanged'
+    | 'onFailed'
+  > {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
-  readonly resendTimeoutMs: number;
-  readonly maxRetries: number;
-  /** Kept by the slot from session to session, see ProducerOptions */
-  readonly learnedBatchBytes: Map<string, number>;
-  readonly log: Logger;
-  readonly onAcknowledged: () => void;
-  readonly onFailed: (error: SinkError) => void;
+  /** By namespace: what became of its rows */
+  readonly counts: ReadonlyMap<string, NamespaceCounts>;
+}
+
+/** One topic, by whom it is reached, and who is told what it took. */
+export interface Outlet {
+  readonly producer: Producer;
+  readonly topic: ProducerTopic;
+  readonly tally: RecordTally;
 }
 
 /** Where the records of one namespace go. */
 export interface Route {
   readonly namespace: string;
   readonly onMissingOldTuple: NamespaceConfig['onMissingOldTuple'];
-  readonly producer: Producer;
-  readonly topics: Readonly<Record<RecordKind, ProducerTopic>>;
+  readonly counts: NamespaceCounts;
+  readonly records: Readonly<Record<RecordKind, Outlet>>;
+  /** For rows that cannot be delivered; undefined where those stop the slot */
+  readonly parking: Readonly<Record<RecordKind, Outlet>> | undefined;
 }
 
 /** See the head of this file. */
@@ -54,39 +68,56 @@ export class Sinks {
    */
   static async open(options: SinksOptions): Promise<Sinks> {
     const clusters: Cluster[] = [];
+    const producers = new Map<string, Producer>();
     try {
-      const producers = new Map<string, Producer>();
       const byClient = Map.groupBy(options.namespaces.values(), (namespace) => namespace.kafkaClient);
       for (const [clientName, namespaces] of byClient) {
         const client = options.kafkaClients.get(clientName)!; // the configuration's references are checked
         const cluster = new Cluster(client, options.log);
         clusters.push(cluster);
-        const topics = [...new Set(namespaces.flatMap((one) => [one.eventsinkTopic, one.lifecycleTopic]))];
+        const topics = [...new Set(namespaces.flatMap(topicsOf))];
         await cluster.refreshMetadata(topics);
         const producer = await Producer.open(cluster, {
+          ...options,
           kafkaClient: clientName,
-          resendTimeoutMs: options.resendTimeoutMs,
-          maxRetries: options.maxRetries,
           requestTimeoutMs: client.requestTimeoutMs,
+          metadataMaxAgeMs: client.metadataMaxAgeMs,
           buffers: new BatchBuffers(KEPT_BUFFER_BYTES / byClient.size),
           maxMessageBytes: await cluster.maxMessageBytes(topics),
-          learnedBatchBytes: options.learnedBatchBytes,
-          log: options.log,
-          onAcknowledged: options.onAcknowledged,
-          onFailed: options.onFailed,
+          respectRefusedSizes: parkingTopics(namespaces),
         });
         producers.set(clientName, producer);
       }
       const routes = [...options.namespaces].map(([namespace, config]): [string, Route] => {
         const producer = producers.get(config.kafkaClient)!;
-        const topics = {
-          event: producer.topic(config.eventsinkTopic),
-          lifecycle: producer.topic(config.lifecycleTopic),
+        const counts = options.counts.get(namespace)!;
+        const outlet = (topic: string, kindCounts: KindCounts, kind: RecordKind): Outlet => ({
+          producer,
+          topic: producer.topic(topic),
+          tally: tallyOf(kindCounts, kind),
+        });
+        const { parkingTopic } = config;
+        const route: Route = {
+          namespace,
+          onMissingOldTuple: config.onMissingOldTuple,
+          counts,
+          records: {
+            event: outlet(config.eventsinkTopic, counts.produced, 'event'),
+            lifecycle: outlet(config.lifecycleTopic, counts.produced, 'lifecycle'),
+          },
+          parking:
+            parkingTopic === undefined
+              ? undefined
+              : {
+                  event: outlet(parkingTopic, counts.parked, 'event'),
+                  lifecycle: outlet(parkingTopic, counts.parked, 'lifecycle'),
+                },
         };
-        return [namespace, { namespace, onMissingOldTuple: config.onMissingOldTuple, producer, topics }];
+        return [namespace, route];
       });
       return new Sinks(clusters, [...producers.values()], new Map(routes));
     } catch (error) {
+      for (const producer of producers.values()) producer.stop();
       for (const cluster of clusters) cluster.close();
       throw error;
     }
@@ -95,11 +126,6 @@ export class Sinks {
   /** Route of a namespace of the slot. */
   route(namespace: string): Route {
     return this.#routes.get(namespace)!;
-  }
-
-  /** Appends a record to the queue of its partition. Nothing is sent before `flush`. */
-  append(route: Route, kind: RecordKind, record: { key: ByteWriter; value: ByteWriter; ordinal: number }): void {
-    route.producer.append(route.topics[kind], record.key, record.value, record.ordinal);
   }
 
   /** Lets every producer send what it has. */
@@ -121,6 +147,20 @@ export class Sinks {
     return lowest;
   }
 
+  /** Since when (performance.now(), ms) the oldest record that is not acknowledged is with us; undefined without one. */
+  get inFlightSinceMs(): number | undefined {
+    let oldest: number | undefined;
+    for (const { oldestUnacknowledgedSinceMs: since } of this.#producers) {
+      if (since !== undefined && (oldest === undefined || since < oldest)) oldest = since;
+    }
+    return oldest;
+  }
+
+  /** True when the last contact with each cluster succeeded. */
+  get areBrokersReachable(): boolean {
+    return this.#producers.every((producer) => producer.reachable);
+  }
+
   /** Records that Kafka has acknowledged in this session. */
   get acknowledgedRecordCount(): number {
     return this.#producers.reduce((sum, producer) => sum + producer.acknowledgedRecordCount, 0);
@@ -131,4 +171,28 @@ export class Sinks {
     for (const producer of this.#producers) producer.stop();
     for (const cluster of this.#clusters) cluster.close();
   }
+}
+
+function topicsOf({ eventsinkTopic, lifecycleTopic, parkingTopic }: NamespaceConfig): string[] {
+  return [eventsinkTopic, lifecycleTopic, ...(parkingTopic === undefined ? [] : [parkingTopic])];
+}
+
+/** Topics all of whose namespaces park: for a namespace that stops, a limit that was raised has to be noticed by trying. */
+function parkingTopics(namespaces: readonly NamespaceConfig[]): ReadonlySet<string> {
+  const topics = (onInvalid: NamespaceConfig['onInvalid']) =>
+    new Set(namespaces.filter((one) => one.onInvalid === onInvalid).flatMap(topicsOf));
+  return topics('park').difference(topics('stop'));
+}
+
+/** Lets a producer count what Kafka has acknowledged right where the status is read. */
+function tallyOf(counts: KindCounts, kind: RecordKind): RecordTally {
+  return {
+    get producedCount() {
+      return counts[kind];
+    },
+    set producedCount(count) {
+      counts[kind] = count;
+    },
+    producedBytes: 0,
+  };
 }

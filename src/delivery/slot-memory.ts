@@ -1,24 +1,33 @@
-/** What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store. */
+/**
+ * What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store, and
+ * what has to outlive the process stands in the slot's ledger (postgres/ledger.ts).
+ */
+import type { SlotLedger } from '../postgres/ledger.ts';
 import type { Lsn } from '../postgres/lsn.ts';
 
 /** See the head of this file. */
 export interface SlotMemory {
   /** Batch sizes that Kafka turned out to take, by topic (ProducerOptions.learnedBatchBytes) */
   readonly learnedBatchBytes: Map<string, number>;
+  /** Size of a record that Kafka refused, by topic (ProducerOptions.refusedRecordBytes) */
+  readonly refusedRecordBytes: Map<string, number>;
   /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
   readonly publicationExistedAt: Map<string, Lsn>;
-  /** OID of each publication when it was first seen, by name: another one under the same name is another publication */
-  readonly publicationOids: Map<string, number>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
   readonly probedBoundaries: Map<string, Lsn>;
   /** Relations that nobody configured and that were already warned of, as schema.table */
   readonly warnedRelations: Set<string>;
   /** Slots that nobody reads and that were already warned of */
   readonly warnedSlots: Set<string>;
-  /** Updates of processes passed over by `on_missing_old_tuple: skip`, since the process started */
-  skippedRowCount: number;
-  /** Where the slot stood at last; undefined before it was seen for the first time. Once seen, it is not created again */
-  confirmedLsn: Lsn | undefined;
+  /**
+   * Commit LSN of a transaction with a row that could not be delivered. When it comes again, its rows are only tried
+   * until that row is good: sent each time, those in front of it would pile up in Kafka with every attempt.
+   */
+  refusedCommitLsn: Lsn | undefined;
+  /** The role may not write the slot's ledger, as its last attempt has shown */
+  isLedgerRefused: boolean;
+  /** What the last session left, as exact as a ledger that was closed; undefined before the first */
+  known: SlotLedger | undefined;
 }
 
 /** The memory of a slot that nothing is known of yet. */
@@ -26,12 +35,13 @@ export function createSlotMemory(): SlotMemory {
   return {
     learnedBatchBytes: new Map(),
     publicationExistedAt: new Map(),
-    publicationOids: new Map(),
+    refusedRecordBytes: new Map(),
     probedBoundaries: new Map(),
     warnedRelations: new Set(),
     warnedSlots: new Set(),
-    skippedRowCount: 0,
-    confirmedLsn: undefined,
+    refusedCommitLsn: undefined,
+    isLedgerRefused: false,
+    known: undefined,
   };
 }
 
@@ -42,4 +52,10 @@ export function createSlotMemory(): SlotMemory {
 export function notePublication(memory: SlotMemory, name: string, lsn: Lsn): void {
   const known = memory.publicationExistedAt.get(name);
   if (known === undefined || lsn < known) memory.publicationExistedAt.set(name, lsn);
+}
+
+/** What was learned of a publication does not hold of another one with its name. */
+export function forgetPublication(memory: SlotMemory, name: string): void {
+  memory.publicationExistedAt.delete(name);
+  memory.probedBoundaries.delete(name);
 }

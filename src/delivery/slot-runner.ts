@@ -4,31 +4,46 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { explainSourceError } from '../postgres/explain.ts';
+import { judgeFailure } from './failure.ts';
 import { runSession, type SessionOptions } from './session.ts';
 import { createSlotMemory } from './slot-memory.ts';
 
 /** Which slot to follow, and with what. */
 export type SlotRunnerOptions = Omit<SessionOptions, 'memory' | 'reconnectCount' | 'reconnectReason'>;
 
+/** A slot that was released and taken again in between: the next session stands by, after no more than this. */
+const STANDBY_PAUSE_MS = 250;
+
 /** Follows the slot until the signal. Never rejects: whatever happens is logged and tried again. */
 export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSignal): Promise<void> {
-  const { config, stream, log } = options;
+  const { config, stream, status, log } = options;
   const memory = createSlotMemory();
   let reconnectReason: string | undefined;
   for (let reconnectCount = 0; !stopSignal.aborted; reconnectCount++) {
+    let pauseMs = 0;
     try {
       const outcome = await runSession({ ...options, memory, reconnectCount, reconnectReason }, stopSignal);
-      if (outcome === 'stopped') return;
-      reconnectReason = 'publication boundary';
+      if (outcome === 'stopped') break;
+      reconnectReason = outcome;
+      status.enter('starting');
     } catch (thrown) {
-      if (stopSignal.aborted && thrown instanceof Error && thrown.name === 'AbortError') return;
+      if (stopSignal.aborted && thrown instanceof Error && thrown.name === 'AbortError') break;
       const error = explainSourceError(thrown).locate({ database: stream.databaseRef, slot: stream.slot });
+      const { action, reason } = judgeFailure(thrown);
       reconnectReason = error.message;
-      log.error(
-        { error, reconnectCount: reconnectCount + 1, reconnectTimeoutMs: config.reconnectTimeoutMs },
-        'replication failed, it will be started again',
-      );
-      await sleep(config.reconnectTimeoutMs, undefined, { signal: stopSignal }).catch(() => {});
+      if (action === 'standby') {
+        pauseMs = STANDBY_PAUSE_MS;
+      } else {
+        pauseMs = config.reconnectTimeoutMs;
+        status.noteFailure({ message: error.message, advice: error.advice, reason, atMs: Date.now() });
+        status.enter(action === 'stop' ? 'stopped' : 'retrying');
+        log.error(
+          { error, reason, reconnectCount: reconnectCount + 1, reconnectTimeoutMs: config.reconnectTimeoutMs },
+          'replication failed, it will be started again',
+        );
+      }
     }
+    if (pauseMs > 0) await sleep(pauseMs, undefined, { signal: stopSignal }).catch(() => {});
   }
+  status.enter('closed');
 }

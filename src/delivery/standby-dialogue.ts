@@ -11,8 +11,8 @@ import type { Progress } from './progress.ts';
 
 /** How often statuses and silence are looked at; a status that carries news does not wait for it. */
 const TICK_MS = 100;
-/** Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's clock begins */
-const POSTGRES_EPOCH_MICROS = 946_684_800_000_000n;
+/** Where PostgreSQL's clock begins: milliseconds from 1970-01-01 to 2000-01-01. */
+export const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** Whom to talk to, about what, and by which rules. */
 export interface StandbyDialogueOptions {
@@ -40,6 +40,11 @@ export class StandbyDialogue {
     this.#options = options;
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
     this.sendStatus();
+  }
+
+  /** When the server was last heard of, by performance.now(). */
+  get lastInboundMs(): number {
+    return this.#lastInboundMs;
   }
 
   /** Something has come in; or we have begun to read again, after a silence that was ours. */
@@ -75,7 +80,7 @@ export class StandbyDialogue {
     this.#replyRequested = false;
     this.#sentWritten = written;
     this.#sentFlushed = flushed;
-    const clockMicros = BigInt(Date.now()) * 1000n - POSTGRES_EPOCH_MICROS;
+    const clockMicros = BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n;
     const status = { written, flushed, applied: flushed, clockMicros, replyRequested: options.replyRequested };
     this.#options.replication.writeStatus(encodeStandbyStatusUpdate(status));
   }

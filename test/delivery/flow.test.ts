@@ -1,32 +1,27 @@
-/** Decisions of a running stream, on frames built byte by byte, a hand-made connection and hand-made sinks. */
+/** Decisions of a running stream: what it takes, tells the server, and ends on. Rows: row-delivery.test.ts. */
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test';
 import type postgres from 'postgres';
-import { Flow, type FlowOptions } from '../../src/delivery/flow.ts';
-import { Progress } from '../../src/delivery/progress.ts';
-import type { Route, Sinks } from '../../src/delivery/sinks.ts';
-import { createSlotMemory, type SlotMemory } from '../../src/delivery/slot-memory.ts';
-import type { Boundary } from '../../src/delivery/streaming-plan.ts';
-import {
-  InvalidRowError,
-  MalformedError,
-  MissingOldTupleError,
-  type NotifierError,
-  SourceError,
-} from '../../src/errors.ts';
+import { LossError, SourceError } from '../../src/errors.ts';
 import { MARKER_PREFIX } from '../../src/postgres/publication.ts';
-import type { ReplicationStream } from '../../src/postgres/replication-stream.ts';
-import type { RecordKind } from '../../src/progressor/convert.ts';
 import { encodePayload, str } from '../support/etf.ts';
+import {
+  ANSWER_TIMEOUT_MS,
+  Bench,
+  CONFIRMED,
+  EVENTS,
+  endOf,
+  event,
+  events,
+  eventsRelation,
+  OTHER,
+  PROCESSES,
+  processesRelation,
+  processRow,
+  STATUS_INTERVAL_MS,
+  settle,
+} from '../support/flow-bench.ts';
 import * as wire from '../support/pgoutput.ts';
-import { recordingLogger } from '../support/recording-logger.ts';
 
-const EVENTS = 16_401;
-const PROCESSES = 16_402;
-const OTHER = 16_403;
-/** Where every slot of this file stands at first */
-const CONFIRMED = 0x100n;
-const STATUS_INTERVAL_MS = 3_000;
-const ANSWER_TIMEOUT_MS = 18_000;
 const MIB = 1024 * 1024;
 
 beforeEach(() => {
@@ -35,168 +30,6 @@ beforeEach(() => {
 afterEach(() => {
   jest.useRealTimers();
 });
-
-/** A standby status update, read by hand: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested. */
-interface Status {
-  readonly written: bigint;
-  readonly flushed: bigint;
-  readonly asks: boolean;
-}
-
-function readStatus(bytes: Buffer): Status {
-  expect([bytes.length, bytes.toString('latin1', 0, 1)]).toEqual([34, 'r']);
-  expect(bytes.readBigUInt64BE(17)).toBe(bytes.readBigUInt64BE(9)); // applied is what was flushed
-  return { written: bytes.readBigUInt64BE(1), flushed: bytes.readBigUInt64BE(9), asks: bytes[33] === 1 };
-}
-
-/** The connection, as far as a flow knows it. */
-class FakeStream {
-  readonly statuses: Status[] = [];
-  isPaused = true;
-  isFinished = false;
-
-  pause(): void {
-    this.isPaused = true;
-  }
-  resume(): void {
-    this.isPaused = false;
-  }
-  writeStatus(bytes: Buffer): void {
-    this.statuses.push(readStatus(bytes));
-  }
-  finish(): void {
-    this.isFinished = true;
-  }
-}
-
-interface FakeRecord {
-  readonly namespace: string;
-  readonly kind: RecordKind;
-  readonly key: string;
-  readonly ordinal: number;
-}
-
-/** The sinks, as far as a flow knows them: what is appended counts as unacknowledged until the test says otherwise. */
-class FakeSinks {
-  readonly records: FakeRecord[] = [];
-  flushCount = 0;
-  /** Records that had been appended when the sinks were last flushed */
-  flushedRecordCount = 0;
-  bufferedBytes = 0;
-  lowestUnacknowledged = Number.POSITIVE_INFINITY;
-  onMissingOldTuple: Route['onMissingOldTuple'] = 'stop';
-  /** What `append` raises */
-  refusal: Error | undefined;
-
-  route(namespace: string): Route {
-    return { namespace, onMissingOldTuple: this.onMissingOldTuple } as Route;
-  }
-  append(route: Route, kind: RecordKind, record: { key: { view(): Buffer }; ordinal: number }): void {
-    const { ordinal } = record;
-    if (this.refusal !== undefined) throw this.refusal;
-    this.records.push({ namespace: route.namespace, kind, key: record.key.view().toString(), ordinal });
-    this.lowestUnacknowledged = Math.min(this.lowestUnacknowledged, ordinal);
-  }
-  flush(): void {
-    this.flushCount++;
-    this.flushedRecordCount = this.records.length;
-  }
-}
-
-class Bench {
-  readonly stream = new FakeStream();
-  readonly sinks = new FakeSinks();
-  readonly memory: SlotMemory = createSlotMemory();
-  readonly log = recordingLogger();
-  readonly progress = new Progress(CONFIRMED);
-  readonly flow: Flow;
-  /** How the flow ended: undefined while it runs, `reached` at a boundary, else the error */
-  ending: unknown;
-
-  constructor(options: Partial<FlowOptions> & { readonly boundaries?: readonly Boundary[] } = {}) {
-    this.flow = new Flow({
-      databaseRef: 'db',
-      slot: 'slot',
-      namespaces: new Set(['invoice', 'a_b']),
-      plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
-      timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
-      progress: this.progress,
-      memory: this.memory,
-      log: this.log.logger,
-      ...options,
-    });
-    this.flow.outcome.then(
-      () => {
-        this.ending = 'reached';
-      },
-      (error: unknown) => {
-        this.ending = error;
-      },
-    );
-    this.flow.start(this.stream as unknown as ReplicationStream, this.sinks as unknown as Sinks);
-  }
-
-  /** Gives chunks as one read of the socket would, and lets the flow work them off. */
-  async receive(...chunks: readonly Buffer[]): Promise<void> {
-    for (const chunk of chunks) this.flow.onChunk(chunk);
-    await settle();
-  }
-
-  /** Kafka acknowledges everything below an ordinal, by default everything. */
-  async acknowledge(below = Number.POSITIVE_INFINITY): Promise<void> {
-    this.sinks.lowestUnacknowledged = below;
-    this.flow.onAcknowledged();
-    await settle();
-  }
-
-  /** Statuses since the last look */
-  newStatuses(): Status[] {
-    return this.stream.statuses.splice(0);
-  }
-
-  error<T extends NotifierError>(kind: abstract new (...args: never[]) => T): T {
-    expect(this.ending).toBeInstanceOf(kind);
-    return this.ending as T;
-  }
-
-  get keys(): string[] {
-    return this.sinks.records.map(({ key }) => key);
-  }
-}
-
-/** Lets everything that waits for nothing but promises happen. */
-async function settle(): Promise<void> {
-  for (let turn = 0; turn < 10; turn++) await Promise.resolve();
-}
-
-function eventsRelation(namespace = 'invoice', relationId = EVENTS): Buffer {
-  return wire.relation({ relationId, name: `${namespace}_events`, columns: wire.EVENTS_COLUMNS });
-}
-
-function processesRelation(replicaIdentity: 'd' | 'f' = 'f'): Buffer {
-  return wire.relation({
-    relationId: PROCESSES,
-    name: 'invoice_processes',
-    replicaIdentity,
-    columns: wire.PROCESSES_COLUMNS,
-  });
-}
-
-function event(processId: string, options: { relationId?: number; payload?: Buffer } = {}): Buffer {
-  const { relationId = EVENTS, payload = encodePayload(str('x')) } = options;
-  return wire.insert(relationId, [processId, wire.int8(1n), wire.int2(1), wire.timestamptz(0n), null, payload]);
-}
-
-function processRow(processId: string, status: string): wire.ColumnValue[] {
-  return [processId, status, null, null, wire.timestamptz(0n), null, null, status, wire.timestamptz(0n)];
-}
-
-/** A transaction of events: its Commit begins at `commitLsn` and ends 0x30 behind it. */
-function events(commitLsn: bigint, ...processIds: string[]): Buffer[] {
-  return wire.transaction([eventsRelation(), ...processIds.map((id) => event(id))], { commitLsn });
-}
-
-const endOf = (commitLsn: bigint): bigint => commitLsn + 0x30n;
 
 describe('Flow: records', () => {
   test('begins to read only when it is ready', () => {
@@ -514,7 +347,7 @@ describe('Flow: boundaries', () => {
     await bench.acknowledge(2);
     expect(bench.ending).toBeUndefined();
     await bench.acknowledge();
-    expect([bench.ending, bench.progress.flushed]).toEqual(['reached', endOf(0x300n)]);
+    expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', endOf(0x300n)]);
   });
 
   test.each([
@@ -536,7 +369,7 @@ describe('Flow: boundaries', () => {
       await bench.receive(...events(0x300n, 'p1'), ...events(commitLsn, 'p2'));
       expect([bench.keys, bench.ending]).toEqual([['invoice p1'], undefined]);
       await bench.acknowledge();
-      expect([bench.ending, bench.progress.flushed]).toEqual(['reached', 0x400n]);
+      expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', 0x400n]);
     },
   );
 
@@ -544,7 +377,7 @@ describe('Flow: boundaries', () => {
     const bench = new Bench({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
     const frames = wire.transaction([marker('later')], { commitLsn: 0x300n });
     await bench.receive(Buffer.concat([...frames, wire.keepalive(0x380n), ...events(0x400n, 'p1')]));
-    expect([bench.ending, bench.keys, bench.progress.flushed]).toEqual(['reached', [], endOf(0x300n)]);
+    expect([bench.ending, bench.keys, bench.progress.flushed]).toEqual(['publication boundary', [], endOf(0x300n)]);
   });
 
   test('an LSN boundary is reached by a keepalive too, so that an idle server does not hold a publication back', async () => {
@@ -552,118 +385,7 @@ describe('Flow: boundaries', () => {
     await bench.receive(wire.keepalive(0x3ffn));
     expect(bench.ending).toBeUndefined();
     await bench.receive(wire.keepalive(0x400n));
-    expect([bench.ending, bench.progress.flushed]).toEqual(['reached', 0x400n]);
-  });
-});
-
-describe('Flow: rows that cannot be read', () => {
-  const invalidEvent = event('bad', { payload: Buffer.from([131, 0]) });
-
-  test('an invalid row fails the slot with table, key and LSN, after all before it is delivered and confirmed', async () => {
-    const bench = new Bench();
-    await bench.receive(
-      ...events(0x200n, 'p1'),
-      ...wire.transaction([eventsRelation(), event('p2'), invalidEvent, event('p3')], { commitLsn: 0x300n }),
-    );
-    expect([bench.keys, bench.sinks.flushedRecordCount]).toEqual([['invoice p1', 'invoice p2'], 2]);
-    expect(bench.ending).toBeUndefined();
-    await bench.acknowledge(2);
-    expect(bench.ending).toBeUndefined();
-    await bench.acknowledge();
-    expect(bench.error(InvalidRowError).place).toEqual({
-      database: 'db',
-      slot: 'slot',
-      namespace: 'invoice',
-      table: 'invoice_events',
-      key: 'invoice bad',
-      lsn: '0/300',
-    });
-    expect(bench.progress.flushed).toBe(endOf(0x200n));
-  });
-
-  test('Kafka failing while the rows before an invalid one are delivered is what ends the session', async () => {
-    const bench = new Bench();
-    await bench.receive(...wire.transaction([eventsRelation(), event('p1'), invalidEvent], { commitLsn: 0x300n }));
-    bench.flow.fail(new SourceError('Lost'));
-    await bench.acknowledge();
-    expect(bench.error(SourceError).message).toBe('Lost');
-  });
-
-  test('an update without its old tuple stops the slot by default', async () => {
-    const bench = new Bench();
-    const frames = [processesRelation('d'), wire.update(PROCESSES, undefined, processRow('p1', 'error'))];
-    await bench.receive(...wire.transaction(frames, { commitLsn: 0x300n }));
-    const error = bench.error(MissingOldTupleError);
-    expect(error.place).toMatchObject({ table: 'invoice_processes', key: 'invoice p1', lsn: '0/300' });
-    expect(error.advice).toContain('on_missing_old_tuple');
-  });
-
-  test('an update without its old tuple is skipped where that is configured: counted, and logged with its LSN', async () => {
-    const bench = new Bench();
-    bench.sinks.onMissingOldTuple = 'skip';
-    const update = (id: string) => wire.update(PROCESSES, undefined, processRow(id, 'error'));
-    await bench.receive(
-      ...wire.transaction([processesRelation('d'), update('p1')], { commitLsn: 0x300n }),
-      ...wire.transaction([update('p2'), eventsRelation(), event('p3')], { commitLsn: 0x400n }),
-    );
-    expect([bench.ending, bench.keys, bench.memory.skippedRowCount]).toEqual([undefined, ['invoice p3'], 2]);
-    const common = { level: 'warn', namespace: 'invoice', table: 'invoice_processes' };
-    expect(bench.log.lines).toEqual([
-      expect.objectContaining({ ...common, key: 'invoice p1', lsn: '0/300', skippedRowCount: 1 }),
-      expect.objectContaining({ ...common, key: 'invoice p2', lsn: '0/400', skippedRowCount: 2 }),
-    ]);
-    await bench.acknowledge();
-    expect(bench.progress.flushed).toBe(endOf(0x400n));
-  });
-
-  test('skipping excuses nothing but the missing old tuple', async () => {
-    const bench = new Bench();
-    bench.sinks.onMissingOldTuple = 'skip';
-    await bench.receive(...wire.transaction([eventsRelation(), invalidEvent], { commitLsn: 0x300n }));
-    expect(bench.error(InvalidRowError).place.key).toBe('invoice bad');
-  });
-
-  test('a record that a topic cannot take is an invalid row of its table', async () => {
-    const bench = new Bench();
-    bench.sinks.refusal = new InvalidRowError('Cannot produce', { place: { topic: 't', key: 'invoice p1' } });
-    await bench.receive(...events(0x300n, 'p1'));
-    expect(bench.error(InvalidRowError).place).toMatchObject({
-      topic: 't',
-      key: 'invoice p1',
-      namespace: 'invoice',
-      table: 'invoice_events',
-      lsn: '0/300',
-    });
-  });
-
-  test('a table without a column that is needed is an error of its slot', async () => {
-    const bench = new Bench();
-    const columns = wire.EVENTS_COLUMNS.filter(({ name }) => name !== 'payload');
-    // As servers send it, a Relation carries LSN 0, which names no place.
-    const relation = wire.xlogData(wire.relation({ relationId: EVENTS, name: 'invoice_events', columns }), 0n);
-    await bench.receive(events(0x300n)[0]!, relation);
-    const error = bench.error(InvalidRowError);
-    expect(error.message).toContain('payload');
-    expect(error.place.lsn).not.toBe('0/0');
-  });
-
-  test('a row of a relation that was never described is an error, not a row of nobody', async () => {
-    const bench = new Bench();
-    await bench.receive(...wire.transaction([event('p1')], { commitLsn: 0x300n }));
-    expect(bench.error(SourceError).place).toMatchObject({ slot: 'slot', lsn: '0/300' });
-  });
-
-  test('a row outside of a transaction is an error', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1'), wire.xlogData(event('p2'), 0x300n));
-    await bench.acknowledge();
-    expect([bench.error(SourceError).place.lsn, bench.keys]).toEqual(['0/300', ['invoice p1']]);
-  });
-
-  test('bytes that are no frame are an error', async () => {
-    const bench = new Bench();
-    await bench.receive(Buffer.from('?'));
-    expect(bench.error(MalformedError).offset).toBe(0);
+    expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', 0x400n]);
   });
 });
 
@@ -688,7 +410,7 @@ describe('Flow: publications that the server cannot load', () => {
     bench.memory.publicationExistedAt.set('a_b', 0x300n);
     bench.flow.onNotice(notice('a_b'));
     await settle();
-    expect(bench.error(SourceError).place).toMatchObject({ namespace: 'a_b', slot: 'slot', lsn: '0/230' });
+    expect(bench.error(LossError).place).toMatchObject({ namespace: 'a_b', slot: 'slot', lsn: '0/230' });
     await bench.receive(...events(0x400n, 'p1'));
     expect([bench.keys, bench.progress.flushed]).toEqual([[], endOf(0x200n)]);
   });
@@ -715,5 +437,76 @@ describe('Flow: publications that the server cannot load', () => {
     bench.flow.onNotice({ code: '01000', severity: 'WARNING', message: 'secret' });
     expect(bench.log.lines).toEqual([expect.objectContaining({ level: 'info', code: '01000', severity: 'WARNING' })]);
     expect(JSON.stringify(bench.log.lines)).not.toContain('secret');
+  });
+});
+
+describe('Flow: a session that another one follows', () => {
+  test('ends at once between transactions, when all is acknowledged', async () => {
+    const bench = new Bench();
+    await bench.receive(...events(0x200n, 'p1'));
+    bench.flow.endAtCommit('changed topic');
+    await bench.receive(...events(0x300n, 'p2'));
+    expect([bench.ending, bench.keys]).toEqual([undefined, ['invoice p1']]);
+    await bench.acknowledge();
+    expect([bench.ending, bench.progress.flushed]).toEqual(['changed topic', endOf(0x200n)]);
+  });
+
+  test('ends with the open transaction, so that none is cut in two', async () => {
+    const bench = new Bench();
+    const [begin, ...rest] = wire.transaction([eventsRelation(), event('p1')], { commitLsn: 0x300n });
+    await bench.receive(begin!);
+    bench.flow.endAtCommit('changed topic');
+    await bench.receive(...rest, ...events(0x400n, 'p2'));
+    expect(bench.ending).toBeUndefined();
+    await bench.acknowledge();
+    expect([bench.ending, bench.keys, bench.progress.flushed]).toEqual([
+      'changed topic',
+      ['invoice p1'],
+      endOf(0x300n),
+    ]);
+  });
+});
+
+describe('Flow: what it says of itself', () => {
+  test('is proven by a confirmation, not by what comes in', async () => {
+    const bench = new Bench({ currentLsn: 0x100_000n });
+    await bench.receive(...events(0x200n, 'p1'));
+    expect(bench.status.isProven).toBe(false);
+    await bench.acknowledge();
+    expect(bench.status.isProven).toBe(true);
+  });
+
+  test('is proven by a keepalive from the end of the WAL with nothing in flight, but by none from before it', async () => {
+    const bench = new Bench({ currentLsn: 0x100_000n });
+    await bench.receive(wire.keepalive(0x200n));
+    expect(bench.status.isProven).toBe(false);
+    await bench.receive(...events(0x300n, 'p1'), wire.keepalive(0x100_000n));
+    expect(bench.status.isProven).toBe(false);
+    await bench.acknowledge();
+    await bench.receive(wire.keepalive(0x100_001n));
+    expect(bench.status.isProven).toBe(true);
+  });
+
+  test('tells the time of the oldest commit that is not confirmed, also of one that is still being received', async () => {
+    const bench = new Bench();
+    expect(bench.flow.oldestCommitTimeMs).toBeUndefined();
+    const [begin, ...rest] = wire.transaction([eventsRelation(), event('p1')], {
+      commitLsn: 0x300n,
+      commitTimeMicros: 1_500_000n,
+    });
+    await bench.receive(begin!);
+    expect(bench.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
+    await bench.receive(...rest);
+    expect(bench.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
+    await bench.acknowledge();
+    expect(bench.flow.oldestCommitTimeMs).toBeUndefined();
+  });
+
+  test('counts bytes and measures how long after its commit a transaction came in', async () => {
+    const bench = new Bench();
+    const frames = events(0x300n, 'p1');
+    await bench.receive(...frames);
+    expect(bench.status.receivedBytes).toBe(Buffer.concat(frames).length);
+    expect(bench.status.commitReceive.counts.reduce((sum, count) => sum + count)).toBe(1);
   });
 });

@@ -6,7 +6,7 @@ import { Progress } from '../../src/delivery/progress.ts';
 function receive(progress: Progress, recordCount: number, endLsn: bigint): void {
   progress.begin();
   for (let index = 0; index < recordCount; index++) progress.nextOrdinal();
-  progress.commit(endLsn);
+  progress.commit(endLsn, 0n);
 }
 
 describe('Progress', () => {
@@ -89,7 +89,7 @@ describe('Progress', () => {
       progress.begin();
       progress.keepalive(50n);
       expect([progress.written, progress.flushed]).toEqual([50n, 0n]);
-      progress.commit(40n);
+      progress.commit(40n, 0n);
       expect(progress.flushed).toBe(40n);
     });
 
@@ -147,7 +147,7 @@ describe('Progress', () => {
           if (one.kind === 'transaction') {
             if (!open) progress.begin();
             for (let index = 0; index < one.count; index++) progress.nextOrdinal();
-            progress.commit(++lsn);
+            progress.commit(++lsn, 0n);
             open = false;
             commits.push({ lsn, ordinal: progress.lastOrdinal });
           } else if (one.kind === 'half') {

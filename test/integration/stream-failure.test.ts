@@ -1,9 +1,11 @@
 /** What stops a slot on purpose: rows that cannot be converted, publications that are gone. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import type { LoggedError } from '../support/in-process-service.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { tablesOf } from '../support/progressor.ts';
+import type { LogLine } from '../support/recording-logger.ts';
 import {
   type Emitted,
   event,
@@ -34,6 +36,11 @@ async function lsnOfChange(scene: StreamScene, slotName: string, kind: 'I' | 'U'
     SELECT lsn::text FROM pg_logical_slot_peek_binary_changes(${scene.slot(slotName)}, NULL, NULL,
       'proto_version', '1', 'publication_names', ${SICK}) WHERE get_byte(data, 0) = ${kind.charCodeAt(0)} LIMIT 1`;
   return parseLsn(row!.lsn);
+}
+
+/** Settings that accept the loss which the slot has stopped at. */
+function accepting(scene: StreamScene, slotName: string, error: LoggedError): Readonly<Record<string, unknown>> {
+  return { slots: { [scene.database]: { [scene.slot(slotName)]: { accept_loss_behind: error.place?.lsn } } } };
 }
 
 /** Resolves when nobody streams from the slot, which it then can be advanced by hand. */
@@ -102,7 +109,16 @@ describe('a row that cannot be converted', () => {
       await scene.confirmed('two');
       expect(service.failures(scene.slot('two'))).toEqual([]);
 
+      // Whoever passes it by hand has to say so: the slot could as well have been made anew.
       await advancePast(scene, 'one', poisonEnd);
+      const loss = await waitFor('the loss', () =>
+        service.failures(scene.slot('one')).find(({ name }) => name === 'LossError'),
+      );
+      expect(loss.message).toContain('it was moved, or dropped and made anew');
+      const passed = `from ${loss.place?.lsn} to ${formatLsn(poisonEnd)}`;
+      expect([parseLsn(String(loss.place?.lsn)) >= good, loss.advice]).toEqual([true, expect.stringContaining(passed)]);
+      await service.stop();
+      scene.start({ settings: accepting(scene, 'one', loss) });
       await scene.confirmed('one');
       expected.push(event(SICK, 'p', { eventId: 2, createdAt: behindAt }));
       expect(await scene.emitted()).toEqual(inOrder(expected));
@@ -172,8 +188,10 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
   async function dropAndExpectStop(scene: StreamScene, slotName: string): Promise<void> {
     const { sql } = scene;
     const service = scene.start();
-    await scene.confirmed('main');
-    await scene.confirmed('other');
+    for (const name of ['main', 'other']) {
+      const isStart = (line: LogLine) => line.msg === 'replication started' && line.slot === scene.slot(name);
+      await service.waitForLog(`the start of ${name}`, isStart);
+    }
     const loaded: Emitted[] = [];
     if (slotName === 'loaded') {
       loaded.push(lifecycle(SICK, 'p', 'created', await scene.commit((tx) => insertProcess(tx, SICK, 'p'))));
@@ -190,16 +208,32 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
       expect(error.message).toContain(`publication "${SICK}" was dropped`);
       const lsn = parseLsn(String(error.place?.lsn));
       expect(lsn <= dropped + 1024n).toBe(true);
-      expect(error).toMatchObject({ place: { slot: scene.slot('main'), namespace: SICK } });
+      expect(error).toMatchObject({ name: 'LossError', place: { slot: scene.slot('main') } });
     }
     expect(await scene.confirmedLsn('main')).toBeLessThan(lost);
     expect(service.failures(scene.slot('other'))).toEqual([]);
-    expect(await scene.emitted()).toEqual(inOrder([...loaded, lifecycle('other', 'p', 'created', otherAt)]));
+    const arrived = [...loaded, lifecycle('other', 'p', 'created', otherAt)];
+    expect(await scene.emitted()).toEqual(inOrder(arrived));
+
+    // It is remembered by a process that never saw the publication, and whether or not there is one again.
+    await service.stop();
+    await sql`CREATE PUBLICATION ${sql(SICK)} FOR TABLE ${sql(tablesOf(SICK).processes)}, ${sql(tablesOf(SICK).events)}`;
+    const restarted = scene.start();
+    const error = await restarted.waitForFailure(scene.slot('main'), 2);
+    expect(error.message).toContain(`publication "${SICK}" was dropped and made anew`);
+    expect(await scene.confirmedLsn('main')).toBeLessThan(lost);
+    await restarted.stop();
+
+    scene.start({ settings: accepting(scene, 'main', error) });
+    await waitFor('the slot to go on', async () => (await scene.confirmedLsn('main')) > lost);
+    arrived.push(lifecycle(SICK, 'r', 'created', await scene.commit((tx) => insertProcess(tx, SICK, 'r'))));
+    await scene.confirmed('main');
+    expect(await scene.emitted()).toEqual(inOrder(arrived));
   }
 
   for (const state of ['loaded', 'fresh'] as const) {
     const which = state === 'loaded' ? 'that has brought rows' : 'that has not brought a row yet';
-    test(`and ${which} stops its slot at that LSN and nothing beyond is confirmed`, async () => {
+    test(`and ${which} stops its slot at that LSN, also when it is made anew, until the loss is accepted`, async () => {
       await using scene = await openStreamScene({
         postgres,
         kafka,

@@ -12,6 +12,8 @@ export interface ServiceNamespace {
   readonly eventsink_topic: string;
   readonly lifecycle_topic: string;
   readonly on_missing_old_tuple?: 'stop' | 'skip' | undefined;
+  readonly on_invalid?: 'stop' | 'park' | undefined;
+  readonly parking_topic?: string | undefined;
 }
 
 /** One replication slot of the service. */
@@ -95,7 +97,8 @@ export function startInProcessService(options: ServiceOptions): InProcessService
     },
   };
   const stopping = new AbortController();
-  const running = runService(config, createLogger({ level: 'trace', format: 'json', destination }), stopping.signal);
+  const serviceLog = createLogger({ level: 'trace', format: 'json', destination });
+  const running = runService(config, { version: '0.0.0', log: serviceLog }, stopping.signal);
   running.catch(() => {}); // seen by `stop`
   const failures = (slot?: string): readonly LoggedError[] =>
     log

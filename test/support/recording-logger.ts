@@ -1,5 +1,6 @@
 /** A logger whose lines can be looked at. */
 import pino, { type Logger } from 'pino';
+import { serializeError } from '../../src/log.ts';
 
 /** One line: what was bound and given, the message under `msg`, and the level by name. */
 export interface LogLine {
@@ -12,7 +13,13 @@ export interface LogLine {
 export function recordingLogger(): { readonly logger: Logger; readonly lines: LogLine[] } {
   const lines: LogLine[] = [];
   const logger = pino(
-    { level: 'trace', base: null, timestamp: false, formatters: { level: (label) => ({ level: label }) } },
+    {
+      level: 'trace',
+      base: null,
+      timestamp: false,
+      formatters: { level: (label) => ({ level: label }) },
+      serializers: { error: serializeError },
+    },
     { write: (line: string) => void lines.push(JSON.parse(line)) },
   );
   return { logger, lines };
