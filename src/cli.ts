@@ -6,6 +6,8 @@ import { parseArgs } from 'node:util';
 export type Command =
   | { readonly command: 'run'; readonly configPath: string }
   | { readonly command: 'check'; readonly configPath: string }
+  /** `configPath` is the sys.config of the Erlang service */
+  | { readonly command: 'import'; readonly configPath: string }
   | { readonly command: 'help' }
   | { readonly command: 'version' }
   /** `message` says what is wrong with the command line, in one line */
@@ -14,6 +16,7 @@ export type Command =
 /** Text of `--help`. */
 export const HELP_TEXT = `Usage: cdc-notifier CONFIG.yaml
        cdc-notifier --check CONFIG.yaml
+       cdc-notifier --import SYS.CONFIG > CONFIG.yaml
        cdc-notifier --help | --version
 
 Follows progressor's tables through PostgreSQL logical replication and delivers
@@ -24,6 +27,10 @@ Options:
   --check        check the configuration, print every mistake, and exit; the
                  secrets and certificates that it names are read, nothing is
                  connected to
+  --import       print our configuration made from the sys.config of the Erlang
+                 service, and exit; what has to be looked at stands in comments
+                 at its top and on stderr. Secrets are not copied: environment
+                 variables stand in their place
   -h, --help     print this text and exit
   -V, --version  print the version and exit
 
@@ -34,10 +41,12 @@ Signals:
   a second one     exit at once
 
 Exit codes:
-  0  stopped by a signal; with --check: the configuration is correct
+  0  stopped by a signal; with --check: the configuration is correct; with
+     --import: everything was carried over
   1  failed
   2  a mistake in the command line or in the configuration; nothing was
      connected to
+  3  with --import: printed, but something has to be looked at
 
 Logs go to stderr: JSON lines, or text when stderr is a terminal. Failures of
 PostgreSQL or Kafka never end the service: the slot that is concerned logs the
@@ -91,6 +100,8 @@ export function parseArguments(args: readonly string[]): Command {
   const [configPath, ...others] = positionals;
   if (configPath === undefined || configPath === '') return usageError('The configuration file is missing');
   if (others.length > 0) return usageError(`One configuration file is expected, not ${positionals.length}`);
+  if (values.check === true && values.import === true) return usageError('--check and --import exclude each other');
+  if (values.import === true) return { command: 'import', configPath };
   return { command: values.check === true ? 'check' : 'run', configPath };
 }
 
@@ -100,6 +111,7 @@ function parse(args: readonly string[]) {
     allowPositionals: true,
     options: {
       check: { type: 'boolean' },
+      import: { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
       version: { type: 'boolean', short: 'V' },
     },

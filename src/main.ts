@@ -5,10 +5,11 @@ import type { Config } from './config/config.ts';
 import { ConfigError } from './config/config-error.ts';
 import { loadConfig } from './config/load.ts';
 import { NotifierError } from './errors.ts';
+import { loadSysConfig } from './import/sys-config.ts';
 import { createLogger, type Logger } from './log.ts';
 
 /** As --help tells. */
-const EXIT = { stopped: 0, failed: 1, mistake: 2 } as const;
+const EXIT = { stopped: 0, failed: 1, mistake: 2, incomplete: 3 } as const;
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
 
@@ -25,11 +26,18 @@ async function main(): Promise<number> {
       process.stderr.write(`${command.message}\nTry cdc-notifier --help\n`);
       return EXIT.mistake;
     case 'check':
-      if (readConfig(command.configPath) === undefined) return EXIT.mistake;
+      if (orMistakes(() => loadConfig(command.configPath)) === undefined) return EXIT.mistake;
       process.stdout.write(`${command.configPath}: correct\n`);
       return EXIT.stopped;
+    case 'import': {
+      const imported = orMistakes(() => loadSysConfig(command.configPath));
+      if (imported === undefined) return EXIT.mistake;
+      await written(process.stdout, imported.yaml);
+      await written(process.stderr, imported.report.map((line) => `${line}\n`).join(''));
+      return imported.isComplete ? EXIT.stopped : EXIT.incomplete;
+    }
     case 'run': {
-      const config = readConfig(command.configPath);
+      const config = orMistakes(() => loadConfig(command.configPath));
       return config === undefined ? EXIT.mistake : await run(config);
     }
   }
@@ -54,14 +62,19 @@ async function run(config: Config): Promise<number> {
 }
 
 /** Prints every mistake; undefined when there is one. */
-function readConfig(path: string): Config | undefined {
+function orMistakes<Loaded>(load: () => Loaded): Loaded | undefined {
   try {
-    return loadConfig(path);
+    return load();
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     process.stderr.write(`${error.message}\n`);
     return undefined;
   }
+}
+
+/** Resolves when a text has left: what a pipe has not taken is lost when the process exits. */
+function written(stream: NodeJS.WriteStream, text: string): Promise<void> {
+  return new Promise((resolve) => stream.write(text, () => resolve()));
 }
 
 /** The first SIGTERM or SIGINT asks for a stop in good order, a second one gets one at once. */

@@ -8,6 +8,8 @@ test.each<[args: string[], command: Command]>([
   [['--', '--check'], { command: 'run', configPath: '--check' }],
   [['--check', 'c.yaml'], { command: 'check', configPath: 'c.yaml' }],
   [['c.yaml', '--check'], { command: 'check', configPath: 'c.yaml' }],
+  [['--import', 'sys.config'], { command: 'import', configPath: 'sys.config' }],
+  [['--import', '--help'], { command: 'help' }],
   [['--help'], { command: 'help' }],
   [['-h'], { command: 'help' }],
   [['--check', '--help'], { command: 'help' }],
@@ -16,6 +18,8 @@ test.each<[args: string[], command: Command]>([
   [[], { command: 'usage-error', message: 'The configuration file is missing' }],
   [[''], { command: 'usage-error', message: 'The configuration file is missing' }],
   [['--check'], { command: 'usage-error', message: 'The configuration file is missing' }],
+  [['--import'], { command: 'usage-error', message: 'The configuration file is missing' }],
+  [['--import', '--check', 'c'], { command: 'usage-error', message: '--check and --import exclude each other' }],
   [['a', 'b'], { command: 'usage-error', message: 'One configuration file is expected, not 2' }],
 ])('parseArguments of %p', (args, command) => {
   expect(parseArguments(args)).toEqual(command);

@@ -11,6 +11,8 @@ const EXAMPLE = join(import.meta.dirname, '../../config/cdc-notifier.example.yam
 
 const SECRET = 'pg-Secret-7f3a';
 
+const SYS_CONFIGS = join(import.meta.dirname, '../fixtures/sys-config');
+
 /** A correct configuration whose only database and broker are at `port`. */
 function config(port = 1): string {
   return `databases:
@@ -122,6 +124,43 @@ max_retries: three
     expect(ending).toBe(2);
     expect(stderr).toStartWith('config.yaml:1:');
     expect(stderr).not.toContain(SECRET);
+  });
+
+  test('--import prints what --check accepts, and nothing else on stdout', async () => {
+    const text = await readFile(join(SYS_CONFIGS, 'complete.config'), 'utf8');
+    const imported = await runBinary(['--import', 'sys.config'], { 'sys.config': text });
+    expect(imported).toMatchObject({ ending: 0, stdout: await readFile(join(SYS_CONFIGS, 'complete.yaml'), 'utf8') });
+    expect(imported.stderr).toContain('  EXAMPLE_DB_PASSWORD: databases.example_db.password\n');
+    const checked = await runBinary(['--check', CONFIG_FILE], { [CONFIG_FILE]: imported.stdout });
+    expect(checked).toMatchObject({ ending: 2, stdout: '' });
+    expect(checked.stderr).toMatch(
+      /^\S+ databases\.example_db\.password: environment variable EXAMPLE_DB_PASSWORD is not set\n$/,
+    );
+  });
+
+  test('--import tells by its exit code that something is to be looked at, or that nothing can be read', async () => {
+    const text = await readFile(join(SYS_CONFIGS, 'awkward.config'), 'utf8');
+    const imported = await runBinary(['--import', 'sys.config'], { 'sys.config': text });
+    expect(imported).toMatchObject({ ending: 3, stdout: await readFile(join(SYS_CONFIGS, 'awkward.yaml'), 'utf8') });
+    expect(imported.stderr).toContain(
+      'sys.config:29:22: epg_connector.statistics: is not known here and was left out\n',
+    );
+    const broken = await runBinary(['--import', 'sys.config'], { 'sys.config': `[{brod, "${SECRET}]` });
+    expect(broken).toEqual({
+      ending: 2,
+      stdout: '',
+      stderr: 'sys.config:1:9: the end of a string that begins here is missing\n',
+    });
+  });
+
+  test('--import prints more than a pipe holds', async () => {
+    const namespace = '#{kafka_client => k, eventsink_topic => <<"e">>, lifecycle_topic => <<"l">>}';
+    const namespaces = Array.from({ length: 3000 }, (_, index) => `ns${index} => ${namespace}`).join(', ');
+    const text = `[{cdc_progressor, [{streams, #{db => #{"slot" => #{${namespaces}}}}}]}].`;
+    const { ending, stdout } = await runBinary(['--import', 'sys.config'], { 'sys.config': text });
+    expect(ending).toBe(3);
+    expect(stdout.length).toBeGreaterThan(200_000);
+    expect(stdout).toEndWith('\n# http: {host: 0.0.0.0}\n');
   });
 
   test('takes nothing from files of its runtime that lie in the directory', async () => {
