@@ -77,8 +77,21 @@ build: $(BINARY) ## Build dist/cdc-notifier, one file that needs nothing else
 $(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
 	@echo 'Building $(BINARY)'
 	@bun build --compile --minify-syntax --minify-whitespace --sourcemap --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
+	  --define '__dirname="/"' --compile-exec-argv=--use-system-ca \
 	  src/main.ts --outfile $(BINARY) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
 	@touch $(BINARY)
+
+.PHONY: release
+release: install ## Make dist/release/: linux x64, x64 with musl, arm64; checksums, bills of materials, licences
+	@bun release/release.ts
+
+.PHONY: image
+image: install ## Make an OCI image under dist/ from pinned Debian packages, without a container engine
+	@bun release/image.ts
+
+.PHONY: image-test
+image-test: install kafka ## Make the image and run the service in it, on real servers (needs Debian; root or namespaces)
+	@bun test/run.ts image
 
 .PHONY: bench
 bench: build kafka ## Measure throughput, memory and latency (ARGS=options of test/bench/main.ts)

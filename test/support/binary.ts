@@ -78,6 +78,9 @@ const BUILD_OPTIONS = [
   '--sourcemap',
   '--no-compile-autoload-dotenv',
   '--no-compile-autoload-bunfig',
+  '--define',
+  '__dirname="/"',
+  '--compile-exec-argv=--use-system-ca',
 ];
 
 /** Compiles the program of these sources to a file, as `make build` does. */

@@ -1,0 +1,224 @@
+/** The image: what is in it, and that it runs as an engine runs it, with everything that it needs from its own files. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createScenario, isFailure, KAFKA_PASSWORD, PASSWORD, type Scenario, startServer } from '../e2e/scenario.ts';
+import {
+  ARCHITECTURE,
+  type Container,
+  childrenOf,
+  type ImageConfiguration,
+  IS_ROOT,
+  makeImage,
+  rootDirectory,
+  startContainer,
+  unpackImage,
+} from '../release/container.ts';
+import { startNameServer } from '../release/name-server.ts';
+import { STARTED } from '../support/binary.ts';
+import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import { freePort } from '../support/ports.ts';
+import type { PostgresServer } from '../support/postgres.ts';
+import { runProgram } from '../support/run-program.ts';
+import type { TemporaryDirectory } from '../support/temporary-directory.ts';
+import { waitFor } from '../support/wait.ts';
+
+const NONROOT = 65532;
+const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');
+const KAFKA_USER = 'notifier';
+
+/** Where the parts of the image are looked for, in the image. */
+const AUTHORITIES = 'etc/ssl/certs/ca-certificates.crt';
+const CONFIGURATION = 'etc/cdc-notifier';
+
+/** As engines write it. */
+const HOSTS = { 'etc/hosts': '127.0.0.1 localhost\n' };
+
+let directory: TemporaryDirectory;
+let image: string;
+let pristine: string;
+let configuration: ImageConfiguration;
+
+beforeAll(async () => {
+  directory = await rootDirectory();
+  image = join(directory.path, 'image.tar');
+  pristine = join(directory.path, 'pristine');
+  await makeImage(image);
+  configuration = await unpackImage(image, pristine);
+}, 240_000);
+
+afterAll(() => directory?.[Symbol.asyncDispose]());
+
+let copies = 0;
+
+/** A root file system to run, with what an engine adds to it: a configuration with its secrets, and who is who. */
+async function containerRoot(config: object, files: Readonly<Record<string, string>> = {}): Promise<string> {
+  copies++;
+  const root = join(directory.path, `root-${copies}`);
+  await cp(pristine, root, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true });
+  for (const [name, text] of Object.entries({ postgres: PASSWORD, kafka: KAFKA_PASSWORD })) {
+    const path = join(root, CONFIGURATION, name);
+    await writeFile(path, text, { mode: 0o400 });
+    if (IS_ROOT) await chown(path, NONROOT, NONROOT);
+  }
+  await writeFile(join(root, CONFIGURATION, 'config.yaml'), JSON.stringify(config));
+  await writeFile(join(root, CONFIGURATION, 'kafka-ca.crt'), await authority());
+  for (const [path, text] of Object.entries(files)) await writeFile(join(root, path), text);
+  return root;
+}
+
+/** Who signed the certificates of both servers. */
+function authority(): Promise<string> {
+  return readFile(join(CERTIFICATES, 'ca.crt'), 'utf8');
+}
+
+function statusOf({ pid }: Container): Promise<string> {
+  return readFile(`/proc/${pid}/status`, 'utf8');
+}
+
+describe('the image', () => {
+  test('says what it is and how it is run', () => {
+    expect(configuration).toMatchObject({
+      architecture: ARCHITECTURE,
+      config: {
+        User: `${NONROOT}:${NONROOT}`,
+        Entrypoint: ['/usr/bin/cdc-notifier'],
+        Cmd: ['/etc/cdc-notifier/config.yaml'],
+        Labels: { 'org.opencontainers.image.title': 'cdc-notifier', 'org.opencontainers.image.licenses': 'Apache-2.0' },
+      },
+    });
+  });
+
+  test('holds one program, nothing that is set-uid, and nothing that its user may write', async () => {
+    const list = async (...conditions: string[]) =>
+      (await runProgram('find', [pristine, '-type', 'f', ...conditions, '-printf', '%P\n'])).trim().split('\n').sort();
+    const library =
+      ARCHITECTURE === 'arm64' ? 'aarch64-linux-gnu/ld-linux-aarch64.so.1' : 'x86_64-linux-gnu/ld-linux-x86-64.so.2';
+    expect((await list('-perm', '/111')).filter((path) => !/\/lib\w+\.so\.\d+$/.test(path))).toEqual([
+      'usr/bin/cdc-notifier',
+      `usr/lib/${library}`,
+    ]);
+    expect(await list('-perm', '/7022')).toEqual(['']);
+  });
+
+  test('carries its licences, and a bill of materials of both its halves', async () => {
+    const documents = join(pristine, 'usr/share/doc/cdc-notifier');
+    expect(await readFile(join(documents, 'LICENSES.txt'), 'utf8')).toContain('@platformatic/kafka');
+    const { components } = JSON.parse(await readFile(join(documents, 'sbom.cdx.json'), 'utf8'));
+    const names = components.map(({ name }: { name: string }) => name);
+    expect(names).toEqual(expect.arrayContaining(['bun', 'libc6', 'postgres', 'tzdata']));
+  });
+
+  test('is the same bytes when it is made again', async () => {
+    const again = join(directory.path, 'again.tar');
+    await makeImage(again);
+    await runProgram('cmp', [image, again]);
+  }, 120_000);
+});
+
+describe('a container', () => {
+  let server: PostgresServer;
+  let kafka: KafkaServer;
+
+  beforeAll(async () => {
+    const secure = {
+      certificateFile: join(CERTIFICATES, 'server.crt'),
+      keyFile: join(CERTIFICATES, 'server.key'),
+      users: { [KAFKA_USER]: KAFKA_PASSWORD },
+    };
+    [server, kafka] = await Promise.all([startServer(), startKafka({ secure })]);
+    await encrypt(server);
+  }, 120_000);
+
+  afterAll(async () => {
+    await Promise.all([server?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+  }, 30_000);
+
+  /** PostgreSQL is verified by the authorities of the image, Kafka by a file; passwords are files. */
+  function secureScenario(port: number): Promise<Scenario> {
+    return createScenario({
+      server,
+      kafka,
+      databaseKeys: { host: 'localhost', password: { file: 'postgres' }, tls: { mode: 'verify-full' } },
+      kafkaClient: {
+        brokers: [kafka.secureBootstrap],
+        tls: { ca: 'kafka-ca.crt' },
+        sasl: { mechanism: 'SCRAM-SHA-512', username: KAFKA_USER, password: { file: 'kafka' } },
+      },
+      settings: { http: { host: '127.0.0.1', port } },
+    });
+  }
+
+  test('delivers over verified connections as PID 1 of nobody in particular, and stops on SIGTERM with 0', async () => {
+    const port = await freePort();
+    await using scenario = await secureScenario(port);
+    // Who is not root cannot listen on port 53: there the name comes from /etc/hosts.
+    using names = IS_ROOT ? await startNameServer() : undefined;
+    const resolver = names && { 'etc/resolv.conf': `nameserver ${names.address}\n` };
+    const root = await containerRoot(scenario.config, resolver ?? HOSTS);
+    await appendFile(join(root, AUTHORITIES), await authority());
+
+    await using container = await startContainer(root, configuration);
+    await container.waitForLine('the start', ({ msg, slot }) => msg === STARTED && slot === scenario.slot);
+    await scenario.writer.write(30);
+    await scenario.confirmed();
+    await scenario.expectAllArrived();
+    if (names !== undefined) expect([...names.asked]).toContain('localhost');
+    const status = await statusOf(container);
+    expect(status).toMatch(/^NSpid:.*\t1$/m);
+    if (IS_ROOT) expect(status).toMatch(new RegExp(`^Uid:${`\t${NONROOT}`.repeat(4)}$`, 'm'));
+    expect(status).toMatch(/^CapEff:\t0+$/m);
+    expect(await readFile(`/proc/${container.pid}/cmdline`, 'utf8')).toBe(
+      '/usr/bin/cdc-notifier\0/etc/cdc-notifier/config.yaml\0',
+    );
+    const answers = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).status;
+    expect(await answers('/live')).toBe(200);
+    await waitFor('/ready', async () => (await answers('/ready')) === 200);
+    // It starts no process: there is nothing to reap.
+    expect(childrenOf(container.pid)).toEqual([]);
+    expect(await container.stop()).toBe(0);
+    expect(container.lines.filter(({ level }) => level !== 'info')).toEqual([]);
+    expect(container.lines.at(-1)?.msg).toBe('cdc-notifier stopped');
+  }, 90_000);
+
+  test('trusts the authorities of the image and no others', async () => {
+    await using scenario = await secureScenario(await freePort());
+    const root = await containerRoot(scenario.config, HOSTS);
+    await using container = await startContainer(root, configuration);
+    const { error } = await container.waitForLine('the refusal', isFailure(scenario.slot));
+    expect(error).toMatchObject({ name: 'SourceError', advice: expect.stringContaining('tls.ca') });
+    expect(await container.stop()).toBe(0);
+  }, 60_000);
+
+  // With TZ the zone is known by its name; of a file that an engine mounts, the name is found among the image's zones.
+  test.each(['TZ', '/etc/localtime'])(
+    'knows the time zone that %s tells',
+    async (source) => {
+      await using scenario = await secureScenario(await freePort());
+      const root = await containerRoot({ ...scenario.config, log: { format: 'text' } });
+      // 5:45 hours ahead of UTC all year round.
+      const zone = 'Asia/Kathmandu';
+      if (source !== 'TZ') await cp(join(root, 'usr/share/zoneinfo', zone), join(root, 'etc/localtime'));
+      const before = Date.now();
+      await using container = await startContainer(root, configuration, source === 'TZ' ? { TZ: zone } : {});
+      const line = await waitFor('a line', () => /^\[(.+?)\] INFO: cdc-notifier started$/m.exec(container.stderr));
+      expect(Date.parse(`${line[1]!.replace(' ', 'T')}+05:45`)).toBeWithin(before, Date.now() + 1);
+      expect(await container.stop()).toBe(0);
+    },
+    60_000,
+  );
+});
+
+/** Gives a server its certificate and switches TLS on. */
+async function encrypt({ dataDirectory, sql, restart }: PostgresServer): Promise<void> {
+  const { uid, gid } = await stat(dataDirectory);
+  for (const name of ['server.crt', 'server.key']) {
+    const path = join(dataDirectory, name);
+    await writeFile(path, await readFile(join(CERTIFICATES, name)), { mode: 0o600 });
+    await chown(path, uid, gid);
+  }
+  const admin = sql('postgres', { max: 1 });
+  await admin`ALTER SYSTEM SET ssl = on`;
+  await admin.end();
+  await restart();
+}
