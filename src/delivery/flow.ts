@@ -92,6 +92,10 @@ export class Flow implements StreamView {
     return this.#dialogue?.lastInboundMs ?? performance.now();
   }
 
+  get standsSinceMs(): number {
+    return this.#dialogue?.standsSinceMs ?? performance.now();
+  }
+
   get silenceLimitMs(): number {
     return silenceLimitMs(this.#options.timings);
   }

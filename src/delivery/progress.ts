@@ -14,6 +14,8 @@ interface PendingCommit {
   readonly commitTimeMicros: bigint;
   /** Ordinal of the last record at or before this commit */
   readonly lastOrdinal: number;
+  /** End of the transaction that made the last record; later commits without records only move `endLsn` */
+  readonly recordEndLsn: Lsn | undefined;
 }
 
 /** See the head of this file. */
@@ -24,6 +26,8 @@ export class Progress {
   #pending: PendingCommit[] = [];
   #firstPending = 0;
   #lastOrdinal = 0;
+  #lastOrdinalOfCommits = 0;
+  #delivered: Lsn | undefined;
   /** Lowest ordinal that is not acknowledged; one past the last when all are */
   #lowestUnacknowledged = 1;
   #inTransaction = false;
@@ -51,6 +55,14 @@ export class Progress {
   /** Acknowledged by Kafka, up to here and without a gap. */
   get flushed(): Lsn {
     return this.#flushed;
+  }
+
+  /**
+   * End of the last transaction that made a record and is confirmed; undefined without one. The server's WAL may go
+   * another way behind it without anybody missing anything, whatever keepalives have confirmed since.
+   */
+  get delivered(): Lsn | undefined {
+    return this.#delivered;
   }
 
   /** True when every record of every commit that was received is acknowledged, and no transaction is being received. */
@@ -88,7 +100,11 @@ export class Progress {
     const last = this.#firstPending < this.#pending.length ? this.#pending.at(-1) : undefined;
     // A commit that made no record is durable with the one before it: however many there are, they take no room.
     if (last?.lastOrdinal === this.#lastOrdinal) last.endLsn = endLsn;
-    else this.#pending.push({ endLsn, commitTimeMicros, lastOrdinal: this.#lastOrdinal });
+    else {
+      const recordEndLsn = this.#lastOrdinal > this.#lastOrdinalOfCommits ? endLsn : undefined;
+      this.#pending.push({ endLsn, commitTimeMicros, lastOrdinal: this.#lastOrdinal, recordEndLsn });
+    }
+    this.#lastOrdinalOfCommits = this.#lastOrdinal;
     this.#settle();
   }
 
@@ -120,6 +136,7 @@ export class Progress {
       const commit = this.#pending[this.#firstPending]!;
       if (commit.lastOrdinal >= this.#lowestUnacknowledged) break;
       if (commit.endLsn > this.#flushed) this.#flushed = commit.endLsn;
+      if (commit.recordEndLsn !== undefined) this.#delivered = commit.recordEndLsn;
       this.#firstPending++;
       this.#onDurable(commit.commitTimeMicros);
     }

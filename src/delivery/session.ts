@@ -11,7 +11,8 @@ import type { Config, DatabaseEndpoint, StreamConfig } from '../config/config.ts
 import { SourceError } from '../errors.ts';
 import { connectControl } from '../postgres/connect.ts';
 import { livenessTimings } from '../postgres/liveness.ts';
-import { findPrimary } from '../postgres/primary.ts';
+import { formatLsn } from '../postgres/lsn.ts';
+import { findPrimary, watchPrimary } from '../postgres/primary.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup.ts';
 import { watchShutdown } from '../postgres/shutdown-watch.ts';
 import { advanceSlot } from '../postgres/slot.ts';
@@ -86,10 +87,8 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   });
   const untilStopped = rejectOnAbort(stopSignal, ended.signal);
   const applicationName = `cdc-notifier ${slot} control`;
-  const endpoint = await Promise.race([
-    findPrimary(stream.database, { applicationName, log, signal: ended.signal }),
-    untilStopped,
-  ]);
+  const search = { applicationName, log, signal: ended.signal };
+  const endpoint = await Promise.race([findPrimary(stream.database, search), untilStopped]);
   const control = connectControl(endpoint, {
     applicationName,
     log,
@@ -103,9 +102,13 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
     },
   });
 
-  await Promise.race([takeSlot(control, options, ended.signal), untilStopped]);
+  const untilMoved = forever(watchPrimary(stream.database, { ...search, followed: endpoint }));
+  await Promise.race([takeSlot(control, options, ended.signal), untilMoved, untilStopped]);
+  // From here on the server may not be kept from shutting down.
+  const untilShutdown = forever(watchShutdown({ control, socket: () => controlSocket, signal: ended.signal }));
   const prepared = await Promise.race([
     prepare(control, { options, endpoint, stopSignal }),
+    untilShutdown,
     untilStopped,
     rejectLater('prepare the slot', PREPARE_TIMEOUT_MS, ended.signal),
   ]);
@@ -130,7 +133,8 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
     progress.keepalive(lsn);
     // First: were the answer lost, the slot would seem to have been moved by somebody else.
     ledger.remember();
-    await Promise.race([ledger.open().then(() => advanceSlot(control, slot, lsn)), untilStopped]);
+    log.info({ lsn: formatLsn(lsn) }, 'advancing the slot to where the first of its publications begins');
+    await Promise.race([ledger.open().then(() => advanceSlot(control, slot, lsn)), untilShutdown, untilStopped]);
     return 'publication boundary';
   }
   const flow = new Flow({
@@ -148,8 +152,7 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   const sinks = await Promise.race([openSinks(options, flow), untilStopped]);
   cleanup.defer(() => sinks.close());
 
-  const shutdown = watchShutdown({ control, socket: () => controlSocket, signal: ended.signal });
-  shutdown.catch((error) => flow.fail(error));
+  Promise.race([untilShutdown, untilMoved]).catch((error) => flow.fail(error));
   const session: Session = {
     options,
     endpoint,
@@ -177,6 +180,13 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
   }
 }
 
+/** A watch that is only of interest when it fails, which others may not be there to see yet. */
+function forever(watch: Promise<void>): Promise<never> {
+  const failure = watch.then(() => new Promise<never>(() => {}));
+  failure.catch(() => {});
+  return failure;
+}
+
 /** Returns when nobody streams from the slot: while another process does, this one stands by. */
 async function takeSlot(control: Sql, options: SessionOptions, ended: AbortSignal): Promise<void> {
   const { status, log } = options;
@@ -184,10 +194,12 @@ async function takeSlot(control: Sql, options: SessionOptions, ended: AbortSigna
     slot: options.stream.slot,
     signal: ended,
     onHolder: (holder) => {
+      if (holder.pid !== status.holder?.pid) log.info(holder, 'another process streams from the slot, standing by');
+      status.holder = holder;
       status.enter('standby');
-      log.info(holder, 'another process streams from the slot, standing by');
     },
   });
+  status.holder = undefined;
   if (status.state !== 'standby') return;
   log.info('the slot was released, taking over');
   status.enter('starting');
@@ -228,8 +240,7 @@ async function openSinks(options: SessionOptions, flow: Flow): Promise<Sinks> {
     counts: status.namespaces,
     resendTimeoutMs: config.resendTimeoutMs,
     maxRetries: config.maxRetries,
-    learnedBatchBytes: memory.learnedBatchBytes,
-    refusedRecordBytes: memory.refusedRecordBytes,
+    topicLimits: memory.topicLimits,
     log,
     onAcknowledged: flow.onAcknowledged,
     onProduced: ({ roundTripMs, batchCount, bytes }) => {

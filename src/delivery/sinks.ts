@@ -3,6 +3,7 @@ import { BatchBuffers } from '../kafka/batch-buffers.ts';
 import { Cluster } from '../kafka/cluster.ts';
 import { Producer, type ProducerOptions, type ProducerTopic } from '../kafka/producer.ts';
 import type { RecordTally } from '../kafka/record-batch.ts';
+import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/topic-limits.ts';
 import type { RecordKind } from '../progressor/convert.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
@@ -13,18 +14,12 @@ const KEPT_BUFFER_BYTES = 8 * 1024 * 1024;
 export interface SinksOptions
   extends Pick<
     ProducerOptions,
-    | 'resendTimeoutMs'
-    | 'maxRetries'
-    | 'learnedBatchBytes'
-    | 'refusedRecordBytes'
-    | 'log'
-    | 'onAcknowledged'
-    | 'onProduced'
-    | 'onTopicChanged'
-    | 'onFailed'
+    'resendTimeoutMs' | 'maxRetries' | 'log' | 'onAcknowledged' | 'onProduced' | 'onTopicChanged' | 'onFailed'
   > {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
+  /** Kept by the slot from session to session, by Kafka client */
+  readonly topicLimits: Map<string, TopicLimits>;
   /** By namespace: what became of its rows */
   readonly counts: ReadonlyMap<string, NamespaceCounts>;
 }
@@ -77,13 +72,16 @@ export class Sinks {
         clusters.push(cluster);
         const topics = [...new Set(namespaces.flatMap(topicsOf))];
         await cluster.refreshMetadata(topics);
+        const limits = options.topicLimits.get(clientName) ?? createTopicLimits();
+        options.topicLimits.set(clientName, limits);
+        takeUpLimits(limits, await cluster.maxMessageBytes(topics));
         const producer = await Producer.open(cluster, {
           ...options,
           kafkaClient: clientName,
           requestTimeoutMs: client.requestTimeoutMs,
           metadataMaxAgeMs: client.metadataMaxAgeMs,
+          limits,
           buffers: new BatchBuffers(KEPT_BUFFER_BYTES / byClient.size),
-          maxMessageBytes: await cluster.maxMessageBytes(topics),
           respectRefusedSizes: parkingTopics(namespaces),
         });
         producers.set(clientName, producer);

@@ -2,15 +2,14 @@
  * What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store, and
  * what has to outlive the process stands in the slot's ledger (postgres/ledger.ts).
  */
+import type { TopicLimits } from '../kafka/topic-limits.ts';
 import type { SlotLedger } from '../postgres/ledger.ts';
 import type { Lsn } from '../postgres/lsn.ts';
 
 /** See the head of this file. */
 export interface SlotMemory {
-  /** Batch sizes that Kafka turned out to take, by topic (ProducerOptions.learnedBatchBytes) */
-  readonly learnedBatchBytes: Map<string, number>;
-  /** Size of a record that Kafka refused, by topic (ProducerOptions.refusedRecordBytes) */
-  readonly refusedRecordBytes: Map<string, number>;
+  /** By Kafka client, because two clusters may have topics of one name */
+  readonly topicLimits: Map<string, TopicLimits>;
   /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
   readonly publicationExistedAt: Map<string, Lsn>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
@@ -33,9 +32,8 @@ export interface SlotMemory {
 /** The memory of a slot that nothing is known of yet. */
 export function createSlotMemory(): SlotMemory {
   return {
-    learnedBatchBytes: new Map(),
+    topicLimits: new Map(),
     publicationExistedAt: new Map(),
-    refusedRecordBytes: new Map(),
     probedBoundaries: new Map(),
     warnedRelations: new Set(),
     warnedSlots: new Set(),

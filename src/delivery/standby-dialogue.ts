@@ -34,6 +34,9 @@ export class StandbyDialogue {
   #replyRequested = false;
   #sentWritten: Lsn = 0n;
   #sentFlushed: Lsn = 0n;
+  /** `written` when it was last looked at, and since when it has been that */
+  #seenWritten: Lsn = 0n;
+  #standsSinceMs = performance.now();
 
   /** Sends the first status and begins to keep time. */
   constructor(options: StandbyDialogueOptions) {
@@ -45,6 +48,11 @@ export class StandbyDialogue {
   /** When the server was last heard of, by performance.now(). */
   get lastInboundMs(): number {
     return this.#lastInboundMs;
+  }
+
+  /** Since when nothing new was received, by performance.now(); exact to a tick. */
+  get standsSinceMs(): number {
+    return this.#standsSinceMs;
   }
 
   /** Something has come in; or we have begun to read again, after a silence that was ours. */
@@ -92,6 +100,9 @@ export class StandbyDialogue {
 
   #tick(): void {
     const nowMs = performance.now();
+    const { written } = this.#options.progress;
+    if (written > this.#seenWritten) this.#standsSinceMs = nowMs;
+    this.#seenWritten = written;
     const verdict = judgeSilence(
       {
         nowMs,

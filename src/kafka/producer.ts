@@ -30,6 +30,7 @@ import {
   singleRecordBatchBytes,
 } from './record-batch.ts';
 import { decideRound, type RoundFailure } from './resend-policy.ts';
+import { type TopicLimits, takeUpLimits } from './topic-limits.ts';
 
 /** A batch is closed at this size even where the topic would take more: it bounds what one resend costs. */
 const BATCH_TARGET_BYTES = 900_000;
@@ -52,20 +53,10 @@ export interface ProducerOptions {
   readonly kafkaClient: string;
   readonly buffers: BatchBuffers;
   readonly log: Logger;
-  /** Largest batch by topic, in bytes, as far as Kafka lets us read it; the producer keeps it up to date */
-  readonly maxMessageBytes: Map<string, number>;
+  /** Kept by the slot from session to session; the producer adds what it learns */
+  readonly limits: TopicLimits;
   /**
-   * Sizes at which batches are closed because Kafka refused larger ones, by topic. The producer adds to it; the slot
-   * keeps it from session to session.
-   */
-  readonly learnedBatchBytes: Map<string, number>;
-  /**
-   * Size of the smallest batch of one record that Kafka refused as too large, by topic. The producer adds to it; the
-   * slot keeps it from session to session.
-   */
-  readonly refusedRecordBytes: Map<string, number>;
-  /**
-   * Topics that a record of such a size is not sent to again. To the others it is: without the right to read the limit,
+   * Topics that a record of a size that was refused is not sent to again. To the others it is: without the right to read the limit,
    * that is how we learn that it was raised.
    */
   readonly respectRefusedSizes: ReadonlySet<string>;
@@ -293,22 +284,15 @@ export class Producer {
 
   /** Reads again what the topics take. Never rejects: what cannot be read stays as it was. */
   async #readLimits(): Promise<void> {
-    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = this.#options;
     const found = await this.#cluster.maxMessageBytes([...this.#topics.keys()]).catch(() => undefined);
     if (found === undefined || this.#failed) return;
-    for (const [topic, bytes] of found) {
-      // What was learned under a lower limit is not worth anything any more.
-      if (bytes > (maxMessageBytes.get(topic) ?? bytes)) {
-        learnedBatchBytes.delete(topic);
-        refusedRecordBytes.delete(topic);
-      }
-      maxMessageBytes.set(topic, bytes);
-    }
+    takeUpLimits(this.#options.limits, found);
     this.#setLimits();
   }
 
   #setLimits(): void {
-    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes, respectRefusedSizes } = this.#options;
+    const { limits, respectRefusedSizes } = this.#options;
+    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = limits;
     for (const topic of this.#topics.values()) {
       const known = maxMessageBytes.get(topic.name) ?? Number.POSITIVE_INFINITY;
       const refused = respectRefusedSizes.has(topic.name) ? refusedRecordBytes.get(topic.name) : undefined;
@@ -490,7 +474,7 @@ export class Producer {
   }
 
   #sinkError(batch: RecordBatch, failure: KafkaFailure, retryCount: number): SinkError {
-    const { learnedBatchBytes, refusedRecordBytes } = this.#options;
+    const { learnedBatchBytes, refusedRecordBytes } = this.#options.limits;
     const tooLarge = isTooLarge(failure);
     if (tooLarge && batch.recordCount > 1) {
       // Not a poison row yet: the topic's limit is below what we assumed, and we were not allowed to read it.

@@ -46,7 +46,15 @@ export function connectControl(endpoint: DatabaseEndpoint, options: ConnectOptio
  */
 export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
   // PostgreSQL 18 tells of a publication that it cannot load by a warning alone; a setting of the role must not hide it.
-  return connect(endpoint, options, { replication: 'database', client_min_messages: 'warning' });
+  return connect(endpoint, options, {
+    replication: 'database',
+    client_min_messages: 'warning',
+    // Where wal_sender_timeout is 0, a walsender whose client's machine is gone would else keep the slot for hours.
+    tcp_keepalives_idle: '30',
+    tcp_keepalives_interval: '10',
+    tcp_keepalives_count: '3',
+    tcp_user_timeout: '60000',
+  });
 }
 
 function connect(endpoint: DatabaseEndpoint, options: ConnectOptions, parameters: Record<string, string>): Sql {

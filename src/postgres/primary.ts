@@ -3,6 +3,7 @@
  * so it is asked anew for each attempt.
  */
 import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { formatAddress } from '../config/address.ts';
 import type { DatabaseConfig, DatabaseEndpoint } from '../config/config.ts';
@@ -12,6 +13,8 @@ import { explainSourceError } from './explain.ts';
 
 /** For connecting, logging in and answering together: a server that is gone must not hold up its successor for long. */
 const ANSWER_TIMEOUT_MS = 3_000;
+
+const WATCH_INTERVAL_MS = 15_000;
 
 /** How to ask. */
 export interface FindPrimaryOptions {
@@ -145,4 +148,25 @@ function noPrimary(standbys: readonly Answer[], failures: readonly Failure[]): S
     advice: advice === '' ? undefined : advice,
     cause,
   });
+}
+
+/**
+ * Looks for the primary again and again while one is followed: an old primary that lives on apart from its successor is
+ * as well as ever, and brings nothing. Resolves when the signal is given.
+ * @throws SourceError when another server is to be followed
+ */
+export async function watchPrimary(
+  database: DatabaseConfig,
+  { followed, ...options }: FindPrimaryOptions & { readonly followed: DatabaseEndpoint },
+): Promise<void> {
+  const { signal } = options;
+  if (database.hosts.length === 1) return;
+  for (;;) {
+    await sleep(WATCH_INTERVAL_MS, undefined, { signal, ref: false }).catch(() => {});
+    if (signal.aborted) return;
+    // Nobody to be found is no reason to leave the one that is there.
+    const primary = await findPrimary(database, options).catch(() => undefined);
+    if (primary === undefined || formatAddress(primary) === formatAddress(followed)) continue;
+    throw new SourceError(`Cannot go on with ${formatAddress(followed)}: ${formatAddress(primary)} is the primary now`);
+  }
 }

@@ -13,6 +13,8 @@ export interface SlotHolder {
   readonly pid: number;
   /** Hidden from roles without pg_read_all_stats when another role streams */
   readonly applicationName: string | undefined;
+  /** Since when the server has not heard of it; hidden likewise */
+  readonly silentMs: number | undefined;
 }
 
 /** Whom to wait for, and whom to tell. */
@@ -20,7 +22,7 @@ export interface StandbyOptions {
   readonly slot: string;
   /** Ends the wait, which then rejects with its reason */
   readonly signal: AbortSignal;
-  /** Called with each holder that is met, once */
+  /** Called with the holder whenever it is looked at */
   readonly onHolder: (holder: SlotHolder) => void;
 }
 
@@ -30,13 +32,11 @@ export interface StandbyOptions {
  * @throws SourceError when the server does not answer, and what the connection raises
  */
 export async function waitUntilFree(control: Sql, { slot, signal, onHolder }: StandbyOptions): Promise<void> {
-  let metPid: number | undefined;
   for (;;) {
     signal.throwIfAborted();
     const holder = await readHolder(control, slot);
     if (holder === undefined) return;
-    if (holder.pid !== metPid) onHolder(holder);
-    metPid = holder.pid;
+    onHolder(holder);
     await sleep(POLL_INTERVAL_MS, undefined, { signal });
   }
 }
@@ -49,12 +49,20 @@ async function readHolder(control: Sql, slot: string): Promise<SlotHolder | unde
     ANSWER_TIMEOUT_MS,
   );
   try {
-    const answer = control<{ pid: number; application_name: string | null }[]>`
-      SELECT s.active_pid AS pid, a.application_name
-      FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+    const answer = control<{ pid: number; application_name: string | null; silent_ms: number | null }[]>`
+      SELECT s.active_pid AS pid, a.application_name,
+        (extract(epoch FROM clock_timestamp() - r.reply_time) * 1000)::float8 AS silent_ms
+      FROM pg_replication_slots s
+        LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+        LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
       WHERE s.slot_name = ${slot} AND s.active`;
     const [row] = await Promise.race([answer, late.promise]);
-    return row === undefined ? undefined : { pid: row.pid, applicationName: row.application_name ?? undefined };
+    if (row === undefined) return undefined;
+    return {
+      pid: row.pid,
+      applicationName: row.application_name ?? undefined,
+      silentMs: row.silent_ms ?? undefined,
+    };
   } finally {
     clearTimeout(timer);
   }

@@ -1,4 +1,5 @@
 /** Whether a slot's stream does what it is there for: a pure verdict over what the slot says of itself. */
+import { formatLsn } from '../postgres/lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
 import type { SlotState, SlotStatus } from './slot-status.ts';
 
@@ -21,6 +22,8 @@ type Rule = (status: SlotStatus, options: ReadinessOptions) => string | undefine
 /** `wal_status` of a slot that has all the WAL it needs (PostgreSQL manual, pg_replication_slots). */
 const HEALTHY_WAL_STATUSES: readonly string[] = ['reserved', 'extended'];
 
+const HOLDER_SILENCE_LIMIT_MS = 60_000;
+
 const unproven: Rule = (status) =>
   status.isProven && status.stream !== undefined ? undefined : `Nothing has been confirmed yet${afterFailure(status)}`;
 
@@ -30,6 +33,22 @@ const silentServer: Rule = ({ stream }, { nowMs }) => {
   const silenceMs = nowMs - stream.lastInboundMs;
   if (silenceMs <= stream.silenceLimitMs) return undefined;
   return `PostgreSQL has been silent for ${seconds(silenceMs)}; one that is alive answers within ${seconds(stream.silenceLimitMs)}`;
+};
+
+/** A walsender that waits (for a standby of synchronized_standby_slots, or for its disk) answers, and sends nothing. */
+const stuckServer: Rule = ({ stream, server }, { nowMs, inFlightLimitMs }) => {
+  if (stream === undefined || server === undefined || stream.isPaused) return undefined;
+  if (server.serverLsn <= stream.receivedLsn) return undefined;
+  const standsMs = nowMs - stream.standsSinceMs;
+  // An idle server tells its position only when it is asked.
+  if (standsMs <= inFlightLimitMs + stream.silenceLimitMs) return undefined;
+  return `PostgreSQL has sent nothing behind ${formatLsn(stream.receivedLsn)} for ${seconds(standsMs)}, although its WAL ends at ${formatLsn(server.serverLsn)}; see synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity`;
+};
+
+/** A process that streams says so every 15 s at least: one that is frozen keeps the slot without anybody being served. */
+const silentHolder: Rule = ({ holder }) => {
+  if (holder?.silentMs === undefined || holder.silentMs <= HOLDER_SILENCE_LIMIT_MS) return undefined;
+  return `The process that has the slot has been silent for ${seconds(holder.silentMs)}; when it is gone for good, run SELECT pg_terminate_backend(${holder.pid});`;
 };
 
 const stuckKafka: Rule = (status, options) => {
@@ -51,8 +70,8 @@ const unreachableBrokers: Rule = ({ stream }) =>
 const RULES: Readonly<Record<SlotState, readonly Rule[]>> = {
   starting: [(status) => `Connecting and checking PostgreSQL and Kafka${afterFailure(status)}`, unhealthySlot],
   // The process that streams answers for the stream; this one waits for it, as it should.
-  standby: [],
-  streaming: [unproven, silentServer, stuckKafka, unhealthySlot, unreachableBrokers],
+  standby: [silentHolder],
+  streaming: [unproven, silentServer, stuckServer, stuckKafka, unhealthySlot, unreachableBrokers],
   retrying: [(status) => `To be tried again soon${afterFailure(status)}`, unhealthySlot],
   stopped: [(status) => `Stands still until somebody mends it${afterFailure(status)}`, unhealthySlot],
   closed: [() => 'The service is stopping'],

@@ -45,6 +45,8 @@ export interface StreamView {
   readonly lastInboundMs: number;
   /** A server that is alive is never silent for longer: by then it has answered our question */
   readonly silenceLimitMs: number;
+  /** Since when `receivedLsn` has not risen */
+  readonly standsSinceMs: number;
   /** We do not read at present, because Kafka has to catch up */
   readonly isPaused: boolean;
   /** Since when the oldest thing that Kafka has not acknowledged is with us; undefined when there is none */
@@ -67,6 +69,14 @@ export interface ServerSlotView {
   readonly serverLsn: Lsn;
   /** Process that has the slot */
   readonly activePid: number | undefined;
+}
+
+/** The process that has the slot while this one stands by. */
+export interface HolderView {
+  /** Of its walsender */
+  readonly pid: number;
+  /** Since when the server has not heard of it; undefined where our role may not know */
+  readonly silentMs: number | undefined;
 }
 
 /** Why an attempt to stream ended, for a person and for a counter. */
@@ -101,6 +111,8 @@ export class SlotStatus {
   /** Of the present or the last session */
   stream: StreamView | undefined;
   server: ServerSlotView | undefined;
+  /** As it was last seen; of a standby only */
+  holder: HolderView | undefined;
   lastFailure: FailureView | undefined;
   /** Attempts that failed since something was last confirmed */
   consecutiveFailureCount = 0;

@@ -174,4 +174,36 @@ describe('Progress', () => {
       { seed: 7, numRuns: 500 },
     );
   });
+
+  test('tells the end of the last transaction with a record that is confirmed, whatever keepalives and empty ones confirm', () => {
+    const progress = new Progress(0n);
+    expect(progress.delivered).toBeUndefined();
+    receive(progress, 0, 5n);
+    progress.keepalive(6n);
+    expect([progress.flushed, progress.delivered]).toEqual([6n, undefined]);
+    receive(progress, 2, 10n);
+    receive(progress, 0, 20n);
+    progress.acknowledgedBelow(2);
+    expect(progress.delivered).toBeUndefined();
+    progress.acknowledgedBelow(Number.POSITIVE_INFINITY);
+    expect([progress.flushed, progress.delivered]).toEqual([20n, 10n]);
+    progress.keepalive(30n);
+    receive(progress, 0, 40n);
+    expect([progress.flushed, progress.delivered]).toEqual([40n, 10n]);
+  });
+
+  test('hands the commit time of each commit on when it is durable, in order', () => {
+    const times: bigint[] = [];
+    const progress = new Progress(0n, (commitTimeMicros) => times.push(commitTimeMicros));
+    for (const [ordinal, time] of [7n, 8n, 9n].entries()) {
+      progress.begin();
+      progress.nextOrdinal();
+      progress.commit(BigInt(ordinal + 1) * 10n, time);
+    }
+    expect(progress.oldestPendingCommitMicros).toBe(7n);
+    progress.acknowledgedBelow(3);
+    expect([times, progress.oldestPendingCommitMicros]).toEqual([[7n, 8n], 9n]);
+    progress.acknowledgedBelow(4);
+    expect([times, progress.oldestPendingCommitMicros]).toEqual([[7n, 8n, 9n], undefined]);
+  });
 });

@@ -9,6 +9,7 @@ import { Cluster } from '../../src/kafka/cluster.ts';
 import { phash2 } from '../../src/kafka/phash2.ts';
 import type { ProduceAnswer, ProducerOptions } from '../../src/kafka/producer.ts';
 import { BATCH_HEADER_BYTES, singleRecordBatchBytes } from '../../src/kafka/record-batch.ts';
+import { createTopicLimits } from '../../src/kafka/topic-limits.ts';
 import { withAdmin } from '../support/kafka/topics.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import * as support from '../support/open-producer.ts';
@@ -123,13 +124,13 @@ describe('Producer', () => {
 
   test('takes larger and smaller limits of a topic up while it runs', async () => {
     await kafka.createTopic('widened', { config: { 'max.message.bytes': '1000' } });
-    const maxMessageBytes = new Map<string, number>([['widened', 1_000]]);
-    await using open = await openProducer(['widened'], { maxMessageBytes }, clientConfig({ metadataMaxAgeMs: 50 }));
-    open.learnedBatchBytes.set('widened', 500);
-    open.refusedRecordBytes.set('widened', 900);
+    await using open = await openProducer(['widened'], {}, clientConfig({ metadataMaxAgeMs: 50 }));
+    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = open.limits;
+    learnedBatchBytes.set('widened', 500);
+    refusedRecordBytes.set('widened', 900);
     await kafka.configureTopic('widened', { 'max.message.bytes': '5000' });
     await waitFor('the larger limit', () => maxMessageBytes.get('widened') === 5_000);
-    expect([...open.learnedBatchBytes.keys(), ...open.refusedRecordBytes.keys()]).toEqual([]);
+    expect([...learnedBatchBytes.keys(), ...refusedRecordBytes.keys()]).toEqual([]);
     open.send('widened', [['key', 'x'.repeat(4_000)]]);
     await open.waitUntilAcknowledged();
     await kafka.configureTopic('widened', { 'max.message.bytes': '2000' });
@@ -140,15 +141,14 @@ describe('Producer', () => {
   test('a record that was refused is not sent again where that is respected, and is tried again elsewhere', async () => {
     await kafka.createTopic('guarded', { config: { 'max.message.bytes': '2000' } });
     const large: support.TextRecord = ['key', 'x'.repeat(3_000)];
-    const refusedRecordBytes = new Map<string, number>();
-    const unknown = { maxMessageBytes: new Map<string, number>(), refusedRecordBytes };
+    const unknown = { limits: createTopicLimits() };
     {
       await using open = await openProducer(['guarded'], unknown);
       open.send('guarded', [large]);
       const failure = await open.waitForFailure();
       expect(failure).toMatchObject({ retriable: false, place: { topic: 'guarded', partition: 0, key: 'key' } });
-      expect(refusedRecordBytes.get('guarded')).toBe(singleRecordBatchBytes(3, 3_000));
-      expect(open.learnedBatchBytes.size).toBe(0);
+      expect(unknown.limits.refusedRecordBytes.get('guarded')).toBe(singleRecordBatchBytes(3, 3_000));
+      expect(open.limits.learnedBatchBytes.size).toBe(0);
     }
     {
       const respectRefusedSizes = new Set(['guarded']);
@@ -166,13 +166,13 @@ describe('Producer', () => {
 
   test('learns a limit that it may not read from the refusal of a batch', async () => {
     await kafka.createTopic('secretive', { config: { 'max.message.bytes': '2000' } });
-    await using open = await openProducer(['secretive'], { maxMessageBytes: new Map() });
+    await using open = await openProducer(['secretive'], { limits: createTopicLimits() });
     open.send('secretive', numbered(500));
     await open.waitForFailure();
     expect(open.failures[0]).toMatchObject({ retriable: false, place: { topic: 'secretive', partition: 0 } });
     expect(open.failures[0]!.message).toContain('MESSAGE_TOO_LARGE');
     expect(open.failures[0]!.place.key).toBeUndefined();
-    expect(open.learnedBatchBytes.get('secretive')).toBeLessThan(10_000);
+    expect(open.limits.learnedBatchBytes.get('secretive')).toBeLessThan(10_000);
   });
 
   test('sends the same batches again over a restart of the broker: nothing lost, doubled or out of order', async () => {

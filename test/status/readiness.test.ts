@@ -24,6 +24,26 @@ describe('judgeReadiness', () => {
     ['a slot of unknown wal_status', { server: { walStatus: undefined } }],
     ['a failure that is over', { failures: [FAILURE], isProven: true }],
     ['a standby', { state: 'standby', isProven: false }],
+    ['a standby of a process that is heard of', { state: 'standby', holder: { pid: 7, silentMs: 60_000 } }],
+    [
+      'a standby of a process that our role may not look at',
+      { state: 'standby', holder: { pid: 7, silentMs: undefined } },
+    ],
+    [
+      'a server that has sent nothing for as long as it may take with us at the end of its WAL',
+      { stream: { standsSinceMs: 0 } },
+    ],
+    [
+      'a server that has only just stopped to send',
+      { stream: { standsSinceMs: ago(90_000) }, server: { serverLsn: 0x2_0000_0000n } },
+    ],
+    [
+      'a server that we do not read, because of Kafka, though its WAL goes on',
+      {
+        stream: { standsSinceMs: 0, isPaused: true, inFlightSinceMs: ago(5) },
+        server: { serverLsn: 0x2_0000_0000n },
+      },
+    ],
     [
       'a standby whose own stream of before was in trouble',
       {
@@ -114,6 +134,20 @@ describe('judgeReadiness', () => {
       [
         'Stands still until somebody mends it, after failure 1 in a row: Lost the connection. Check the network',
         unhealthy('lost'),
+      ],
+    ],
+    [
+      'a walsender that answers and sends nothing of the WAL that there is',
+      { stream: { standsSinceMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
+      [
+        'PostgreSQL has sent nothing behind 1/1000 for 90.1 s, although its WAL ends at 2/0; see synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity',
+      ],
+    ],
+    [
+      'a standby of a process that is frozen',
+      { state: 'standby', holder: { pid: 7, silentMs: 60_100 } },
+      [
+        'The process that has the slot has been silent for 60.1 s; when it is gone for good, run SELECT pg_terminate_backend(7);',
       ],
     ],
     ['a service that stops', { state: 'closed' }, ['The service is stopping']],

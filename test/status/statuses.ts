@@ -1,6 +1,7 @@
 /** Statuses as a session would leave them, for tests. */
 import {
   type FailureView,
+  type HolderView,
   type ServerSlotView,
   type SlotState,
   SlotStatus,
@@ -17,6 +18,7 @@ export interface StatusChanges {
   readonly isProven?: boolean;
   readonly stream?: Partial<StreamView>;
   readonly server?: Partial<ServerSlotView>;
+  readonly holder?: HolderView;
   /** Each counts as one attempt; with the last one the stream is unproven, unless `isProven` says otherwise */
   readonly failures?: readonly FailureView[];
 }
@@ -28,6 +30,7 @@ export function streamView(changes: Partial<StreamView> = {}): StreamView {
     flushedLsn: 0x1_0000_1000n,
     lastInboundMs: MOMENT.nowMs - 1_000,
     silenceLimitMs: 60_000,
+    standsSinceMs: MOMENT.nowMs - 1_000,
     isPaused: false,
     inFlightSinceMs: undefined,
     oldestCommitTimeMs: undefined,
@@ -54,6 +57,7 @@ export function createStatus(changes: StatusChanges = {}): SlotStatus {
   const status = new SlotStatus({ database: 'db', slot, namespaces: ['default/default', 'invoice'] });
   status.stream = streamView(changes.stream);
   status.server = serverView(changes.server);
+  status.holder = changes.holder;
   for (const failure of failures) status.noteFailure(failure);
   if (isProven) status.noteProven();
   status.enter(state);

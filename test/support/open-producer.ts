@@ -1,4 +1,5 @@
 /** The service's own Kafka producer, opened as a session of a slot opens it. */
+
 import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
@@ -12,6 +13,7 @@ import {
   type RecordTally,
   type TopicChange,
 } from '../../src/kafka/producer.ts';
+import { createTopicLimits, type TopicLimits, takeUpLimits } from '../../src/kafka/topic-limits.ts';
 import { waitFor } from './wait.ts';
 
 /** Texts of a record. */
@@ -23,8 +25,7 @@ export interface OpenProducer extends AsyncDisposable {
   readonly failures: readonly SinkError[];
   readonly answers: readonly ProduceAnswer[];
   readonly changes: readonly TopicChange[];
-  readonly learnedBatchBytes: Map<string, number>;
-  readonly refusedRecordBytes: Map<string, number>;
+  readonly limits: TopicLimits;
   /** Counts all records that `send` was given */
   readonly tally: RecordTally;
   /** Appends the records and lets them go */
@@ -62,10 +63,11 @@ export async function openProducer(
   const answers: ProduceAnswer[] = [];
   const changes: TopicChange[] = [];
   const tally: RecordTally = { producedCount: 0, producedBytes: 0 };
-  const { learnedBatchBytes = new Map(), refusedRecordBytes = new Map() } = change;
+  const { limits = createTopicLimits() } = change;
   let producer: Producer;
   try {
     await cluster.refreshMetadata(topics);
+    if (change.limits === undefined) takeUpLimits(limits, await cluster.maxMessageBytes(topics));
     producer = await Producer.open(cluster, {
       kafkaClient: client.name,
       resendTimeoutMs: 200,
@@ -73,7 +75,6 @@ export async function openProducer(
       requestTimeoutMs: client.requestTimeoutMs,
       metadataMaxAgeMs: client.metadataMaxAgeMs,
       buffers: new BatchBuffers(1_000_000),
-      maxMessageBytes: await cluster.maxMessageBytes(topics),
       respectRefusedSizes: new Set(),
       onAcknowledged: () => {},
       onProduced: (answer) => answers.push(answer),
@@ -81,8 +82,7 @@ export async function openProducer(
       onFailed: (error) => failures.push(error),
       ...change,
       log,
-      learnedBatchBytes,
-      refusedRecordBytes,
+      limits,
     });
   } catch (error) {
     cluster.close();
@@ -94,8 +94,7 @@ export async function openProducer(
     failures,
     answers,
     changes,
-    learnedBatchBytes,
-    refusedRecordBytes,
+    limits,
     tally,
     send(topic, records) {
       const bytes = (text: string) => new ByteWriter(16).copy(Buffer.from(text));
