@@ -17,10 +17,10 @@ interface Suite {
   readonly arguments: readonly string[];
 }
 
-const IN_SERVER_SUITE = /^test\/(integration|e2e|bench)\//;
+const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|bench|fuzz|faults)\//;
 
 const SUITES: Readonly<Record<string, Suite>> = {
-  unit: { includes: (path) => !IN_SERVER_SUITE.test(path), arguments: [] },
+  unit: { includes: (path) => !IN_SUITE_OF_ITS_OWN.test(path), arguments: [] },
   // Two files at once: each waits for servers more than it works.
   integration: {
     includes: (path) => path.startsWith('test/integration/'),
@@ -28,6 +28,11 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
   // One by one: these stop and start servers and measure time.
   e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000'] },
+  // Fetches packages of Debian, and needs root or namespaces of its own: not a part of `make test`
+  image: { includes: (path) => path.startsWith('test/image/'), arguments: ['--timeout=300000'] },
+  fuzz: { includes: (path) => path.startsWith('test/fuzz/'), arguments: ['--timeout=300000'] },
+  // The two pairs of versions side by side
+  faults: { includes: (path) => path.startsWith('test/faults/'), arguments: ['--timeout=300000', '--parallel=2'] },
 };
 
 async function runSuite(name: string, suite: Suite): Promise<TestCounts> {

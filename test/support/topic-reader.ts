@@ -14,7 +14,7 @@ export interface KafkaRecord {
   readonly key: Buffer;
   /** Empty also where Kafka holds null */
   readonly value: Buffer;
-  /** Milliseconds since 1970, by the producer's clock */
+  /** Milliseconds since 1970: by the producer's clock, or the broker's where the topic says LogAppendTime */
   readonly timestampMs: number;
 }
 
@@ -36,6 +36,7 @@ const MAX_WAIT_MS = 250;
 const RETRY_DELAY_MS = 100;
 const SETTLE_TIMEOUT_MS = 20_000;
 const CONTROL_BATCH = 0x20;
+const LOG_APPEND_TIME = 0x08;
 
 /** Follows topics live, from their first record on. */
 export class TopicReader implements AsyncDisposable {
@@ -242,7 +243,12 @@ class Cursor {
             offset,
             key: record.key ?? Buffer.alloc(0),
             value: record.value ?? Buffer.alloc(0),
-            timestampMs: Number(batch.firstTimestamp + record.timestampDelta),
+            // The broker writes its time into the head of the batch alone.
+            timestampMs: Number(
+              (batch.attributes & LOG_APPEND_TIME) === 0
+                ? batch.firstTimestamp + record.timestampDelta
+                : batch.maxTimestamp,
+            ),
           });
         }
       }

@@ -1,0 +1,70 @@
+/** What happens to a cluster of three brokers, each topic on all of them. */
+import type { KafkaNode } from '../support/kafka/node.ts';
+import type { Fault } from './fault.ts';
+import { cameBack, noticed } from './harm.ts';
+
+/** Restarts, leaders that move or die, and too few replicas. */
+export const CLUSTER_FAULTS: readonly Fault[] = [
+  {
+    name: 'three brokers are restarted one after another',
+    strikes: 'Kafka',
+    moments: ['load'],
+    onCluster: true,
+    inject: async ({ stage, topics, workload }) => {
+      workload.start();
+      await (await stage.cluster()).rollingRestart(topics);
+    },
+  },
+  {
+    name: 'leaders move',
+    strikes: 'Kafka',
+    moments: ['load', 'huge'],
+    onCluster: true,
+    inject: async ({ stage, topics, workload }) => {
+      workload.start();
+      const cluster = await stage.cluster();
+      for (const topic of topics) {
+        const leader = await cluster.leaderOf(topic);
+        await cluster.moveLeader(topic, 0, (leader.id % cluster.nodes.length) + 1);
+      }
+    },
+  },
+  {
+    name: 'the leader of a partition is killed',
+    strikes: 'Kafka',
+    moments: ['load', 'huge'],
+    onCluster: true,
+    inject: async ({ stage, topics, workload }) => {
+      workload.start();
+      const cluster = await stage.cluster();
+      const leader = await cluster.leaderOf(topics[0] as string);
+      await leader.kill();
+      await workload.advance(100);
+      await leader.start();
+      await cluster.waitUntilInSync(topics);
+    },
+  },
+  {
+    name: 'the topics have too few replicas in sync for a while',
+    strikes: 'Kafka',
+    moments: ['load'],
+    onCluster: true,
+    settings: { max_retries: 1 },
+    inject: (scene) =>
+      cameBack(scene, async (since) => {
+        const configure = (replicas: string) =>
+          Promise.all(
+            scene.topics.map((topic) => scene.kafka.configureTopic(topic, { 'min.insync.replicas': replicas })),
+          );
+        scene.workload.start();
+        const { nodes, waitUntilInSync } = await scene.stage.cluster();
+        await configure(String(nodes.length));
+        const [node] = nodes as readonly [KafkaNode];
+        await node.kill();
+        await noticed(scene, since);
+        await node.start();
+        await waitUntilInSync(scene.topics);
+        await configure(String(nodes.length - 1));
+      }),
+  },
+];

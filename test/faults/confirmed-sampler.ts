@@ -1,0 +1,90 @@
+/**
+ * Watches `confirmed_flush_lsn` of a slot through a whole run. What a slot has confirmed must be in Kafka: afterwards
+ * every sample is held against the times at which the broker appended the records.
+ */
+import type { Sql } from 'postgres';
+import { parseLsn } from '../../src/postgres/lsn.ts';
+
+/** A position seen for the first time, and the clock when it was seen. */
+export interface ConfirmedSample {
+  /** Milliseconds since 1970, by the database's clock, right after the slot was looked at */
+  readonly atMs: number;
+  readonly confirmedFlushLsn: bigint;
+}
+
+/** A committed record with the time at which a broker first appended it. */
+export interface Appended {
+  readonly endLsn: bigint;
+  readonly topic: string;
+  readonly key: string;
+  /** Milliseconds since 1970 (LogAppendTime); undefined when the record never came */
+  readonly appendedAtMs: number | undefined;
+}
+
+/** Servers and broker share one clock; the broker cuts off to milliseconds. */
+const CLOCK_TOLERANCE_MS = 1;
+const INTERVAL_MS = 25;
+
+/** Looks at the slot every 25 ms, over every restart of the server. */
+export class ConfirmedSampler implements AsyncDisposable {
+  /** Only rises are kept: a server that goes back after a crash has confirmed it all the same */
+  readonly samples: ConfirmedSample[] = [];
+  /** How often the slot was seen */
+  count = 0;
+  readonly #sql: Sql;
+  readonly #slot: string;
+  readonly #loop: Promise<void>;
+  #stopped = false;
+
+  /** @param sql a client of its own, which stays the caller's */
+  constructor(sql: Sql, slot: string) {
+    this.#sql = sql;
+    this.#slot = slot;
+    this.#loop = this.#run();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    await this.#loop;
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      // The server does not answer while it is down, and then it confirms nothing either.
+      await this.#sample().catch(() => {});
+      await Bun.sleep(INTERVAL_MS);
+    }
+  }
+
+  async #sample(): Promise<void> {
+    // The function lists all slots before the first row is put together: the clock is read after the position.
+    const [row] = await this.#sql<{ lsn: string; at: number }[]>`
+      SELECT confirmed_flush_lsn::text AS lsn, (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS at
+      FROM pg_get_replication_slots() WHERE slot_name = ${this.#slot} AND confirmed_flush_lsn IS NOT NULL`;
+    if (row === undefined) return;
+    this.count++;
+    const confirmedFlushLsn = parseLsn(row.lsn);
+    if (confirmedFlushLsn > (this.samples.at(-1)?.confirmedFlushLsn ?? -1n)) {
+      this.samples.push({ atMs: row.at, confirmedFlushLsn });
+    }
+  }
+}
+
+/** The records whose commit was confirmed before they, or anything at all in their place, stood in Kafka. */
+export function prematurelyConfirmed(samples: readonly ConfirmedSample[], records: Iterable<Appended>): Appended[] {
+  return [...records].filter(({ endLsn, appendedAtMs = Number.POSITIVE_INFINITY }) => {
+    const confirmed = samples[firstIndexAtLeast(samples, endLsn)];
+    return confirmed !== undefined && appendedAtMs > confirmed.atMs + CLOCK_TOLERANCE_MS;
+  });
+}
+
+/** Samples rise, so the first one that covers a position is found by halving. */
+function firstIndexAtLeast(samples: readonly ConfirmedSample[], lsn: bigint): number {
+  let [low, high] = [0, samples.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((samples[middle] as ConfirmedSample).confirmedFlushLsn < lsn) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,61 @@
+/** What faults have in common: watching the service go and come back. */
+import { isFailure } from '../e2e/scenario.ts';
+import { type RunningBinary, STARTED } from '../support/binary.ts';
+import { waitFor } from '../support/wait.ts';
+import type { Mark, Scene } from './scene.ts';
+
+/** Waits until the service says that replication failed, unless another one has taken its place. */
+export async function noticed(scene: Scene, since: Mark): Promise<void> {
+  await scene.waitForLine(
+    'the failure',
+    (line) => scene.service !== since.service || isFailure(scene.slot)(line),
+    since,
+  );
+}
+
+/** Does something to the service from which it must come back by itself. */
+export async function cameBack(scene: Scene, harm: (since: Mark) => Promise<void> | void): Promise<void> {
+  const since = scene.mark();
+  await harm(since);
+  await scene.streamsAgain(since);
+}
+
+/** How often the slot has begun to stream */
+export function startCount({ lines }: RunningBinary): number {
+  return lines.filter(({ msg }) => msg === STARTED).length;
+}
+
+/** Changes a setting of the server while `work` goes on, for sessions that begin in it. */
+export async function withServerSetting(
+  { stage }: Scene,
+  [name, value]: readonly [string, string],
+  work: () => Promise<void>,
+): Promise<void> {
+  const sql = stage.postgres.sql('postgres', { max: 1 });
+  try {
+    await sql.unsafe(`ALTER SYSTEM SET ${name} = '${value}'`);
+    await sql`SELECT pg_reload_conf()`;
+    await waitFor(`${name} = ${value}`, async () => {
+      const [row] = await sql`SELECT current_setting(${name}) AS now`;
+      return row?.now === value;
+    });
+    await work();
+  } finally {
+    await sql.unsafe(`ALTER SYSTEM RESET ${name}`);
+    await sql`SELECT pg_reload_conf()`;
+    await sql.end();
+  }
+}
+
+/** The walsender of the slot, undefined when it has none. */
+export async function walsenderPid({ database, slot }: Scene): Promise<number | undefined> {
+  const [row] = await database.sql`
+    SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = ${slot} AND active`;
+  return row?.pid;
+}
+
+/** Resolves when the slot does not belong to this walsender any more, with the time (performance.now()) of that. */
+export async function released(scene: Scene, pid: number | undefined): Promise<number> {
+  await waitFor(`the end of walsender ${pid}`, async () => (await walsenderPid(scene)) !== pid);
+  return performance.now();
+}

@@ -1,0 +1,132 @@
+/**
+ * What loses changes for good: the service must stand still, say what is lost, and go on when it is told to. Everything
+ * that it did not name must have arrived all the same.
+ */
+import { expect } from 'bun:test';
+import { parseLsn } from '../../src/postgres/lsn.ts';
+import { startService } from '../e2e/scenario.ts';
+import { type BinaryLogLine, STARTED } from '../support/binary.ts';
+import { waitFor } from '../support/wait.ts';
+import { BUSY, type Fault } from './fault.ts';
+import { withServerSetting } from './harm.ts';
+import type { Mark, Scene } from './scene.ts';
+
+/** Slots and publications that were dropped, moved, made anew or invalidated. */
+export const LOSS_FAULTS: readonly Fault[] = [
+  {
+    name: 'the slot is invalidated by max_slot_wal_keep_size',
+    moments: BUSY,
+    inject: async (scene) => {
+      const since = scene.mark();
+      scene.stage.broker.pause();
+      try {
+        await scene.workload.advance(50);
+        await scene.workload.stop();
+        await invalidateSlot(scene);
+      } finally {
+        scene.stage.broker.resume();
+      }
+      await acceptLoss(scene, { since });
+    },
+  },
+  {
+    name: 'the slot is dropped and made anew behind its back',
+    moments: BUSY,
+    inject: async (scene) => {
+      await scene.service.stop();
+      await scene.workload.advance(50);
+      const { sql } = scene.database;
+      await sql`SELECT pg_drop_replication_slot(${scene.slot})`;
+      await scene.workload.advance(50);
+      await sql`SELECT pg_create_logical_replication_slot(${scene.slot}, 'pgoutput')`;
+      await scene.workload.advance(50);
+      await acceptLoss(scene);
+    },
+  },
+  {
+    name: 'the slot is moved behind its back',
+    moments: BUSY,
+    inject: async (scene) => {
+      await scene.service.stop();
+      await scene.workload.advance(50);
+      await scene.database.sql`SELECT pg_replication_slot_advance(${scene.slot}, pg_current_wal_lsn())`;
+      await acceptLoss(scene);
+    },
+  },
+  {
+    name: 'a publication is dropped while it is in use',
+    moments: BUSY,
+    inject: async (scene) => {
+      const since = scene.mark();
+      scene.workload.start();
+      await scene.database.sql`DROP PUBLICATION invoice`;
+      await scene.workload.advance(50);
+      await acceptLoss(scene, { since, namespace: 'invoice' });
+    },
+  },
+  {
+    name: 'a publication is dropped and made anew while the service is down',
+    moments: BUSY,
+    inject: async (scene) => {
+      await scene.service.stop();
+      const { sql } = scene.database;
+      await sql`DROP PUBLICATION invoice`;
+      await scene.workload.advance(50);
+      await sql.unsafe(`CREATE PUBLICATION invoice FOR TABLE invoice_processes, invoice_events
+        WITH (publish = 'insert, update, delete')`);
+      await scene.workload.advance(50);
+      await acceptLoss(scene, { namespace: 'invoice' });
+    },
+  },
+];
+
+/** Writes WAL until the server gives the slot up; the oracle is kept alive meanwhile. */
+async function invalidateSlot(scene: Scene): Promise<void> {
+  const { stage, database, journal, slot } = scene;
+  const admin = stage.postgres.sql(database.name, { max: 1 });
+  try {
+    await withServerSetting(scene, ['max_slot_wal_keep_size', '64MB'], async () => {
+      await waitFor(
+        `the end of slot ${slot}`,
+        async () => {
+          await admin`SELECT pg_logical_emit_message(false, 'faults', 'a segment ends here')`;
+          await admin`SELECT pg_switch_wal()`;
+          await journal.drain();
+          await admin`CHECKPOINT`;
+          await journal.drain();
+          const [row] = await admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${slot}`;
+          return row?.wal_status === 'lost';
+        },
+        { timeoutMs: 60_000 },
+      );
+    });
+  } finally {
+    await admin.end();
+  }
+}
+
+/**
+ * The service stands still and says what is lost, before and after it is started anew, and goes on when, and only when,
+ * it is told to by the very position that it named. Only what it named may be missing afterwards.
+ */
+async function acceptLoss(
+  scene: Scene,
+  { since, namespace }: { readonly since?: Mark; readonly namespace?: string } = {},
+): Promise<void> {
+  const isLoss = ({ error }: BinaryLogLine): boolean => error?.name === 'LossError';
+  // What is committed while the loss is accepted counts, too.
+  scene.workload.start();
+  if (since !== undefined) await scene.waitForLine('the loss', isLoss, since);
+  await scene.service[Symbol.asyncDispose]();
+  const service = await startService(scene.config);
+  scene.handOver(service);
+  const mark = { service, line: 0 };
+  const { error } = await scene.waitForLine('the loss, still', isLoss, mark);
+  await scene.saysNotReady();
+  expect(service.lines.some(({ msg }) => msg === STARTED)).toBe(false);
+  const { lsn } = error!.place as { readonly lsn: string };
+  await scene.start({ ...scene.config, slots: { db: { [scene.slot]: { accept_loss_behind: lsn } } } });
+  const acceptance = scene.service.lines.findLast(({ level, fromLsn }) => level === 'warn' && fromLsn === lsn);
+  expect(acceptance).toBeDefined();
+  scene.accepted.push({ fromLsn: parseLsn(lsn), toLsn: parseLsn(acceptance?.toLsn as string), namespace });
+}

@@ -1,0 +1,47 @@
+/** Brings the stream to the moments at which faults strike. */
+import { waitFor } from '../support/wait.ts';
+import type { Moment } from './fault.ts';
+import { PRODUCE, type Scene } from './scene.ts';
+
+/** A transaction that takes Kafka several round trips to swallow: more than may be in flight. */
+export const HUGE = { events: 6_000, payloadBytes: 400 } as const;
+
+/** Brings a scene whose service streams to a moment. */
+export async function reach(scene: Scene, moment: Moment): Promise<void> {
+  const { workload } = scene;
+  workload.start();
+  await workload.advance(100);
+  switch (moment) {
+    case 'idle':
+      await workload.stop();
+      await scene.confirmed();
+      return;
+    case 'load':
+      return;
+    case 'huge': {
+      await workload.writeHuge(HUGE);
+      await nextProduce(scene, 2);
+      return;
+    }
+    case 'backlog': {
+      await scene.service.kill();
+      await workload.advance(300);
+      await workload.writeHuge(HUGE);
+      await scene.start();
+      await nextProduce(scene, 3);
+    }
+  }
+}
+
+/** Resolves when so many further requests to produce have gone by. */
+async function nextProduce({ kafkaProxies }: Scene, count: number): Promise<void> {
+  let seen = 0;
+  const gates = kafkaProxies.map((proxy) =>
+    proxy.onRequest(PRODUCE, () => {
+      seen++;
+      return 'forward';
+    }),
+  );
+  await waitFor('requests to produce', () => seen >= count, { intervalMs: 1 });
+  for (const gate of gates) gate.release();
+}

@@ -1,0 +1,4 @@
+import { OLDEST_KAFKA_VERSION } from '../support/kafka.ts';
+import { describeFaults } from './suite.ts';
+
+describeFaults({ postgres: 14, kafka: OLDEST_KAFKA_VERSION });

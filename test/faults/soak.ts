@@ -1,0 +1,211 @@
+/**
+ * `bun test/faults/soak.ts [--duration SECONDS] [--seed N] [--stages N] [--mutations N] [--pair 14:3.9.2]...
+ * [--fault TEXT] [--moment MOMENT]`: the whole rehearsal, for as long as it is told. Every fault at every moment on every
+ * pair of versions, seeded combinations of faults, and beside them mutations of everything that is decoded. It shows each
+ * cycle and ends with counts; Ctrl-C ends it after the cycles that are running. Exit code 0 when every promise was kept.
+ */
+import { parseArgs } from 'node:util';
+import { runFuzz } from '../fuzz/run.ts';
+import { seededRandom } from '../support/etf.ts';
+import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka.ts';
+import type { Fault, Moment } from './fault.ts';
+import { combine, FAULTS } from './faults.ts';
+import { rehearse } from './rehearsal.ts';
+import { openStage, type Pair, type Stage } from './stage.ts';
+import type { RunVerdict } from './verifier.ts';
+
+/** What is to be run once. */
+interface Cycle {
+  readonly fault: Fault;
+  readonly moment: Moment;
+}
+
+/** What the cycles of one fault came to. */
+interface Tally {
+  cycles: number;
+  failed: number;
+  rows: number;
+  duplicated: number;
+  lost: number;
+  reordered: number;
+  wrong: number;
+  premature: number;
+}
+
+const PAIRS: readonly Pair[] = ([14, 18, 16, 15, 17] as const).flatMap((postgres) =>
+  [OLDEST_KAFKA_VERSION, KAFKA_VERSION].map((kafka) => ({ postgres, kafka })),
+);
+const COMBINATIONS_OF_A_PAIR = 25;
+/** So many cycles on one stage, then the next pair has its turn: a short run sees all versions too */
+const CYCLES_OF_A_TURN = 12;
+/** Many times what a cycle takes: one that hangs must not end the soak */
+const CYCLE_TIMEOUT_MS = 300_000;
+const COMBINED = 'several faults together';
+
+const { values } = parseArgs({
+  options: {
+    duration: { type: 'string', default: '3600' },
+    seed: { type: 'string', default: String(Math.floor(Date.now() / 1000) % 1_000_000) },
+    stages: { type: 'string', default: '2' },
+    mutations: { type: 'string', default: '1000000' },
+    pair: { type: 'string', multiple: true },
+    fault: { type: 'string', default: '' },
+    moment: { type: 'string' },
+  },
+});
+const seed = Number(values.seed);
+const random = seededRandom(seed);
+const startMs = performance.now();
+const endMs = startMs + Number(values.duration) * 1000;
+const tallies = new Map<string, Tally>();
+const failures: string[] = [];
+let stopped = false;
+let cycleCount = 0;
+
+const isOver = (): boolean => stopped || performance.now() >= endMs;
+
+function say(text: string): void {
+  const seconds = Math.floor((performance.now() - startMs) / 1000);
+  const clock = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map((part) =>
+    String(Math.floor(part)).padStart(2, '0'),
+  );
+  console.log(`${clock.join(':')}  ${text}`);
+}
+
+function shuffled<T>(items: readonly T[]): T[] {
+  const rest = [...items];
+  return Array.from({ length: rest.length }, () => rest.splice(Math.floor(random() * rest.length), 1)[0] as T);
+}
+
+/** Everything that is to be done on one pair, in any order. */
+function planCycles(): Cycle[] {
+  const possible = FAULTS.filter(({ name }) => name.includes(values.fault));
+  const alone = possible.flatMap((fault) => fault.moments.map((moment) => ({ fault, moment })));
+  const together =
+    values.fault === '' ? Array.from({ length: COMBINATIONS_OF_A_PAIR }, () => combine(possible, random)) : [];
+  const all = [...alone, ...together.flatMap((fault) => fault.moments.map((moment) => ({ fault, moment })))];
+  return shuffled(all.filter(({ moment }) => values.moment === undefined || moment === values.moment));
+}
+
+function tallyOf(fault: Fault): Tally {
+  const name = FAULTS.includes(fault) ? fault.name : COMBINED;
+  const known = tallies.get(name);
+  if (known !== undefined) return known;
+  const tally = { cycles: 0, failed: 0, rows: 0, duplicated: 0, lost: 0, reordered: 0, wrong: 0, premature: 0 };
+  tallies.set(name, tally);
+  return tally;
+}
+
+function count(tally: Tally, verdict: RunVerdict): void {
+  tally.rows += verdict.expected;
+  tally.duplicated += verdict.duplicates;
+  tally.lost += verdict.missing;
+  tally.reordered += verdict.outOfOrder;
+  tally.wrong += verdict.unexpected + verdict.wrongPartition + verdict.wrongTime;
+  tally.premature += verdict.premature;
+}
+
+/** True when the promise was kept. */
+async function runCycle(stage: Stage, { fault, moment }: Cycle): Promise<boolean> {
+  const number = ++cycleCount;
+  const own = seed * 10_000 + number;
+  const { postgres, kafka } = stage.pair;
+  const what = `PostgreSQL ${postgres}, Kafka ${kafka}: ${fault.name} (${moment}, seed ${own})`;
+  const tally = tallyOf(fault);
+  tally.cycles++;
+  try {
+    const verdict = await within(CYCLE_TIMEOUT_MS, rehearse(stage, fault, { moment, seed: own }));
+    count(tally, verdict);
+    say(`${verdict.ok ? 'ok    ' : 'BROKEN'}  ${what}: ${verdict.expected} records, ${verdict.duplicates} duplicates`);
+    if (verdict.ok) return true;
+    failures.push(`${what}: ${verdict.findings.join('; ')}`);
+  } catch (error) {
+    say(`FAILED  ${what}`);
+    failures.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  tally.failed++;
+  return false;
+}
+
+function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`It took longer than ${timeoutMs} ms`)), timeoutMs);
+  return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
+}
+
+/** Takes turns on the pairs until the time is over. */
+async function work(turns: Iterator<Pair>, plans: Map<Pair, Cycle[]>): Promise<void> {
+  while (!isOver()) {
+    const pair = turns.next().value as Pair;
+    let plan = plans.get(pair) ?? [];
+    if (plan.length === 0) plan = planCycles();
+    if (plan.length === 0) throw new Error('No such fault, or not at this moment');
+    const turn = plan.splice(0, CYCLES_OF_A_TURN);
+    plans.set(pair, plan);
+    while (turn.length > 0 && !isOver()) {
+      await using stage = await openStage(pair);
+      // A cycle that failed may have left its servers in any state.
+      while (turn.length > 0 && !isOver() && (await runCycle(stage, turn.shift() as Cycle)));
+    }
+  }
+}
+
+function* forEver<T>(items: readonly T[]): Generator<T> {
+  for (;;) yield* items;
+}
+
+async function fuzz(): Promise<number> {
+  const mutationCount = Number(values.mutations);
+  if (mutationCount === 0) return 0;
+  let done = 0;
+  try {
+    const limitMs = Math.max(600_000, mutationCount);
+    await runFuzz({
+      seed,
+      mutationCount,
+      limitMs,
+      onReport: (report) => {
+        done += report.mutationCount;
+        say(`ok      ${report.mutationCount} mutations of ${report.target}`);
+      },
+    });
+  } catch (error) {
+    failures.push(error instanceof Error ? error.message : String(error));
+    say('FAILED  mutations');
+  }
+  return done;
+}
+
+function report(mutationCount: number): void {
+  const total: Tally = { cycles: 0, failed: 0, rows: 0, duplicated: 0, lost: 0, reordered: 0, wrong: 0, premature: 0 };
+  const line = (name: string, tally: Tally): void => {
+    const cells = Object.values(tally).map((value) => String(value).padStart(10));
+    console.log(`${name.padEnd(76)}${cells.join('')}`);
+  };
+  console.log(
+    `\n${''.padEnd(76)}${Object.keys(total)
+      .map((key) => key.padStart(10))
+      .join('')}`,
+  );
+  for (const [name, tally] of [...tallies].sort(([a], [b]) => a.localeCompare(b))) {
+    line(name, tally);
+    for (const key of Object.keys(total) as (keyof Tally)[]) total[key] += tally[key];
+  }
+  line('all', total);
+  for (const failure of failures) console.log(`\n${failure}`);
+  console.log(`\nseed ${seed}, ${mutationCount} mutations, ${total.cycles} cycles, ${failures.length} failures`);
+}
+
+process.once('SIGINT', () => {
+  stopped = true;
+  say('ending after the cycles that are running; again to end at once');
+});
+const chosen = PAIRS.filter(({ postgres, kafka }) => values.pair?.includes(`${postgres}:${kafka}`) ?? true);
+const turns = forEver(chosen);
+const plans = new Map<Pair, Cycle[]>();
+const [mutationCount] = await Promise.all([
+  fuzz(),
+  ...Array.from({ length: Number(values.stages) }, () => work(turns, plans)),
+]);
+report(mutationCount);
+process.exit(failures.length === 0 ? 0 : 1);

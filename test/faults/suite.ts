@@ -1,0 +1,39 @@
+/** The quick rehearsal of one pair of versions, for `make test`: each fault once, at a moment that the seed chooses. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { seededRandom } from '../support/etf.ts';
+import type { Moment } from './fault.ts';
+import { FAULTS } from './faults.ts';
+import { rehearse } from './rehearsal.ts';
+import { openStage, type Pair, type Stage } from './stage.ts';
+
+const TIMEOUT_MS = 240_000;
+
+/** Declares the tests of a pair; `FAULTS_SEED` chooses other moments and another workload (default 1). */
+export function describeFaults(pair: Pair): void {
+  const seed = Number(process.env.FAULTS_SEED ?? '1') * 1000 + pair.postgres;
+  const random = seededRandom(seed);
+  let stage: Stage;
+
+  beforeAll(async () => {
+    stage = await openStage(pair);
+  }, 120_000);
+
+  afterAll(async () => {
+    await stage?.[Symbol.asyncDispose]();
+  }, 60_000);
+
+  describe(`on PostgreSQL ${pair.postgres} and Kafka ${pair.kafka}, nothing is lost when`, () => {
+    for (const [index, fault] of FAULTS.entries()) {
+      const moment = fault.moments[Math.floor(random() * fault.moments.length)] as Moment;
+      const own = { moment, seed: seed + index };
+      test(
+        fault.name,
+        async () => {
+          const { ok, findings } = await rehearse(stage, fault, own);
+          expect({ ...own, ok, findings }).toEqual({ ...own, ok: true, findings: [] });
+        },
+        TIMEOUT_MS,
+      );
+    }
+  });
+}

@@ -1,0 +1,159 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { Producer } from '@platformatic/kafka';
+import { phash2 } from '../../src/kafka/phash2.ts';
+import { expectCleanLogs } from '../e2e/scenario.ts';
+import { openScene, type Scene } from './scene.ts';
+import { openStage, type Stage } from './stage.ts';
+import { type ArrivedRecord, judgeRun, type Run } from './verifier.ts';
+
+let stage: Stage;
+
+beforeAll(async () => {
+  stage = await openStage({ postgres: 18, kafka: '4.3.0' });
+}, 120_000);
+
+afterAll(async () => {
+  await stage?.[Symbol.asyncDispose]();
+}, 30_000);
+
+afterEach(expectCleanLogs);
+
+describe('a run without faults', () => {
+  test('delivers every shape of transaction once, over a change of the schema', async () => {
+    await using scene = await openScene(stage, { seed: 1 });
+    await scene.start();
+    scene.workload.start();
+    await scene.workload.advance(300);
+    await scene.workload.writeHuge();
+    await scene.workload.migrate();
+    await scene.workload.advance(500);
+    const verdict = judgeRun(await scene.end());
+    expect(verdict).toMatchObject({ ok: true, findings: [], duplicates: 0 });
+    expect(verdict.expected).toBeGreaterThan(5_000);
+    for (const count of Object.values(scene.workload.counts)) expect(count).toBeGreaterThan(0);
+  }, 120_000);
+});
+
+/** A run of its own for each lie would take long: one is told many, each about a copy. */
+describe('the verifier', () => {
+  let scene: Scene;
+  let run: Run;
+
+  beforeAll(async () => {
+    scene = await openScene(stage, { seed: 2 });
+    await scene.start();
+    scene.workload.start();
+    await scene.workload.advance(300);
+    run = await scene.end();
+    expect(judgeRun(run)).toMatchObject({ ok: true, duplicates: 0 });
+  }, 120_000);
+
+  afterAll(async () => {
+    await scene?.[Symbol.asyncDispose]();
+  }, 30_000);
+
+  /** Two records of one key, the first of them with successors. */
+  function neighbours(): readonly [ArrivedRecord, ArrivedRecord] {
+    const first = run.arrived.find((record, index) => {
+      const next = run.arrived
+        .slice(index + 1)
+        .find((other) => other.topic === record.topic && other.key.equals(record.key));
+      return next !== undefined && next.content !== record.content;
+    }) as ArrivedRecord;
+    const rest = run.arrived.slice(run.arrived.indexOf(first) + 1);
+    return [first, rest.find(({ topic, key }) => topic === first.topic && key.equals(first.key)) as ArrivedRecord];
+  }
+
+  function withArrived(change: (arrived: readonly ArrivedRecord[]) => readonly ArrivedRecord[]): object {
+    return judgeRun({ ...run, arrived: change(run.arrived) });
+  }
+
+  test('sees a record that is lost', () => {
+    const [lost] = neighbours();
+    expect(withArrived((all) => all.filter((record) => record !== lost))).toMatchObject({ ok: false, missing: 1 });
+  });
+
+  test('sees a first occurrence after a later record of its key', () => {
+    const [first, second] = neighbours();
+    const swap = (record: ArrivedRecord) => (record === first ? second : record === second ? first : record);
+    expect(withArrived((all) => all.map(swap))).toMatchObject({ ok: false, outOfOrder: 1, missing: 0 });
+  });
+
+  test('follows keys to the partitions of a topic that has grown, and to no others', () => {
+    const counts = (...all: number[]) => new Map([...run.partitionCounts.keys()].map((topic) => [topic, all]));
+    const later = Math.max(...run.arrived.map(({ timestampMs }) => timestampMs)) + 1;
+    const again = run.arrived.map((record) => ({ ...record, partition: phash2(record.key) % 5, timestampMs: later }));
+    const grown = { ...run, arrived: [...again, ...run.arrived] };
+    expect(judgeRun({ ...grown, partitionCounts: counts(3, 5) })).toMatchObject({ ok: true, wrongPartition: 0 });
+    expect(judgeRun({ ...grown, partitionCounts: counts(3, 4) }).wrongPartition).toBeGreaterThan(0);
+  });
+
+  test('sees a key on another partition', () => {
+    const [moved] = neighbours();
+    const elsewhere = { ...moved, partition: (moved.partition + 1) % 3 };
+    expect(withArrived((all) => all.map((record) => (record === moved ? elsewhere : record)))).toMatchObject({
+      ok: false,
+      wrongPartition: 1,
+    });
+  });
+
+  test('sees other contents, other times and bytes that are no record', () => {
+    const [changed] = neighbours();
+    const replace = (by: Partial<ArrivedRecord>) =>
+      withArrived((all) => all.map((record) => (record === changed ? { ...record, ...by } : record)));
+    expect(replace({ content: `${changed.content}!` })).toMatchObject({ ok: false, missing: 1, unexpected: 1 });
+    expect(replace({ createdAt: changed.createdAt + 1 })).toMatchObject({ ok: false, wrongTime: 1 });
+    expect(replace({ content: undefined, createdAt: Number.NaN })).toMatchObject({ ok: false, unexpected: 1 });
+  });
+
+  test('counts repeats and accepts them', () => {
+    expect(withArrived((all) => [...all, ...all.slice(0, 50)])).toMatchObject({ ok: true, duplicates: 50 });
+  });
+
+  test('sees what was confirmed before it was appended, and nothing of what was confirmed after', () => {
+    const [late] = neighbours();
+    const append = (timestampMs: number) =>
+      withArrived((all) => all.map((record) => (record === late ? { ...record, timestampMs } : record)));
+    const { endLsn } = run.committed.find(({ topic, content }) => topic === late.topic && content === late.content)!;
+    const confirmedAtMs = run.samples.find(({ confirmedFlushLsn }) => confirmedFlushLsn >= endLsn)!.atMs;
+    expect(append(confirmedAtMs + 2)).toMatchObject({ ok: false, premature: 1 });
+    expect(append(confirmedAtMs)).toMatchObject({ ok: true, premature: 0 });
+    const ahead = run.samples.map(({ atMs, confirmedFlushLsn }) => ({ atMs: atMs - 5_000, confirmedFlushLsn }));
+    expect(judgeRun({ ...run, samples: ahead }).premature).toBeGreaterThan(0);
+  });
+
+  test('accepts a gap exactly in the range that was named', () => {
+    const [lost] = neighbours();
+    const { endLsn } = run.committed.find(({ topic, content }) => topic === lost.topic && content === lost.content)!;
+    const arrived = run.arrived.filter((record) => record !== lost);
+    const judge = (fromLsn: bigint, toLsn: bigint) => judgeRun({ ...run, arrived, accepted: [{ fromLsn, toLsn }] });
+    expect(judge(endLsn - 1n, endLsn)).toMatchObject({ ok: true, acceptedAsLost: 1 });
+    expect(judge(endLsn, endLsn + 1_000_000n)).toMatchObject({ ok: false, missing: 1, acceptedAsLost: 0 });
+  });
+
+  test('reads the time at which the broker appended a record, not the one of the producer', async () => {
+    const topic = scene.topics[1]!;
+    const producer = new Producer({ clientId: 'liar', bootstrapBrokers: [stage.broker.bootstrap] });
+    const key = Buffer.from('invoice nobody');
+    const partition = (phash2(key) + 1) % 3;
+    const before = Date.now();
+    try {
+      const messages = [{ topic, key, value: Buffer.from('no thrift'), partition, timestamp: 1_000_000_000_000n }];
+      await producer.send({ messages });
+    } finally {
+      await producer.close();
+    }
+    const lie = (await scene.kafka.readTopic(topic)).find((record) => record.key.equals(key))!;
+    expect(lie.timestampMs).toBeGreaterThanOrEqual(before);
+    // The verdict on what the topic really holds sees the stranger.
+    expect(judgeRun(await scene.end())).toMatchObject({ ok: false, unexpected: 1, wrongPartition: 1, missing: 0 });
+  });
+
+  test('believes the journal: a change that was never made is missed, one that was struck out is unexpected', async () => {
+    const { sql } = scene.database;
+    await sql`INSERT INTO journal (namespace, process_id, change) VALUES ('invoice', 'nobody', 'created')`;
+    expect((await scene.end().then(judgeRun)).missing).toBe(1);
+    await sql`DELETE FROM journal WHERE id = (SELECT min(id) FROM journal WHERE change = 'created')`;
+    expect((await scene.end().then(judgeRun)).unexpected).toBe(2);
+  });
+});
