@@ -68,7 +68,8 @@ export class LedgerKeeper {
     const { prepared, progress } = this.#options;
     const { ledger } = prepared;
     // A server that crashed stands behind what it had confirmed; that stays delivered.
-    return { ...ledger, confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn), closed };
+    const deliveredLsn = progress.delivered ?? ledger.deliveredLsn;
+    return { ...ledger, confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn), deliveredLsn, closed };
   }
 
   async #write({ closed }: { readonly closed: boolean }): Promise<void> {

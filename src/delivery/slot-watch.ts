@@ -1,6 +1,11 @@
-/** Looks at the slot on the server from time to time: for the status, and to keep the slot's ledger up to date. */
+/**
+ * Looks at slot and publications on the server from time to time: for the status, to notice a publication that leaves
+ * something out, and to keep the slot's ledger up to date.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answeredWithin } from '../bounded-wait.ts';
+import { SourceError } from '../errors.ts';
+import { publicationMistakes } from '../postgres/publish.ts';
 import { readSlot } from '../postgres/slot.ts';
 import type { Session } from './session.ts';
 
@@ -17,13 +22,22 @@ export async function watchSlot(session: Session): Promise<void> {
   }
 }
 
-async function look({ control, prepared, options, ledger }: Session): Promise<void> {
+async function look(session: Session): Promise<void> {
+  const { control, prepared, options, ledger, flow } = session;
   const { status, stream } = options;
+  const { serverMajor } = prepared;
   try {
-    const slot = await readSlot(control, stream.slot, prepared.serverMajor);
+    const slot = await readSlot(control, stream.slot, serverMajor);
     if (slot !== undefined) status.server = slot;
+    const mistakes = await publicationMistakes(control, { namespaces: [...stream.namespaces.keys()], serverMajor });
+    if (mistakes.length > 0) flow.fail(alteredPublicationError(mistakes));
     await ledger.keep();
   } catch {
     // A connection that is lost is the shutdown watch's to judge.
   }
+}
+
+/** The server goes on without a word, and rows are confirmed that it left out: what is lost is judged by the next start. */
+function alteredPublicationError(mistakes: readonly string[]): SourceError {
+  return new SourceError(`Cannot go on: publications were changed while they were in use: ${mistakes.join('; ')}`);
 }

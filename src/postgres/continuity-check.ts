@@ -14,10 +14,10 @@ import {
   wrongServerError,
 } from './continuity.ts';
 import { type SlotLedger, writeLedger } from './ledger.ts';
-import { formatLsn, type Lsn, parseLsn } from './lsn.ts';
+import { formatLsn, type Lsn, laterLsn, parseLsn } from './lsn.ts';
 import { type LedgerContext, ledgerOfLoss } from './next-ledger.ts';
-import type { ServerFacts } from './preconditions.ts';
-import { type PublicationFacts, parseCreationComment } from './publication.ts';
+import type { ServerFacts, TableFacts } from './preconditions.ts';
+import { type PublicationFacts, parseCreationComment, planPublication, tablesOf } from './publication.ts';
 import type { SlotFacts } from './slot.ts';
 import { readTimelineHistory } from './timeline.ts';
 
@@ -46,6 +46,8 @@ export interface Findings {
   readonly existing: SlotFacts | undefined;
   readonly foundLedger: SlotLedger | undefined;
   readonly found: ReadonlyMap<string, PublicationFacts>;
+  /** Of the namespaces, those that exist, by name */
+  readonly tables: ReadonlyMap<string, TableFacts>;
 }
 
 /**
@@ -74,12 +76,7 @@ export async function checkContinuity(
     },
     slot: existing,
     namespaces,
-    publications: new Map(
-      [...found.values()].map(({ name, oid, comment }): [string, PublicationOrigin] => [
-        name,
-        { oid, createdAtLsn: parseCreationComment(comment, systemIdentifier) },
-      ]),
-    ),
+    publications: new Map([...found].map(([name, publication]) => [name, originOf(publication, findings)])),
   });
   switch (continuity.verdict) {
     case 'first':
@@ -103,6 +100,16 @@ export async function checkContinuity(
   return continuity;
 }
 
+function originOf(publication: PublicationFacts, { server, tables }: Findings): PublicationOrigin {
+  const namespaceTables = tablesOf(publication.name, tables);
+  return {
+    oid: publication.oid,
+    createdAtLsn: parseCreationComment(publication.comment, server.systemIdentifier),
+    // A table that does not exist has nothing to leave out, and is asked for later.
+    omissions: namespaceTables === undefined ? [] : planPublication(publication, namespaceTables).omissions,
+  };
+}
+
 async function stopOrAccept(
   control: Sql,
   request: ContinuityRequest,
@@ -119,12 +126,21 @@ async function stopOrAccept(
     }
     throw error;
   }
+}
+
+/**
+ * Says what is lost, as was accepted. To be called when slot and publications are as they will be: until then the end of the
+ * loss moves on.
+ * @param beginningsLsn where the slot, and each publication, that was made anew begins
+ */
+export function warnOfAcceptedLoss(
+  { fromLsn, toLsn, details }: Loss,
+  beginningsLsn: readonly Lsn[],
+  log: Logger,
+): void {
+  const endLsn = toLsn && beginningsLsn.reduce(laterLsn, toLsn);
   log.warn(
-    {
-      details: loss.details,
-      fromLsn: formatLsn(loss.fromLsn),
-      toLsn: loss.toLsn === undefined ? undefined : formatLsn(loss.toLsn),
-    },
+    { details, fromLsn: formatLsn(fromLsn), toLsn: endLsn === undefined ? undefined : formatLsn(endLsn) },
     'the stream goes on without changes that are lost, as accept_loss_behind says',
   );
 }

@@ -11,7 +11,7 @@
  * - Without the right to write a ledger, and on a server that never had it, a new process knows nothing.
  */
 import { LossError, type NotifierError, SourceError } from '../errors.ts';
-import type { SlotLedger } from './ledger.ts';
+import { ALTERED_OID, type LeftPublication, type SlotLedger } from './ledger.ts';
 import { formatLsn, type Lsn, laterLsn } from './lsn.ts';
 import { quoteIdentifier } from './quote.ts';
 import { isInvalidated, type SlotFacts } from './slot.ts';
@@ -44,11 +44,16 @@ export interface PublicationOrigin {
   readonly oid: number;
   /** Undefined for one that a person made */
   readonly createdAtLsn: Lsn | undefined;
+  /** By what it does not publish all changes of its namespace (PublicationPlan) */
+  readonly omissions: readonly string[];
 }
 
 /** Changes that cannot be streamed any more, for one reason or for several at once. */
 export interface Loss {
-  /** Where the loss begins; it names the loss when it is accepted, and so it is the same at every attempt */
+  /**
+   * Where the loss begins. It names the loss when it is accepted, and so it is the same at every attempt; for another loss
+   * at a place that was accepted already it is the next byte, which no commit ends at
+   */
   readonly fromLsn: Lsn;
   /** Undefined where the end cannot be known */
   readonly toLsn: Lsn | undefined;
@@ -56,6 +61,8 @@ export interface Loss {
   readonly details: readonly string[];
   /** The slot is there, and must not be streamed from: whoever accepts the loss wants it made anew */
   readonly needsNewSlot: boolean;
+  /** Namespaces whose publications were altered, which a person can undo without a trace */
+  readonly altered: readonly string[];
 }
 
 /**
@@ -68,6 +75,8 @@ export type Continuity =
   | { readonly verdict: 'first' }
   | {
       readonly verdict: 'goes-on';
+      /** Up to here it was confirmed, and the server still has the WAL of it */
+      readonly confirmedLsn: Lsn;
       /** The server was promoted since */
       readonly timelineChanged: { readonly from: number; readonly to: number } | undefined;
       /** Somebody moved the slot from here, and without ledgers nobody can say who */
@@ -91,33 +100,36 @@ export function lastWord({ known, ledger }: Pick<ContinuityFacts, 'known' | 'led
 /** Judges all of it together, so that one acceptance covers what one event has done. */
 export function judgeContinuity(facts: ContinuityFacts): Continuity {
   const { known, server, slot } = facts;
-  const last = lastWord(facts);
-  if (last === undefined) {
+  const word = lastWord(facts);
+  if (word === undefined) {
     const unusable = unusableLosses(slot, server.currentLsn, 0n);
-    return unusable.length === 0 ? { verdict: 'first' } : { verdict: 'loss', loss: joinLosses(unusable) };
+    return unusable.length === 0 ? { verdict: 'first' } : { verdict: 'loss', loss: joinLosses(unusable, []) };
   }
-  if (last.systemIdentifier !== server.systemIdentifier) {
+  if (word.systemIdentifier !== server.systemIdentifier) {
     // Positions of two servers cannot be compared: nothing more can be said.
-    const detail = `the server is another one, with system identifier ${server.systemIdentifier} in place of ${last.systemIdentifier}`;
+    const detail = `the server is another one, with system identifier ${server.systemIdentifier} in place of ${word.systemIdentifier}`;
     const needsNewSlot = unusableLosses(slot, server.currentLsn, 0n).length > 0;
-    return { verdict: 'loss', loss: { fromLsn: last.confirmedLsn, toLsn: undefined, details: [detail], needsNewSlot } };
+    const finding = { fromLsn: word.confirmedLsn, toLsn: undefined, detail, needsNewSlot };
+    return { verdict: 'loss', loss: joinLosses([finding], [word]) };
   }
-  const words = known === undefined || known === last ? [last] : [known, last];
+  const words = known === undefined || known === word ? [word] : [known, word];
   const newest = Math.max(...words.map(({ timeline }) => timeline));
   if (newest > server.timeline) return { verdict: 'wrong-server', knownTimeline: newest };
 
-  const moved = movedLoss(facts, last);
-  const isExplained = moved === undefined || !(last === known && facts.isLedgerRefused);
+  const last = sharedWord(word, server);
+  const moved = movedLoss(last, { slot, isExact: word === known || word.closed });
+  const isExplained = moved === undefined || !(word === known && facts.isLedgerRefused);
   const losses = [
-    ...words.flatMap((word) => divergedLoss(word, server) ?? []),
+    ...words.flatMap((one) => divergedLoss(one, server) ?? []),
     ...(slot === undefined ? [missingLoss(last, server.currentLsn)] : []),
     ...unusableLosses(slot, server.currentLsn, last.confirmedLsn),
     ...(moved !== undefined && isExplained ? [moved] : []),
     ...publicationLosses(facts, last),
   ];
-  if (losses.length > 0) return { verdict: 'loss', loss: joinLosses(losses) };
+  if (losses.length > 0) return { verdict: 'loss', loss: joinLosses(losses, words) };
   return {
     verdict: 'goes-on',
+    confirmedLsn: min(last.confirmedLsn, server.currentLsn),
     timelineChanged:
       words[0]!.timeline === server.timeline ? undefined : { from: words[0]!.timeline, to: server.timeline },
     movedFromLsn: isExplained ? undefined : last.confirmedLsn,
@@ -129,35 +141,51 @@ interface Finding {
   readonly fromLsn: Lsn;
   readonly toLsn: Lsn | undefined;
   readonly detail: string;
-  readonly needsNewSlot?: true;
+  readonly needsNewSlot?: boolean;
+  /** Namespace whose publication was altered */
+  readonly altered?: string;
 }
 
-function joinLosses(findings: readonly Finding[]): Loss {
+/** @param words what is known by each: a place at which all of them have a loss accepted already has another one now */
+function joinLosses(findings: readonly Finding[], words: readonly SlotLedger[]): Loss {
+  const beginning = findings.map(({ fromLsn }) => fromLsn).reduce(min);
+  const isTaken = words.length > 0 && words.every(({ acceptedLsn }) => acceptedLsn === beginning);
   const ends = findings.map(({ toLsn }) => toLsn);
   return {
-    fromLsn: findings.map(({ fromLsn }) => fromLsn).reduce(min),
+    fromLsn: isTaken ? beginning + 1n : beginning,
     toLsn: ends.reduce((one, other) => (one === undefined || other === undefined ? undefined : laterLsn(one, other))),
     details: [...new Set(findings.map(({ detail }) => detail))],
-    needsNewSlot: findings.some((finding) => finding.needsNewSlot),
+    needsNewSlot: findings.some(({ needsNewSlot }) => needsNewSlot),
+    altered: findings.flatMap(({ altered }) => altered ?? []),
   };
 }
 
-/** The server's WAL does not hold what was confirmed: another branch of it, or an older copy of the server. */
+/**
+ * The server's WAL does not hold what was delivered: another branch of it, or an older copy of the server. Confirmed may
+ * be more than that, up to where the WAL once ended: of what held no record nothing is missing.
+ */
 function divergedLoss(word: SlotLedger, server: ContinuityFacts['server']): Finding | undefined {
-  const confirmed = formatLsn(word.confirmedLsn);
-  const consequence = `before ${confirmed}, up to which it was delivered: Kafka holds changes that the database has lost`;
+  const { deliveredLsn } = word;
+  const delivered = formatLsn(deliveredLsn);
+  const consequence = `before ${delivered}, up to which it was delivered: Kafka holds changes that the database has lost`;
   if (word.timeline === server.timeline) {
-    if (word.confirmedLsn <= server.currentLsn) return undefined;
+    if (deliveredLsn <= server.currentLsn) return undefined;
     const detail = `the server was set back: its WAL ends at ${formatLsn(server.currentLsn)}, ${consequence}`;
     // Its end moves on with every attempt, and could not be accepted.
-    return { fromLsn: word.confirmedLsn, toLsn: word.confirmedLsn, detail };
+    return { fromLsn: deliveredLsn, toLsn: deliveredLsn, detail };
   }
   const { lsn, isAncestor } = sharedUpTo(server.history, word.timeline);
-  if (isAncestor && word.confirmedLsn <= lsn) return undefined;
+  if (isAncestor && deliveredLsn <= lsn) return undefined;
   const detail = isAncestor
     ? `the server was promoted: its timeline ${server.timeline} left timeline ${word.timeline} at ${formatLsn(lsn)}, ${consequence}`
-    : `the server was promoted, and its timeline ${server.timeline} never was a part of timeline ${word.timeline}, which was delivered up to ${confirmed}`;
-  return { fromLsn: min(lsn, word.confirmedLsn), toLsn: word.confirmedLsn, detail };
+    : `the server was promoted, and its timeline ${server.timeline} never was a part of timeline ${word.timeline}, which was delivered up to ${delivered}`;
+  return { fromLsn: min(lsn, deliveredLsn), toLsn: deliveredLsn, detail };
+}
+
+/** The word as far as it is about WAL that the server has: what it writes behind the fork is nothing that was confirmed. */
+function sharedWord(word: SlotLedger, server: ContinuityFacts['server']): SlotLedger {
+  if (word.timeline === server.timeline) return word;
+  return { ...word, confirmedLsn: min(word.confirmedLsn, sharedUpTo(server.history, word.timeline).lsn) };
 }
 
 function missingLoss(last: SlotLedger, currentLsn: Lsn): Finding {
@@ -181,9 +209,11 @@ function unusableLosses(slot: SlotFacts | undefined, currentLsn: Lsn, confirmedL
 }
 
 /** Nobody who streams moves a slot without leaving a word, and here is a last word that does not know of it. */
-function movedLoss({ known, slot }: ContinuityFacts, last: SlotLedger): Finding | undefined {
+function movedLoss(
+  last: SlotLedger,
+  { slot, isExact }: { readonly slot: SlotFacts | undefined; readonly isExact: boolean },
+): Finding | undefined {
   const position = slot?.confirmedFlushLsn;
-  const isExact = last === known || last.closed;
   if (position === undefined || !isExact || position <= last.confirmedLsn) return undefined;
   return {
     fromLsn: last.confirmedLsn,
@@ -192,28 +222,43 @@ function movedLoss({ known, slot }: ContinuityFacts, last: SlotLedger): Finding 
   };
 }
 
-function publicationLosses(
-  { known, server, slot, namespaces, publications }: ContinuityFacts,
-  last: SlotLedger,
-): Finding[] {
+function publicationLosses(facts: ContinuityFacts, last: SlotLedger): Finding[] {
+  const { server, slot, namespaces, publications } = facts;
   const position = laterLsn(slot?.confirmedFlushLsn ?? 0n, last.confirmedLsn);
   const findings: Finding[] = [];
   for (const name of namespaces) {
     const oid = last.publicationOids.get(name);
     const present = publications.get(name);
+    const publication = `publication ${quoteIdentifier(name)}`;
     if (oid === undefined) {
-      if (known === undefined || !known.publicationOids.has(name) || position <= known.confirmedLsn) continue;
-      const detail = `another instance has streamed from the slot without namespace ${quoteIdentifier(name)}`;
-      findings.push({ fromLsn: known.confirmedLsn, toLsn: position, detail });
+      const left = leftPublication(name, { facts, last });
+      if (left === undefined) continue;
+      if (left.oid !== ALTERED_OID && (left.oid !== present?.oid || left.lsn >= position)) continue;
+      const detail = `the slot was streamed without namespace ${quoteIdentifier(name)}, although its publication was not dropped`;
+      findings.push({ fromLsn: left.lsn, toLsn: position, detail });
+    } else if (oid === ALTERED_OID || (present?.oid === oid && present.omissions.length > 0)) {
+      const how = present === undefined || present.omissions.length === 0 ? '' : ` (${present.omissions.join('; ')})`;
+      const detail = `${publication} was altered while it was in use${how}, and some of what it left out may lie before`;
+      findings.push({ fromLsn: position, toLsn: laterLsn(server.currentLsn, position), detail, altered: name });
     } else if (present?.oid !== oid) {
       const createdAtLsn = present?.createdAtLsn;
       // The server raises an error for any change that it decodes while the publication is missing: there was none.
       if (createdAtLsn !== undefined && createdAtLsn <= position) continue;
-      const detail = `publication ${quoteIdentifier(name)} was dropped${present === undefined ? '' : ' and made anew'}`;
+      const detail = `${publication} was dropped${present === undefined ? '' : ' and made anew'}`;
       findings.push({ fromLsn: position, toLsn: laterLsn(createdAtLsn ?? server.currentLsn, position), detail });
     }
   }
   return findings;
+}
+
+/** Where a namespace was left that the last word does not stream; one of an older version says nothing of it. */
+function leftPublication(
+  name: string,
+  { facts: { known, server }, last }: { readonly facts: ContinuityFacts; readonly last: SlotLedger },
+): LeftPublication | undefined {
+  const oid = known?.publicationOids.get(name);
+  if (last.left.has(name) || known === undefined || oid === undefined) return last.left.get(name);
+  return { oid, lsn: sharedWord(known, server).confirmedLsn };
 }
 
 function min(one: Lsn, other: Lsn): Lsn {
@@ -228,7 +273,10 @@ export interface StreamName {
 }
 
 /** The error that a stream stands still with until its loss is accepted. */
-export function lossError({ fromLsn, toLsn, details }: Loss, { databaseRef, slot }: StreamName): LossError {
+export function lossError(
+  { fromLsn, toLsn, details }: Pick<Loss, 'fromLsn' | 'toLsn' | 'details'>,
+  { databaseRef, slot }: StreamName,
+): LossError {
   const from = formatLsn(fromLsn);
   const range = toLsn === undefined ? `from ${from} on` : `from ${from} to ${formatLsn(toLsn)}`;
   return new LossError(`Cannot go on behind ${from}: ${details.join('; ')}`, {
@@ -246,7 +294,7 @@ export function droppedPublicationError(
 ): LossError {
   const names = publications.map(quoteIdentifier).join(', ');
   const details = [`publication ${names} was dropped while it was in use`];
-  return lossError({ fromLsn: confirmedLsn, toLsn: undefined, details, needsNewSlot: false }, stream);
+  return lossError({ fromLsn: confirmedLsn, toLsn: undefined, details }, stream);
 }
 
 /** Nothing is lost yet, and would be if this server were followed. */

@@ -22,6 +22,14 @@ const LOCK_TIMEOUT_MS = 500;
 /** First key of the advisory lock of all writers: the ASCII codes of `cdcn` */
 const LOCK_CLASS = 0x6364636e;
 
+/** A namespace that a slot is not streamed with any more. */
+export interface LeftPublication {
+  /** Of its publication; one with another is a new beginning, to which nothing from before is owed */
+  readonly oid: number;
+  /** Up to here it was streamed */
+  readonly lsn: Lsn;
+}
+
 /** What was true of a slot when one instance of the service last wrote it down. */
 export interface SlotLedger {
   /** Of the server whose WAL the positions below are in */
@@ -33,13 +41,22 @@ export interface SlotLedger {
   readonly revision: number;
   /** From here on every change was streamed by some instance, each of which went on where another had stopped */
   readonly fromLsn: Lsn;
-  /** Everything up to here was confirmed */
+  /** Everything up to here was confirmed, also what held nothing for us */
   readonly confirmedLsn: Lsn;
+  /** End of the last commit of which Kafka holds a record: what a server must have, to be the one that it came from */
+  readonly deliveredLsn: Lsn;
   /** Nothing was confirmed behind `confirmedLsn`; false while somebody streams, and after a crash */
   readonly closed: boolean;
-  /** OID of the publication of each namespace that was streamed, by name */
+  /** OID of the publication of each namespace that was streamed, by name; see `ALTERED_OID` */
   readonly publicationOids: ReadonlyMap<string, number>;
+  /** Namespaces that were streamed before, by name, until an instance without them took the slot */
+  readonly left: ReadonlyMap<string, LeftPublication>;
+  /** Beginning of the last loss that was accepted; a setting accepts one loss, and not the next one at the same place */
+  readonly acceptedLsn: Lsn | undefined;
 }
+
+/** In place of a publication's OID: it was found altered, and nobody has accepted yet what it left out meanwhile. */
+export const ALTERED_OID = 0;
 
 /** Name of the publication whose comment is the slot's ledger. */
 export function ledgerName(slot: string): string {
@@ -59,12 +76,18 @@ export function encodeLedger(ledger: SlotLedger): string {
     revision: ledger.revision,
     from: formatLsn(ledger.fromLsn),
     confirmed: formatLsn(ledger.confirmedLsn),
+    delivered: formatLsn(ledger.deliveredLsn),
     closed: ledger.closed,
     publications: Object.fromEntries(ledger.publicationOids),
+    left: Object.fromEntries([...ledger.left].map(([name, { oid, lsn }]) => [name, { oid, lsn: formatLsn(lsn) }])),
+    accepted: ledger.acceptedLsn === undefined ? undefined : formatLsn(ledger.acceptedLsn),
   });
 }
 
-/** Reads what `encodeLedger` wrote; keys that it does not know are left out. @throws MalformedError for anything else */
+/**
+ * Reads what `encodeLedger` wrote, or an older version of it; keys that it does not know are left out.
+ * @throws MalformedError for anything else
+ */
 export function parseLedger(text: string): SlotLedger {
   const fields = parseObject(text);
   const field = <T>(name: string, isValid: (value: unknown) => value is T): T => {
@@ -72,15 +95,21 @@ export function parseLedger(text: string): SlotLedger {
     if (isValid(value)) return value;
     throw new MalformedError('slot ledger', 0, `"${name}" is missing or is not what it must be`);
   };
+  const confirmedLsn = parseLsn(field('confirmed', isText));
+  const left = fields.left === undefined ? {} : field('left', isLeft);
   return {
     systemIdentifier: field('system', isText),
     timeline: field('timeline', isCount),
     instance: field('instance', isText),
     revision: field('revision', isCount),
     fromLsn: parseLsn(field('from', isText)),
-    confirmedLsn: parseLsn(field('confirmed', isText)),
+    confirmedLsn,
+    // Who did not keep it apart may have delivered all that it confirmed.
+    deliveredLsn: fields.delivered === undefined ? confirmedLsn : parseLsn(field('delivered', isText)),
     closed: field('closed', (value) => typeof value === 'boolean'),
     publicationOids: new Map(Object.entries(field('publications', isOids))),
+    left: new Map(Object.entries(left).map(([name, { oid, lsn }]) => [name, { oid, lsn: parseLsn(lsn) }])),
+    acceptedLsn: fields.accepted === undefined ? undefined : parseLsn(field('accepted', isText)),
   };
 }
 
@@ -109,6 +138,12 @@ function isCount(value: unknown): value is number {
 
 function isOids(value: unknown): value is Record<string, number> {
   return isObject(value) && Object.values(value).every(isCount);
+}
+
+function isLeft(value: unknown): value is Record<string, { readonly oid: number; readonly lsn: string }> {
+  return (
+    isObject(value) && Object.values(value).every((left) => isObject(left) && isCount(left.oid) && isText(left.lsn))
+  );
 }
 
 /**

@@ -1,7 +1,7 @@
-/** What the ledger of a slot says next: when the slot is taken, and when the stream stands still because of a loss. Pure. */
+/** What the ledger of a slot says next: when the slot is taken or claimed, and when a loss makes the stream stand still. Pure. */
 import { type Continuity, type Loss, lastWord } from './continuity.ts';
-import type { SlotLedger } from './ledger.ts';
-import type { Lsn } from './lsn.ts';
+import { ALTERED_OID, type SlotLedger } from './ledger.ts';
+import { type Lsn, laterLsn } from './lsn.ts';
 
 /** Who writes, over what. */
 export interface LedgerContext {
@@ -21,20 +21,28 @@ export function ledgerOfStart(
   { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
   start: { readonly confirmedFlushLsn: Lsn; readonly publicationOids: ReadonlyMap<string, number> },
 ): SlotLedger {
-  const last = lastWord({ known, ledger: foundLedger });
+  const word = lastWord({ known, ledger: foundLedger });
+  const last = word?.systemIdentifier === systemIdentifier ? word : undefined;
   const { confirmedFlushLsn: position, publicationOids } = start;
-  const isSameWal = last !== undefined && last.systemIdentifier === systemIdentifier;
+  const goesOn = continuity.verdict === 'goes-on';
+  // A server that crashed goes back to what it had saved; what was confirmed before stays delivered.
+  const confirmedLsn = goesOn ? laterLsn(continuity.confirmedLsn, position) : position;
+  // Whoever crashed may have delivered all that it confirmed since its last word.
+  const isBehind = last === undefined || last.confirmedLsn < position;
+  const deliveredLsn = isBehind || (!goesOn && last.deliveredLsn > position) ? position : last.deliveredLsn;
+  const formerly = [...(last?.publicationOids ?? [])].map(([name, oid]) => [name, { oid, lsn: confirmedLsn }] as const);
   return {
     systemIdentifier,
     timeline,
     instance,
     revision: (foundLedger?.revision ?? 0) + 1,
-    fromLsn: isSameWal && last.fromLsn < position ? last.fromLsn : position,
-    // A server that crashed goes back to what it had saved; what was confirmed before stays delivered.
-    confirmedLsn:
-      isSameWal && continuity.verdict === 'goes-on' && last.confirmedLsn > position ? last.confirmedLsn : position,
+    fromLsn: last !== undefined && last.fromLsn < position ? last.fromLsn : position,
+    confirmedLsn,
+    deliveredLsn,
     closed: false,
     publicationOids,
+    left: new Map([...(last?.left ?? []), ...formerly].filter(([name]) => !publicationOids.has(name))),
+    acceptedLsn: continuity.verdict === 'loss' ? continuity.loss.fromLsn : last?.acceptedLsn,
   };
 }
 
@@ -42,28 +50,40 @@ export function ledgerOfStart(
  * What the ledger has to say of a loss, so that whoever comes next, with the loss accepted, finds the same loss under the
  * same position. Undefined when it says so already, or when it is about another server.
  */
-export function ledgerOfLoss(
-  { fromLsn, needsNewSlot }: Loss,
-  { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
-): SlotLedger | undefined {
+export function ledgerOfLoss(loss: Loss, context: LedgerContext): SlotLedger | undefined {
+  const { known, foundLedger, systemIdentifier } = context;
   const last = lastWord({ known, ledger: foundLedger });
-  if (last !== undefined && last.systemIdentifier !== systemIdentifier) return undefined;
-  if (needsNewSlot) {
-    // The slot will go, or the WAL will pass it: then nothing but the ledger shows where the loss begins.
-    if (foundLedger?.closed && foundLedger.confirmedLsn <= fromLsn) return undefined;
-    return {
-      systemIdentifier,
-      timeline: last?.timeline ?? timeline,
-      instance,
-      revision: Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1,
-      fromLsn: last !== undefined && last.fromLsn < fromLsn ? last.fromLsn : fromLsn,
-      confirmedLsn: fromLsn,
-      closed: true,
-      publicationOids: last?.publicationOids ?? new Map(),
-    };
+  const isElsewhere = last !== undefined && last.systemIdentifier !== systemIdentifier;
+  // pg_upgrade gives the server another identifier and carries the ledger along; any other one is not ours to write.
+  if (isElsewhere && foundLedger?.systemIdentifier !== last.systemIdentifier) return undefined;
+  // The slot will go, or the WAL will pass it, or a person mends what was altered: then only the ledger shows the loss.
+  if (!isElsewhere && (loss.needsNewSlot || loss.altered.length > 0)) {
+    const isKept =
+      foundLedger?.closed &&
+      foundLedger.confirmedLsn <= loss.fromLsn &&
+      loss.altered.every((name) => foundLedger.publicationOids.get(name) === ALTERED_OID);
+    return isKept ? undefined : ledgerOfClaim(loss, context);
   }
   if (known === undefined || last !== known) return undefined;
   const isKept =
     foundLedger?.instance === known.instance && foundLedger.closed && foundLedger.confirmedLsn === known.confirmedLsn;
   return isKept ? undefined : { ...known, closed: true };
+}
+
+/** The loss as it stands, as the word of this instance: nobody who has seen an older word makes the slot anew then. */
+export function ledgerOfClaim(
+  { fromLsn, altered }: Loss,
+  { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
+): SlotLedger {
+  const last = lastWord({ known, ledger: foundLedger });
+  const { publicationOids = new Map<string, number>() } = last ?? {};
+  return {
+    ...(last ?? { systemIdentifier, timeline, deliveredLsn: fromLsn, left: new Map(), acceptedLsn: undefined }),
+    instance,
+    revision: Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1,
+    fromLsn: last !== undefined && last.fromLsn < fromLsn ? last.fromLsn : fromLsn,
+    confirmedLsn: fromLsn,
+    closed: true,
+    publicationOids: new Map([...publicationOids, ...altered.map((name) => [name, ALTERED_OID] as const)]),
+  };
 }

@@ -91,11 +91,22 @@ export async function readPublicationOids(control: Sql, names: readonly string[]
   return new Map(rows.map((row) => [row.pubname as string, Number(row.oid)]));
 }
 
-/** The tables of one namespace, both checked. */
+/** The tables of one namespace. */
 export interface NamespaceTables {
   readonly namespace: string;
   readonly processes: TableFacts;
   readonly events: TableFacts;
+}
+
+/** Names of the tables of these namespaces. */
+export function tableNames(namespaces: readonly string[]): string[] {
+  return namespaces.flatMap((namespace) => [`${namespace}_processes`, `${namespace}_events`]);
+}
+
+/** The tables of one namespace; undefined unless both are there. */
+export function tablesOf(namespace: string, facts: ReadonlyMap<string, TableFacts>): NamespaceTables | undefined {
+  const [processes, events] = tableNames([namespace]).map((name) => facts.get(name));
+  return processes === undefined || events === undefined ? undefined : { namespace, processes, events };
 }
 
 /** What has to be done so that a namespace is published as it must be. */
@@ -115,9 +126,14 @@ export interface PublicationPlan {
    * Not for one that published any table before: rows since then are owed, and a mark would hide them.
    */
   readonly marks: boolean;
-  /** What was found, for the log: `it lacks update`; empty for `none` and `create` */
+  /** What was found, for the log: `it does not publish update`; empty for `none` and `create` */
   readonly findings: readonly string[];
+  /** Those findings by which changes of the two tables are not published, or not whole */
+  readonly omissions: readonly string[];
 }
+
+/** What stands among the findings of a plan that sets the replica identity. */
+export const IDENTITY_FINDING = 'replica identity of the processes table is not FULL';
 
 /** Compares what there is with what must be. */
 export function planPublication(
@@ -125,15 +141,18 @@ export function planPublication(
   { processes, events }: NamespaceTables,
 ): PublicationPlan {
   const setsIdentity = processes.replicaIdentity !== 'f';
-  const identityFindings = setsIdentity ? ['replica identity of the processes table is not FULL'] : [];
+  const identityFindings = setsIdentity ? [IDENTITY_FINDING] : [];
   if (publication === undefined) {
-    return { action: 'create', setsIdentity, setsTables: true, setsOperations: false, marks: true, findings: [] };
+    const nothing = { findings: [], omissions: [] };
+    return { action: 'create', setsIdentity, setsTables: true, setsOperations: false, marks: true, ...nothing };
   }
   if (publication.forAllTables) {
     const findings = ['it is FOR ALL TABLES'];
-    return { action: 'refuse', setsIdentity, setsTables: false, setsOperations: false, marks: false, findings };
+    const refused = { setsTables: false, setsOperations: false, marks: false, findings, omissions: [] };
+    return { action: 'refuse', setsIdentity, ...refused };
   }
-  const tableFindings = describeTables(publication, [processes, events]);
+  const tableOmissions = describeOmissions(publication, [processes, events]);
+  const tableFindings = [...tableOmissions, ...describeExcess(publication, [processes, events])];
   const missing = NEEDED_OPERATIONS.filter((operation) => !publication.operations.includes(operation));
   const operationFindings = missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
   const setsTables = tableFindings.length > 0;
@@ -145,10 +164,11 @@ export function planPublication(
     setsOperations,
     marks: publication.tables.length === 0 && publication.schemaCount === 0,
     findings: [...tableFindings, ...operationFindings, ...identityFindings],
+    omissions: [...tableOmissions, ...operationFindings],
   };
 }
 
-function describeTables(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
+function describeOmissions(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
   const findings: string[] = [];
   for (const table of needed) {
     const published = publication.tables.find(({ oid }) => oid === table.oid);
@@ -156,6 +176,11 @@ function describeTables(publication: PublicationFacts, needed: readonly TableFac
     if (published?.filtered) findings.push(`it has a row filter on ${quoteTable(table.name)}`);
     if (published?.columnList) findings.push(`it has a column list on ${quoteTable(table.name)}`);
   }
+  return findings;
+}
+
+function describeExcess(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
+  const findings: string[] = [];
   const others = publication.tables.filter(({ oid }) => !needed.some((table) => table.oid === oid)).length;
   if (others > 0) findings.push(`it holds ${others} other table${others === 1 ? '' : 's'}`);
   if (publication.schemaCount > 0) findings.push('it is FOR TABLES IN SCHEMA');

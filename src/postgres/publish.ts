@@ -9,6 +9,7 @@ import type { Lsn } from './lsn.ts';
 import { majorOf, readTables, type ServerFacts } from './preconditions.ts';
 import {
   createEmptyStatement,
+  IDENTITY_FINDING,
   type NamespaceTables,
   type PublicationFacts,
   type PublicationPlan,
@@ -18,6 +19,8 @@ import {
   planStatements,
   readPublications,
   refusal,
+  tableNames,
+  tablesOf,
 } from './publication.ts';
 import { quoteIdentifier } from './quote.ts';
 import { describeSessions, lockHolders, openWriters } from './sessions.ts';
@@ -62,6 +65,29 @@ export interface PreparedPublication {
    * publication that a person made, or that came with a restored dump
    */
   readonly createdAtLsn: Lsn | undefined;
+}
+
+/**
+ * By what the publications leave changes out at present, or old tuples (replica identity), each with its namespace; empty
+ * when nothing is left out. A table that does not exist is none of it: nobody writes to it. Four short queries that lock
+ * nothing.
+ */
+export async function publicationMistakes(
+  control: Sql,
+  { namespaces, serverMajor }: { readonly namespaces: readonly string[]; readonly serverMajor: number },
+): Promise<readonly string[]> {
+  const publications = await readPublications(control, namespaces, serverMajor);
+  const facts = await readTables(control, tableNames(namespaces));
+  return namespaces.flatMap((namespace) => {
+    const publication = publications.get(namespace);
+    const tables = tablesOf(namespace, facts);
+    if (publication === undefined) return [`publication ${quoteIdentifier(namespace)} does not exist`];
+    if (tables === undefined) return [];
+    const { omissions, setsIdentity } = planPublication(publication, tables);
+    return [...omissions, ...(setsIdentity ? [IDENTITY_FINDING] : [])].map(
+      (finding) => `publication ${quoteIdentifier(namespace)}: ${finding}`,
+    );
+  });
 }
 
 /** Checks one namespace's publication, creates or mends it; raises SetupError where that is not possible. */

@@ -6,10 +6,16 @@ import type { Sql } from 'postgres';
 import type { SlotSettings } from '../config/config.ts';
 import { type ErrorPlace, SetupError, SourceError } from '../errors.ts';
 import { lastWord } from './continuity.ts';
-import { type ContinuityRequest, checkContinuity, ledgerContext, readCurrentLsn } from './continuity-check.ts';
+import {
+  type ContinuityRequest,
+  checkContinuity,
+  ledgerContext,
+  readCurrentLsn,
+  warnOfAcceptedLoss,
+} from './continuity-check.ts';
 import { readLedger, type SlotLedger, writeLedger } from './ledger.ts';
 import { formatLsn, type Lsn } from './lsn.ts';
-import { ledgerOfStart } from './next-ledger.ts';
+import { ledgerOfClaim, ledgerOfStart } from './next-ledger.ts';
 import {
   eventsIdentityMistake,
   type Mistake,
@@ -27,8 +33,11 @@ import {
   parseCreationComment,
   readPublicationOids,
   readPublications,
+  tableNames,
+  tablesOf,
 } from './publication.ts';
 import { ensurePublication, type PreparedPublication } from './publish.ts';
+import { quoteIdentifier } from './quote.ts';
 import {
   alterSlotFailover,
   createSlot,
@@ -75,7 +84,7 @@ export interface PreparedSlot {
   readonly publications: readonly PreparedPublication[];
   /** Names of those that are others than were known: what was learned of the former ones holds no more */
   readonly renewedPublications: readonly string[];
-  /** The ledger that was found */
+  /** The ledger that is there now, for the next one to take its place */
   readonly foundLedger: SlotLedger | undefined;
   /** The ledger to write when the slot is taken (`claimSlot`), and what this process knows from now on */
   readonly ledger: SlotLedger;
@@ -99,25 +108,34 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   request.onSlotSeen(existing);
   const foundLedger = await readLedger(control, slot);
   const found = await readPublications(control, namespaces, serverMajor);
-  const continuity = await checkContinuity(control, request, { server, existing, foundLedger, found });
-  const tables = await checkTables(control, namespaces, place);
+  const tables = await readTables(control, tableNames(namespaces));
+  const continuity = await checkContinuity(control, request, { server, existing, foundLedger, found, tables });
+  const namespaceTables = checkTables(tables, namespaces, place);
   await warnOfAbandonedSlots(control, request);
 
   signal.throwIfAborted();
   // A loss that is still there is accepted.
-  const isUsable = existing !== undefined && !(continuity.verdict === 'loss' && continuity.loss.needsNewSlot);
+  const unusable = continuity.verdict === 'loss' && continuity.loss.needsNewSlot ? continuity.loss : undefined;
+  const isUsable = existing !== undefined && unusable === undefined;
   const publications: PreparedPublication[] = [];
-  for (const namespaceTables of tables) {
+  for (const each of namespaceTables) {
     const context = { server, slotExists: isUsable, place, log, signal };
-    publications.push(await ensurePublication(control, namespaceTables, context));
+    publications.push(await ensurePublication(control, each, context));
   }
 
   signal.throwIfAborted();
+  let replaced = foundLedger;
   if (!isUsable) {
-    if (existing !== undefined) await dropSlot(control, slot);
+    if (existing !== undefined && unusable !== undefined) {
+      // Several may have accepted the loss: one of them drops the slot, the others find a good one when they come again.
+      const claim = ledgerOfClaim(unusable, ledgerContext(request, { server, foundLedger }));
+      const outcome = await writeLedger(control, { slot, ledger: claim, replaces: foundLedger });
+      refuseChanged(outcome === 'superseded', place);
+      if (outcome === 'written') replaced = claim;
+      refuseChanged(!(await dropSlot(control, existing)), place);
+    }
     const { maxReplicationSlots } = server;
     await createSlot(control, slot, { place, maxReplicationSlots, failover: settings.failover });
-    reportCreation(request, { server, isFirst: continuity.verdict === 'first', found });
   } else if (settings.failover && !existing.failover) {
     await alterSlotFailover(request.endpoint, slot);
     log.info('replication slot is kept on standbys from now on');
@@ -128,6 +146,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
     throw new SetupError('Cannot prepare slot: it was dropped or invalidated meanwhile', { place });
   }
   const { confirmedFlushLsn } = prepared;
+  if (!isUsable) reportCreation(request, { server, isFirst: continuity.verdict === 'first', found, confirmedFlushLsn });
   const last = lastWord({ known: request.known, ledger: foundLedger });
   // What was compared must be what is streamed.
   refuseChanged(isUsable && existing.confirmedFlushLsn !== confirmedFlushLsn, place);
@@ -138,13 +157,23 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
     place,
   );
   const publicationOids = new Map(publications.map(({ name, oid }) => [name, oid]));
+  const renewed = publications.filter(({ name, oid }) => {
+    const formerOid = last?.publicationOids.get(name) ?? last?.left.get(name)?.oid;
+    return formerOid !== undefined && formerOid !== oid;
+  });
+  if (continuity.verdict === 'loss') {
+    const beginningsLsn = renewed.map(({ createdAtLsn }) => createdAtLsn).filter((lsn) => lsn !== undefined);
+    warnOfAcceptedLoss(continuity.loss, isUsable ? beginningsLsn : [...beginningsLsn, confirmedFlushLsn], log);
+  }
   if (isUsable && last !== undefined) warnOfPassedRows(publications, { last, confirmedFlushLsn, log });
-  const ledger = ledgerOfStart(continuity, ledgerContext(request, { server, foundLedger }), {
+  const ledger = ledgerOfStart(continuity, ledgerContext(request, { server, foundLedger: replaced }), {
     confirmedFlushLsn,
     publicationOids,
   });
+  warnOfLeftNamespaces(ledger, { last, log });
   // Its changes are owed from now on, also if Kafka lets nobody take it for a long time. Who may not write is told then.
-  if (!isUsable) await writeLedger(control, { slot, ledger, replaces: foundLedger });
+  if (!isUsable)
+    refuseChanged((await writeLedger(control, { slot, ledger, replaces: replaced })) === 'superseded', place);
   return {
     systemIdentifier: server.systemIdentifier,
     timeline: server.timeline,
@@ -154,10 +183,8 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
     currentLsn: await readCurrentLsn(control),
     confirmedFlushLsn,
     publications,
-    renewedPublications: namespaces.filter(
-      (name) => last?.publicationOids.has(name) && last.publicationOids.get(name) !== publicationOids.get(name),
-    ),
-    foundLedger,
+    renewedPublications: renewed.map(({ name }) => name),
+    foundLedger: replaced,
     ledger,
   };
 }
@@ -216,13 +243,28 @@ function warnOfPassedRows(
     log,
   }: { readonly last: SlotLedger; readonly confirmedFlushLsn: Lsn; readonly log: SetupRequest['log'] },
 ): void {
-  for (const { name, createdAtLsn } of publications) {
+  for (const { name, oid, createdAtLsn } of publications) {
+    if (last.left.get(name)?.oid === oid) continue;
     if (last.publicationOids.has(name) || createdAtLsn === undefined || createdAtLsn >= confirmedFlushLsn) continue;
     log.warn(
       { namespace: name, fromLsn: formatLsn(createdAtLsn), toLsn: formatLsn(confirmedFlushLsn) },
       'the slot was not streamed with this namespace until now, although its publication is older: what was written in between is not delivered by this slot',
     );
   }
+}
+
+/** Who leaves a namespace out for a while, or for good, has to know what follows. */
+function warnOfLeftNamespaces(
+  { left }: SlotLedger,
+  { last, log }: { readonly last: SlotLedger | undefined; readonly log: SetupRequest['log'] },
+): void {
+  const names = [...left.keys()].filter((name) => last?.publicationOids.has(name));
+  if (names.length === 0) return;
+  const advice = `For good: DROP PUBLICATION ${names.map(quoteIdentifier).join(', ')};`;
+  log.warn(
+    { namespaces: names, advice },
+    'the slot goes on without namespaces that it was streamed with: what is written meanwhile will be a loss when they come back',
+  );
 }
 
 /** Nothing on the server tells a new slot from one that was lost together with its ledger: a person can. */
@@ -232,19 +274,23 @@ function reportCreation(
     server,
     isFirst,
     found,
+    confirmedFlushLsn,
   }: {
     readonly server: ServerFacts;
     readonly isFirst: boolean;
     readonly found: ReadonlyMap<string, PublicationFacts>;
+    readonly confirmedFlushLsn: Lsn;
   },
 ): void {
   const marked = [...found.values()].filter(({ comment }) => parseCreationComment(comment, server.systemIdentifier));
+  // Where an accepted loss really ends.
+  const lsn = formatLsn(confirmedFlushLsn);
   if (!isFirst || marked.length === 0) {
-    log.info('created replication slot');
+    log.info({ confirmedFlushLsn: lsn }, 'created replication slot');
     return;
   }
   log.warn(
-    { publications: marked.map(({ name }) => name) },
+    { confirmedFlushLsn: lsn, publications: marked.map(({ name }) => name) },
     'created replication slot although its publications were there before: if there was a slot before, what was written since its last confirmation is not delivered',
   );
 }
@@ -273,21 +319,18 @@ function noFailoverSlots(version: string, place: ErrorPlace): Mistake {
   };
 }
 
-async function checkTables(control: Sql, namespaces: readonly string[], place: ErrorPlace): Promise<NamespaceTables[]> {
-  const facts = await readTables(
-    control,
-    namespaces.flatMap((namespace) => [`${namespace}_processes`, `${namespace}_events`]),
-  );
-  const checked = (table: string, namespace: string): TableFacts => {
-    const found = facts.get(table);
-    refuse(tableMistake(table, found), { ...place, namespace });
-    return found!;
-  };
+function checkTables(
+  facts: ReadonlyMap<string, TableFacts>,
+  namespaces: readonly string[],
+  place: ErrorPlace,
+): NamespaceTables[] {
   return namespaces.map((namespace) => {
-    const processes = checked(`${namespace}_processes`, namespace);
-    const events = checked(`${namespace}_events`, namespace);
-    refuse(eventsIdentityMistake(events), { ...place, namespace });
-    return { namespace, processes, events };
+    for (const table of tableNames([namespace])) {
+      refuse(tableMistake(table, facts.get(table)), { ...place, namespace });
+    }
+    const tables = tablesOf(namespace, facts)!;
+    refuse(eventsIdentityMistake(tables.events), { ...place, namespace });
+    return tables;
   });
 }
 

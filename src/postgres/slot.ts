@@ -19,6 +19,8 @@ const PLUGIN = 'pgoutput';
 /** Creation waits for all transactions that are open when it begins; longer than this, and somebody should be told whose. */
 const CREATION_TIMEOUT_MS = 10_000;
 
+const CONNECTION_CHECK_INTERVAL = '5s';
+
 /** A slot as pg_replication_slots describes it. */
 export interface SlotFacts {
   readonly name: string;
@@ -175,9 +177,21 @@ export async function createSlot(
   }
 }
 
-/** Drops an inactive slot. Raises 55006 when it is in use, 42704 when there is none. */
-export async function dropSlot(control: Sql, slot: string): Promise<void> {
-  await control`SELECT pg_drop_replication_slot(${slot})`;
+/**
+ * Drops an inactive slot, if it still is the one that was looked at: somebody may have put a good one in its place.
+ * @returns false when it is another one, or gone
+ * @throws 55006 when it is in use
+ */
+export async function dropSlot(
+  control: Sql,
+  { name, confirmedFlushLsn, walStatus }: Pick<SlotFacts, 'name' | 'confirmedFlushLsn' | 'walStatus'>,
+): Promise<boolean> {
+  const lsn = confirmedFlushLsn === undefined ? null : formatLsn(confirmedFlushLsn);
+  const rows = await control`
+    SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+    WHERE slot_name = ${name} AND confirmed_flush_lsn IS NOT DISTINCT FROM ${lsn}::pg_lsn
+      AND wal_status IS NOT DISTINCT FROM ${walStatus ?? null}`;
+  return rows.length > 0;
 }
 
 /** Has standbys keep a copy of an inactive slot that exists (PostgreSQL 17 and newer). Raises 55006 when it is in use. */
@@ -194,6 +208,11 @@ export async function alterSlotFailover(endpoint: DatabaseEndpoint, slot: string
  * PostgreSQL 14 and 15 refuse to stream with an empty list of publications. Raises 55006 when the slot is in use.
  */
 export async function advanceSlot(control: Sql, slot: string, lsn: Lsn): Promise<void> {
+  // Its backend may wait without end, for a standby of synchronized_standby_slots, and would keep the slot when we are
+  // long gone. Not every operating system lets the server look whether we are.
+  await control`SELECT set_config('client_connection_check_interval', ${CONNECTION_CHECK_INTERVAL}, false)`.catch(
+    () => {},
+  );
   await control`SELECT pg_replication_slot_advance(${slot}, ${formatLsn(lsn)}::pg_lsn)`;
 }
 

@@ -273,11 +273,14 @@ const LEDGER = encodeLedger({
   revision: 12,
   fromLsn: 0x40n,
   confirmedLsn: 0x16_b374_d848n,
+  deliveredLsn: 0x16_b374_d000n,
   closed: true,
   publicationOids: new Map([
     ['invoice', 16_412],
     ['default/default', 16_413],
   ]),
+  left: new Map([['former', { oid: 16_414, lsn: 0x50n }]]),
+  acceptedLsn: 0x60n,
 });
 
 /** Comments of ledgers, which anybody may have edited who owns the publication. */

@@ -1,9 +1,11 @@
 /** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { Sql } from 'postgres';
 import { LossError, SetupError, SourceError } from '../../src/errors.ts';
 import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
 import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../src/postgres/ledger.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { publicationMistakes } from '../../src/postgres/publish.ts';
 import { claimSlot } from '../../src/postgres/setup.ts';
 import { SlotInUseError } from '../../src/postgres/slot.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
@@ -52,6 +54,38 @@ async function streamed(scene: SetupScene, namespaces: readonly string[] = ['ns'
 async function remakeSlot(scene: SetupScene): Promise<void> {
   await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
   await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
+}
+
+/** Writes and checkpoints until the server has removed WAL that the slot needs. */
+async function loseSlot(scene: SetupScene): Promise<void> {
+  await waitFor('slot lost', async () => {
+    await scene.admin`SELECT pg_switch_wal()`;
+    await scene.admin`INSERT INTO ns_processes VALUES (gen_random_uuid()::text, 'running', NULL)`;
+    await scene.admin`CHECKPOINT`;
+    const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
+    return row!.wal_status === 'lost';
+  });
+}
+
+/** A server that keeps hardly any WAL for slots. */
+function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
+  const settings = { max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '32MB' };
+  return startPostgres({ major, settings });
+}
+
+/** What stands in statements of the preparation: between judgement and claim, and after the claim. */
+const ABANDONED_QUERY = 'NOT temporary AND NOT active';
+const DROP_QUERY = 'pg_drop_replication_slot';
+
+/** A connection on which the statement with this text waits until `meanwhile` has run. */
+function heldAt(control: Sql, text: string, meanwhile: () => Promise<void>): Sql {
+  return new Proxy(control, {
+    apply: (target, _this, parameters) => {
+      const run = (): unknown => Reflect.apply(target as (...args: unknown[]) => unknown, undefined, parameters);
+      const [strings] = parameters;
+      return Array.isArray(strings) && strings.join('').includes(text) ? meanwhile().then(run) : run();
+    },
+  });
 }
 
 describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: PostgresMajor) => {
@@ -181,15 +215,36 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect((await scene.prepare(SLOT, ['ns', 'other'])).renewedPublications).toEqual(['ns']);
   });
 
-  test('a namespace that others did not stream is a loss to who did, and a warning to who comes new', async () => {
+  test('a namespace that others did not stream is a loss to whoever comes with it, unless it was removed for good', async () => {
     await using scene = await openSetupScene(server);
     const known = await streamed(scene, ['ns', 'other']);
     const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
-    const error = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { known }));
-    expect(error.message).toContain('another instance has streamed from the slot without namespace "ns"');
-    expect(error.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(peer.confirmedLsn)}`);
-    await scene.prepare(SLOT, ['ns', 'other']);
-    expect(warnings(scene)).toEqual([expect.stringContaining('was not streamed with this namespace until now')]);
+    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without namespaces')]);
+    expect(scene.log).toContainEqual(
+      expect.objectContaining({ namespaces: ['ns'], advice: expect.stringContaining('DROP PUBLICATION "ns";') }),
+    );
+    const [left] = (await readLedger(scene.control, SLOT))!.left.values();
+    // Later instances without it do not move the place.
+    await scene.admin`INSERT INTO ns_processes VALUES ('later', 'running', NULL)`;
+    const next = await scene.stream(SLOT, ['other'], { instance: 'next' });
+    expect(next.left).toEqual(new Map([['ns', left!]]));
+    expect(warnings(scene).length).toBe(1);
+    for (const options of [{ known }, {}]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], options));
+      expect(error.message).toContain('the slot was streamed without namespace "ns"');
+      expect(offeredLsn(error)).toBe(left!.lsn);
+      expect(error.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(next.confirmedLsn)}`);
+    }
+    expect(peer.confirmedLsn < next.confirmedLsn).toBe(true);
+
+    const settings = { acceptLossBehindLsn: left!.lsn };
+    const accepted = await scene.prepare(SLOT, ['ns', 'other'], { settings });
+    expect(accepted.ledger.left).toEqual(new Map());
+    await scene.script('DROP PUBLICATION ns');
+    scene.log.length = 0;
+    const anew = await scene.prepare(SLOT, ['ns', 'other']);
+    expect(anew.renewedPublications).toEqual(['ns']);
+    expect(warnings(scene)).toEqual([]);
   });
 
   test('what changes between preparation and claim is not streamed', async () => {
@@ -246,29 +301,182 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(ledger).toMatchObject({ systemIdentifier: known.systemIdentifier, fromLsn: confirmedFlushLsn });
   });
 
+  test('after pg_upgrade, which brings the ledger along, a new process offers what the old one did', async () => {
+    await using scene = await openSetupScene(server);
+    const former = { ...(await streamed(scene)), systemIdentifier: '1' };
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    const older = { ...former, confirmedLsn: former.confirmedLsn - 0x100n };
+    await writeLedger(scene.control, { slot: SLOT, ledger: older, replaces: undefined });
+    const running = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: former }));
+    expect(offeredLsn(running)).toBe(former.confirmedLsn);
+    const restarted = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
+    expect(offeredLsn(restarted)).toBe(former.confirmedLsn);
+    const settings = { acceptLossBehindLsn: former.confirmedLsn };
+    await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+    await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+  });
+
   test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
-    await using small = await startPostgres({
-      major,
-      settings: { max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '32MB' },
-    });
+    await using small = await startSmallServer(major);
     await using scene = await openSetupScene(small);
     const known = await streamed(scene);
-    await waitFor('slot lost', async () => {
-      await scene.admin`SELECT pg_switch_wal()`;
-      await scene.admin`INSERT INTO ns_processes VALUES (gen_random_uuid()::text, 'running', NULL)`;
-      await scene.admin`CHECKPOINT`;
-      const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
-      return row!.wal_status === 'lost';
-    });
+    await loseSlot(scene);
     const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
     expect(error.message).toContain('the server has invalidated the slot');
     expect(offeredLsn(error)).toBe(known.confirmedLsn);
     // Also for a process that knows nothing.
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
     expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(known.confirmedLsn);
-    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossBehindLsn: known.confirmedLsn } });
+    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
     const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
     expect(row!.wal_status).toBe('reserved');
+    // Where what was accepted really ends.
+    expect(scene.log).toContainEqual(expect.objectContaining({ confirmedFlushLsn: formatLsn(confirmedFlushLsn) }));
+  });
+
+  test.each([
+    ['before it has claimed the slot', ABANDONED_QUERY, 0],
+    ['before it drops the slot', DROP_QUERY, 1],
+  ])(
+    'of two that accept the same loss the late one leaves the new slot alone, held %s',
+    async (_, statement, drops) => {
+      await using small = await startSmallServer(major);
+      await using scene = await openSetupScene(small);
+      const known = await streamed(scene);
+      await loseSlot(scene);
+      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      let first: SlotLedger | undefined;
+      let dropCount = 0;
+      const counting = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
+        dropCount += 1;
+      });
+      const control = heldAt(counting, statement, async () => {
+        first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
+        await scene.admin`INSERT INTO ns_processes VALUES ('owed', 'running', NULL)`;
+      });
+      await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
+      expect(dropCount).toBe(drops);
+      expect(first?.acceptedLsn).toBe(known.confirmedLsn);
+      expect((await readLedger(scene.control, SLOT))?.instance).toBe('first');
+
+      const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
+      expect(again.confirmedFlushLsn).toBe(first!.confirmedLsn);
+      const owed = await scene.admin`
+      SELECT FROM pg_logical_slot_peek_binary_changes(${SLOT}, NULL, NULL, 'proto_version', '1', 'publication_names', 'ns')
+      WHERE position('owed' IN encode(data, 'escape')) > 0`;
+      expect(owed.length).toBe(1);
+    },
+  );
+
+  test('of two that find the slot missing the late one begins again, behind the first', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    let first: SlotLedger | undefined;
+    const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
+      first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
+    });
+    await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
+    const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
+    expect(again.foundLedger?.instance).toBe('first');
+    expect(again.confirmedFlushLsn).toBe(first!.confirmedLsn);
+  });
+
+  test('a crash between claim and creation leaves the loss as it was, and the slot missing', async () => {
+    await using small = await startSmallServer(major);
+    await using scene = await openSetupScene(small);
+    const known = await streamed(scene);
+    await loseSlot(scene);
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const crash = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
+      throw new Error('crash');
+    });
+    await raised(Error, scene.prepare(SLOT, ['ns'], { control: crash, settings }));
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    await scene.prepare(SLOT, ['ns'], { instance: 'next', settings });
+  });
+
+  test.each([
+    ['a table was taken out', 'ALTER PUBLICATION ns DROP TABLE ns_events', 'it does not hold public."ns_events"'],
+    [
+      'operations were taken out',
+      `ALTER PUBLICATION ns SET (publish = 'insert')`,
+      'it does not publish update, delete',
+    ],
+    [
+      'a table was dropped and made anew',
+      `DROP TABLE ns_events; CREATE TABLE ns_events (process_id text, event_id smallint, payload bytea,
+         PRIMARY KEY (process_id, event_id))`,
+      'it does not hold public."ns_events"',
+    ],
+  ])(
+    'a publication that was altered while in use is a loss, also when it was mended: %s',
+    async (_, script, finding) => {
+      await using scene = await openSetupScene(server);
+      const known = await streamed(scene);
+      const request = { namespaces: ['ns'], serverMajor: major };
+      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      await scene.script(script);
+      expect(await publicationMistakes(scene.control, request)).toEqual([`publication "ns": ${finding}`]);
+
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+      expect(error.message).toContain(`publication "ns" was altered while it was in use (${finding})`);
+      expect(offeredLsn(error)).toBe(known.confirmedLsn);
+      expect(await publicationMistakes(scene.control, request)).not.toEqual([]);
+
+      await scene.script(`ALTER PUBLICATION ns SET TABLE ns_processes, ns_events;
+      ALTER PUBLICATION ns SET (publish = 'insert, update, delete')`);
+      for (const options of [{ known }, { instance: 'next' }]) {
+        const mended = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+        expect(offeredLsn(mended)).toBe(known.confirmedLsn);
+      }
+      await scene.script(script);
+      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+    },
+  );
+
+  test('a publication that holds more than it must is no loss', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('CREATE TABLE other (i int PRIMARY KEY); ALTER PUBLICATION ns ADD TABLE other');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { known });
+    expect(warnings(scene)).toEqual([expect.stringContaining('changed publication')]);
+  });
+
+  test('publicationMistakes tells of what is missing, and of nothing that nobody writes to', async () => {
+    await using scene = await openSetupScene(server);
+    await streamed(scene, ['ns', 'other']);
+    const mistakes = () =>
+      publicationMistakes(scene.control, { namespaces: ['ns', 'other', 'third'], serverMajor: major });
+    await scene.script('CREATE PUBLICATION third; ALTER TABLE ns_processes REPLICA IDENTITY DEFAULT');
+    expect(await mistakes()).toEqual(['publication "ns": replica identity of the processes table is not FULL']);
+    await scene.script('DROP PUBLICATION other');
+    expect(await mistakes()).toContain('publication "other" does not exist');
+  });
+
+  test('a setting that has accepted a loss does not accept the next one at the same place', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const lose = () => scene.script('ALTER PUBLICATION ns DROP TABLE ns_events');
+    await lose();
+    const prepared = await scene.prepare(SLOT, ['ns'], { settings });
+    await claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
+    await lose();
+    for (const options of [{ known: prepared.ledger }, { instance: 'next' }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { ...options, settings }));
+      expect(offeredLsn(error)).toBe(known.confirmedLsn + 1n);
+    }
+    const second = { acceptLossBehindLsn: known.confirmedLsn + 1n };
+    await scene.prepare(SLOT, ['ns'], { instance: 'next', settings: second });
   });
 
   test('failover slots are made, existing ones become so, and old servers say that they have none', async () => {
@@ -335,8 +543,14 @@ describe('continuity over a failover', () => {
         expect(promoted.log).toContainEqual(expect.objectContaining({ from: 1, to: 2, level: 'info' }));
       }
 
+      // Confirmed is also what a keepalive said of WAL without a record, and that may be more than the standby had.
+      const quiet = { ...known, confirmedLsn: known.confirmedLsn + 0x100_0000n, deliveredLsn: known.confirmedLsn };
+      const { ledger: shared } = await promoted.prepare(SLOT, ['ns'], { known: quiet, settings });
+      expect(shared.deliveredLsn).toBe(known.confirmedLsn);
+      expect(shared.confirmedLsn < quiet.confirmedLsn).toBe(true);
+
       // What was delivered and is not in the WAL of the new primary is named, for every process from now on.
-      const further = { ...known, confirmedLsn: known.confirmedLsn + 0x100_0000n };
+      const further = { ...quiet, deliveredLsn: quiet.confirmedLsn };
       const diverged = await raised(LossError, promoted.prepare(SLOT, ['ns'], { known: further, settings }));
       expect(diverged.message).toContain('timeline 2 left timeline 1 at');
       const lsn = offeredLsn(diverged);

@@ -20,12 +20,15 @@ const first: SlotLedger = {
   revision: 1,
   fromLsn: 0x40n,
   confirmedLsn: 0x100n,
+  deliveredLsn: 0xf0n,
   closed: false,
   publicationOids: new Map([
     [`O'Brien "the" \\ 1`, 16_412],
     ['счёт', 16_413],
     ['__proto__', 16_414],
   ]),
+  left: new Map([['заказ', { oid: 16_415, lsn: 0x80n }]]),
+  acceptedLsn: 0x60n,
 };
 const second: SlotLedger = { ...first, instance: 'two', revision: 2, confirmedLsn: 0x200n };
 const SLOTS = ['cdc_slot', 's'.repeat(63)];

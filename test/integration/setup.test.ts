@@ -75,8 +75,11 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         revision: 1,
         fromLsn: first.confirmedFlushLsn,
         confirmedLsn: first.confirmedFlushLsn,
+        deliveredLsn: first.confirmedFlushLsn,
         closed: false,
         publicationOids: new Map(first.publications.map(({ name, oid }) => [name, oid])),
+        left: new Map(),
+        acceptedLsn: undefined,
       },
     });
     expect(truth).toMatchObject({ plugin: 'pgoutput', temporary: false });
@@ -288,6 +291,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await admin.unsafe(
       `ALTER PUBLICATION ${quoteIdentifier(namespace)} SET TABLE ${quoteTable(`${namespace}_events`)}`,
     );
+    // No ledger of this role tells that the slot was streamed with it.
     const contents = await refused(scene.prepare('slot_role', [namespace], { control }));
     expect(contents.message).toContain('may not change publication');
     await scene.script(adviceSql(contents));

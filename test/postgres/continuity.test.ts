@@ -23,11 +23,14 @@ const known: SlotLedger = {
   revision: 5,
   fromLsn: 10n,
   confirmedLsn: 100n,
+  deliveredLsn: 100n,
   closed: false,
   publicationOids: new Map([
     ['a', 1],
     ['b', 2],
   ]),
+  left: new Map(),
+  acceptedLsn: undefined,
 };
 
 const slot: SlotFacts = {
@@ -59,14 +62,19 @@ const facts: ContinuityFacts = {
   slot,
   namespaces: ['a', 'b', 'new'],
   publications: new Map([
-    ['a', { oid: 1, createdAtLsn: 5n }],
-    ['b', { oid: 2, createdAtLsn: undefined }],
+    ['a', { oid: 1, createdAtLsn: 5n, omissions: [] }],
+    ['b', { oid: 2, createdAtLsn: undefined, omissions: [] }],
   ]),
 };
 
 const at = (confirmedFlushLsn: bigint): SlotFacts => ({ ...slot, confirmedFlushLsn });
 const lost: SlotFacts = { ...slot, walStatus: 'lost', invalidationReason: 'wal_removed' };
-const GOES_ON = { verdict: 'goes-on', timelineChanged: undefined, movedFromLsn: undefined } as const;
+const GOES_ON = {
+  verdict: 'goes-on',
+  confirmedLsn: 100n,
+  timelineChanged: undefined,
+  movedFromLsn: undefined,
+} as const;
 
 /** A process that has just started: all it can know is what the ledger says. */
 const fresh = (ledger: Partial<SlotLedger> | undefined, change: Partial<ContinuityFacts> = {}): ContinuityFacts => ({
@@ -182,7 +190,8 @@ describe('judgeContinuity within a process', () => {
     ['stopped there', peer({ closed: true, confirmedLsn: 200n })],
     ['stopped behind it, and the server fell back', peer({ closed: true, confirmedLsn: 300n })],
   ])('a peer explains where the slot stands that %s', (_, ledger) => {
-    expect(judgeContinuity({ ...facts, slot: at(200n), ledger })).toEqual(GOES_ON);
+    const { confirmedLsn } = ledger;
+    expect(judgeContinuity({ ...facts, slot: at(200n), ledger })).toEqual({ ...GOES_ON, confirmedLsn });
   });
 
   test('without the right to a ledger nobody can say who moved the slot', () => {
@@ -200,7 +209,8 @@ describe('judgeContinuity within a new process', () => {
     ['the ledger was closed and the server fell back', fresh({ closed: true, confirmedLsn: 100n }, { slot: at(60n) })],
     ['a crash left no last word', fresh({ confirmedLsn: 20n })],
   ])('goes on when %s', (_, change) => {
-    expect(judgeContinuity(change)).toEqual(GOES_ON);
+    const { confirmedLsn } = change.ledger!;
+    expect(judgeContinuity(change)).toEqual({ ...GOES_ON, confirmedLsn });
   });
 
   test.each<[string, ContinuityFacts, unknown]>([
@@ -307,6 +317,7 @@ describe('judgeContinuity on another timeline', () => {
     expect(verdictOf({ ...promoted(90n), ledger, slot: at(200n) })).toEqual([90n, 100n, expect.any(String)]);
     expect(judgeContinuity({ ...promoted(100n), ledger, slot: at(200n) })).toEqual({
       ...GOES_ON,
+      confirmedLsn: 200n,
       timelineChanged: { from: 1, to: 2 },
     });
   });
@@ -325,7 +336,10 @@ describe('judgeContinuity on another timeline', () => {
 describe('judgeContinuity of publications', () => {
   const renewed = (b: { oid: number; createdAtLsn: bigint | undefined } | undefined, change = {}): ContinuityFacts => ({
     ...facts,
-    publications: new Map([['a', { oid: 1, createdAtLsn: 5n }], ...(b === undefined ? [] : [['b', b] as const])]),
+    publications: new Map([
+      ['a', { oid: 1, createdAtLsn: 5n, omissions: [] }],
+      ...(b === undefined ? [] : [['b', { ...b, omissions: [] }] as const]),
+    ]),
     ...change,
   });
 
@@ -362,9 +376,139 @@ describe('judgeContinuity of publications', () => {
     expect(
       judgeContinuity({
         ...facts,
-        publications: new Map([...facts.publications, ['new', { oid: 9, createdAtLsn: 1n }]]),
+        publications: new Map([...facts.publications, ['new', { oid: 9, createdAtLsn: 1n, omissions: [] }]]),
       }),
     ).toEqual(GOES_ON);
+  });
+});
+
+describe('judgeContinuity of a publication that was altered', () => {
+  const omissions = ['it does not publish delete', 'it does not hold public.b_events'];
+  const b = { oid: 2, createdAtLsn: undefined, omissions };
+  const altered = { ...facts, publications: new Map([...facts.publications, ['b', b]]) };
+
+  test('names where the slot stands, and what is left out', () => {
+    const detail =
+      'publication "b" was altered while it was in use (it does not publish delete; it does not hold public.b_events), ' +
+      'and some of what it left out may lie before';
+    expect(verdictOf(altered)).toEqual([100n, 1000n, detail]);
+    expect(verdictOf({ ...altered, slot: at(60n) })).toEqual([100n, 1000n, detail]);
+    expect(judgeContinuity(altered)).toMatchObject({ loss: { altered: ['b'], needsNewSlot: false } });
+  });
+
+  test('is nothing to a slot that was not streamed with it', () => {
+    expect(verdictOf({ ...altered, namespaces: ['a'] })).toBe('goes-on');
+    expect(verdictOf({ ...altered, known: undefined, ledger: undefined })).toBe('first');
+    const alone = { ...known, publicationOids: new Map([['a', 1]]) };
+    expect(verdictOf({ ...altered, known: alone, ledger: alone })).toBe('goes-on');
+  });
+
+  test('stays a loss when somebody has mended it, made it anew or dropped it, until that is accepted', () => {
+    const ledger = {
+      ...known,
+      revision: 6,
+      closed: true,
+      publicationOids: new Map([...known.publicationOids, ['b', 0]]),
+    };
+    for (const present of [undefined, { ...b, omissions: [] }, { oid: 3, createdAtLsn: 1n, omissions: [] }]) {
+      const publications = new Map([
+        ...facts.publications,
+        ...(present === undefined ? [] : [['b', present] as const]),
+      ]);
+      const expected = [100n, 1000n, expect.stringContaining('publication "b" was altered while it was in use, and')];
+      expect(verdictOf({ ...facts, ledger, publications })).toEqual(expected);
+      expect(verdictOf({ ...facts, known: undefined, ledger, publications })).toEqual(expected);
+    }
+  });
+});
+
+describe('judgeContinuity of a namespace that was left', () => {
+  const left = (oid: number, lsn: bigint): ContinuityFacts =>
+    fresh({ publicationOids: new Map([['a', 1]]), left: new Map([['b', { oid, lsn }]]) });
+
+  test('names what was streamed without it', () => {
+    expect(verdictOf(left(2, 70n))).toEqual([70n, 100n, expect.stringContaining('without namespace "b"')]);
+    expect(verdictOf({ ...left(2, 70n), known })).toEqual([70n, 100n, expect.any(String)]);
+    expect(verdictOf({ ...left(2, 70n), slot: at(200n) })).toEqual([70n, 200n, expect.any(String)]);
+  });
+
+  test.each<[string, ContinuityFacts]>([
+    ['nothing was streamed since', left(2, 100n)],
+    ['its publication is another one, and so a new beginning', left(7, 70n)],
+    ['its publication was dropped', { ...left(2, 70n), publications: new Map([...facts.publications].slice(0, 1)) }],
+    ['it is not configured', { ...left(2, 70n), namespaces: ['a'] }],
+  ])('goes on when %s', (_, change) => {
+    expect(verdictOf(change)).toBe('goes-on');
+  });
+
+  test('one that was altered before it was left is a loss wherever it was left', () => {
+    expect(verdictOf(left(0, 100n))).toEqual([100n, 100n, expect.any(String)]);
+  });
+});
+
+describe('judgeContinuity of a loss at a place that was accepted before', () => {
+  const accepted = { ...known, acceptedLsn: 100n };
+  const gone = { ...facts, slot: undefined };
+
+  test('is named by the next byte, by every process, and then by the place again', () => {
+    expect(verdictOf({ ...gone, known: accepted, ledger: accepted })).toEqual([101n, 1000n, expect.any(String)]);
+    expect(verdictOf(fresh({ acceptedLsn: 100n }, gone))).toEqual([101n, 1000n, expect.any(String)]);
+    expect(verdictOf(fresh({ acceptedLsn: 101n }, gone))).toEqual([100n, 1000n, expect.any(String)]);
+    expect(verdictOf(fresh({ acceptedLsn: 100n }, { server: { ...server, systemIdentifier: '2' } }))).toEqual([
+      101n,
+      undefined,
+      expect.any(String),
+    ]);
+    expect(verdictOf(fresh({ acceptedLsn: 100n }))).toBe('goes-on');
+  });
+
+  test('is the same loss to a process that has not met it yet', () => {
+    const ledger = peer({ timeline: 2, confirmedLsn: 90n, deliveredLsn: 90n, acceptedLsn: 90n });
+    const promoted = { ...server, timeline: 2, history: [{ timeline: 1, endLsn: 90n }] };
+    expect(verdictOf({ ...facts, ledger, slot: at(90n), server: promoted })).toEqual([90n, 100n, expect.any(String)]);
+  });
+});
+
+describe('judgeContinuity of positions that were confirmed without a record', () => {
+  const quiet = { ...known, deliveredLsn: 90n };
+  const change = { known: quiet, ledger: quiet };
+  const promoted = { ...server, timeline: 2, history: [{ timeline: 1, endLsn: 90n }] };
+
+  test('goes on with a new primary, or an older copy, that has all that was delivered', () => {
+    expect(judgeContinuity({ ...facts, ...change, server: promoted, slot: at(80n) })).toEqual({
+      ...GOES_ON,
+      confirmedLsn: 90n,
+      timelineChanged: { from: 1, to: 2 },
+    });
+    const setBack = { ...server, currentLsn: 95n };
+    expect(judgeContinuity({ ...facts, ...change, server: setBack, slot: at(80n) })).toEqual({
+      ...GOES_ON,
+      confirmedLsn: 95n,
+    });
+  });
+
+  test('is a loss from what was delivered on', () => {
+    const further = { ...quiet, deliveredLsn: 91n };
+    expect(verdictOf({ ...facts, known: further, ledger: further, server: promoted, slot: at(80n) })).toEqual([
+      90n,
+      91n,
+      expect.stringContaining('before 0/5B, up to which it was delivered'),
+    ]);
+    const setBack = { ...server, currentLsn: 80n };
+    expect(verdictOf({ ...facts, ...change, server: setBack, slot: at(60n) })).toEqual([90n, 90n, expect.any(String)]);
+  });
+
+  test('what the new primary writes behind the fork was not confirmed: its losses begin there', () => {
+    expect(verdictOf({ ...facts, ...change, server: promoted, slot: undefined })).toEqual([
+      90n,
+      1000n,
+      expect.stringMatching(/^the replication slot does not exist any more$/),
+    ]);
+    expect(verdictOf({ ...facts, ...change, server: promoted, slot: at(95n) })).toEqual([
+      90n,
+      95n,
+      expect.stringContaining('was moved'),
+    ]);
   });
 });
 
@@ -384,10 +528,7 @@ describe('errors of continuity', () => {
   const stream = { databaseRef: 'main', slot: 'cdc_slot' };
 
   test('lossError names the range, and the setting that accepts exactly it', () => {
-    const error = lossError(
-      { fromLsn: 0x16_b374_d848n, toLsn: 0x17_0000_0000n, details: ['one', 'two'], needsNewSlot: false },
-      stream,
-    );
+    const error = lossError({ fromLsn: 0x16_b374_d848n, toLsn: 0x17_0000_0000n, details: ['one', 'two'] }, stream);
     expect(error).toBeInstanceOf(LossError);
     expect(error.message).toBe('Cannot go on behind 16/B374D848: one; two');
     expect(error.advice).toBe(

@@ -16,6 +16,7 @@ const ledger: SlotLedger = {
   revision: 12,
   fromLsn: 0x40n,
   confirmedLsn: 0x16_b374_d848n,
+  deliveredLsn: 0x16_b374_d800n,
   closed: true,
   publicationOids: new Map([
     ['invoice', 16_412],
@@ -25,14 +26,34 @@ const ledger: SlotLedger = {
     [`O'Brien "the" \\ 1`, 16_414],
     ['1', 16_415],
   ]),
+  left: new Map([
+    ['orders', { oid: 16_500, lsn: 0x16_b300_0000n }],
+    ['__proto__', { oid: 16_501, lsn: 0x40n }],
+  ]),
+  acceptedLsn: 0x16_b374_0000n,
 };
 
 describe('a ledger', () => {
   test('is one line of JSON that can be read by a person', () => {
-    expect(encodeLedger({ ...ledger, publicationOids: new Map([['invoice', 16_412]]) })).toBe(
+    const left = new Map([...ledger.left].slice(0, 1));
+    expect(encodeLedger({ ...ledger, publicationOids: new Map([['invoice', 16_412]]), left })).toBe(
       '{"system":"7710967555485513451","timeline":3,"instance":"8f14e45f-ceea-467f-9575-6a1b3f1a2c3d","revision":12,' +
-        '"from":"0/40","confirmed":"16/B374D848","closed":true,"publications":{"invoice":16412}}',
+        '"from":"0/40","confirmed":"16/B374D848","delivered":"16/B374D800","closed":true,"publications":{"invoice":16412},' +
+        '"left":{"orders":{"oid":16500,"lsn":"16/B3000000"}},"accepted":"16/B3740000"}',
     );
+  });
+
+  test('of an older version is read, and may have delivered all that it confirmed', () => {
+    const text =
+      '{"system":"7710967555485513451","timeline":3,"instance":"8f14e45f-ceea-467f-9575-6a1b3f1a2c3d","revision":12,' +
+      '"from":"0/40","confirmed":"16/B374D848","closed":true,"publications":{"invoice":16412}}';
+    expect(parseLedger(text)).toEqual({
+      ...ledger,
+      deliveredLsn: ledger.confirmedLsn,
+      publicationOids: new Map([['invoice', 16_412]]),
+      left: new Map(),
+      acceptedLsn: undefined,
+    });
   });
 
   test('comes back as it was written', () => {
@@ -40,6 +61,8 @@ describe('a ledger', () => {
     expect(read).toEqual(ledger);
     expect(new Map([...read.publicationOids].sort())).toEqual(new Map([...ledger.publicationOids].sort()));
     expect(read.publicationOids.get('__proto__')).toBe(16_413);
+    expect(read.left.get('__proto__')).toEqual({ oid: 16_501, lsn: 0x40n });
+    expect(parseLedger(encodeLedger({ ...ledger, acceptedLsn: undefined })).acceptedLsn).toBeUndefined();
   });
 
   test('may have keys that this version does not know', () => {
@@ -66,9 +89,24 @@ describe('a ledger', () => {
 function tamperedTexts(): string[] {
   const fields = JSON.parse(encodeLedger(ledger)) as Record<string, unknown>;
   return Object.keys(fields).flatMap((key) =>
-    [undefined, null, -1, 1.5, {}, [], ['0/1'], { a: 'b' }, { a: -1 }, 'x']
+    [
+      undefined,
+      null,
+      -1,
+      1.5,
+      {},
+      [],
+      ['0/1'],
+      { a: 'b' },
+      { a: -1 },
+      { a: { oid: 1 } },
+      { a: { oid: 'x', lsn: '0/1' } },
+      { a: { oid: 1, lsn: 'x' } },
+      'x',
+    ]
       .filter((value) => !(['system', 'instance'].includes(key) && value === 'x'))
-      .filter((value) => !(key === 'publications' && JSON.stringify(value) === '{}'))
+      .filter((value) => !(['publications', 'left'].includes(key) && JSON.stringify(value) === '{}'))
+      .filter((value) => !(['delivered', 'left', 'accepted'].includes(key) && value === undefined))
       .map((value) => JSON.stringify({ ...fields, [key]: value })),
   );
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { judgeContinuity, type Loss } from '../../src/postgres/continuity.ts';
+import { type Continuity, judgeContinuity, type Loss } from '../../src/postgres/continuity.ts';
 import type { SlotLedger } from '../../src/postgres/ledger.ts';
 import { type LedgerContext, ledgerOfLoss, ledgerOfStart } from '../../src/postgres/next-ledger.ts';
 
@@ -10,12 +10,20 @@ const known: SlotLedger = {
   revision: 5,
   fromLsn: 10n,
   confirmedLsn: 100n,
+  deliveredLsn: 90n,
   closed: false,
   publicationOids: new Map([['a', 1]]),
+  left: new Map(),
+  acceptedLsn: undefined,
 };
 const context: LedgerContext = { known, foundLedger: known, systemIdentifier: '1', timeline: 2, instance: 'us' };
-const goesOn = { verdict: 'goes-on', timelineChanged: undefined, movedFromLsn: undefined } as const;
-const loss: Loss = { fromLsn: 100n, toLsn: 200n, details: ['x'], needsNewSlot: false };
+const goesOn: Continuity = {
+  verdict: 'goes-on',
+  confirmedLsn: 100n,
+  timelineChanged: undefined,
+  movedFromLsn: undefined,
+};
+const loss: Loss = { fromLsn: 100n, toLsn: 200n, details: ['x'], needsNewSlot: false, altered: [] };
 
 describe('ledgerOfStart', () => {
   const publicationOids = new Map([['a', 2]]);
@@ -30,32 +38,86 @@ describe('ledgerOfStart', () => {
       revision: 1,
       fromLsn: 50n,
       confirmedLsn: 50n,
+      deliveredLsn: 50n,
       closed: false,
       publicationOids,
+      left: new Map(),
+      acceptedLsn: undefined,
     });
   });
 
   test.each<[string, bigint, Partial<LedgerContext>, Partial<SlotLedger>]>([
-    ['where it stopped', 100n, {}, { revision: 6, fromLsn: 10n, confirmedLsn: 100n }],
-    ['behind what is delivered, after a crash of the server', 60n, {}, { fromLsn: 10n, confirmedLsn: 100n }],
+    ['where it stopped', 100n, {}, { revision: 6, fromLsn: 10n, confirmedLsn: 100n, deliveredLsn: 90n }],
+    [
+      'behind what is delivered, after a crash of the server',
+      60n,
+      {},
+      { fromLsn: 10n, confirmedLsn: 100n, deliveredLsn: 90n },
+    ],
     ['before it began, after a crash of the server', 5n, {}, { fromLsn: 5n, confirmedLsn: 100n }],
     [
       'where a peer stopped',
       200n,
       { foundLedger: { ...known, instance: 'peer', revision: 8 } },
-      { revision: 9, fromLsn: 10n, confirmedLsn: 200n },
+      { revision: 9, fromLsn: 10n, confirmedLsn: 200n, deliveredLsn: 200n },
     ],
     ['with its ledger gone', 100n, { foundLedger: undefined }, { revision: 1, fromLsn: 10n }],
-    ['on another system', 60n, { systemIdentifier: '2' }, { systemIdentifier: '2', fromLsn: 60n, confirmedLsn: 60n }],
   ])('goes on %s', (_, position, change, expected) => {
     expect(ledgerOfStart(goesOn, { ...context, ...change }, at(position))).toMatchObject(expected);
   });
 
   test('after an accepted loss counts from the slot alone', () => {
-    expect(ledgerOfStart({ verdict: 'loss', loss }, context, at(60n))).toMatchObject({
+    const accepted = { verdict: 'loss', loss } as const;
+    expect(ledgerOfStart(accepted, context, at(60n))).toMatchObject({
       fromLsn: 10n,
       confirmedLsn: 60n,
+      deliveredLsn: 60n,
+      acceptedLsn: 100n,
     });
+    expect(ledgerOfStart(accepted, context, at(95n))).toMatchObject({ confirmedLsn: 95n, deliveredLsn: 90n });
+    expect(ledgerOfStart(accepted, { ...context, systemIdentifier: '2' }, at(60n))).toMatchObject({
+      systemIdentifier: '2',
+      fromLsn: 60n,
+      confirmedLsn: 60n,
+      deliveredLsn: 60n,
+      left: new Map(),
+    });
+  });
+
+  test('counts from where a new primary branched off, if no record lies behind', () => {
+    expect(ledgerOfStart({ ...goesOn, confirmedLsn: 95n }, context, at(60n))).toMatchObject({
+      confirmedLsn: 95n,
+      deliveredLsn: 90n,
+    });
+  });
+
+  test('remembers the loss that was accepted last', () => {
+    const foundLedger = { ...known, acceptedLsn: 40n };
+    expect(ledgerOfStart(goesOn, { ...context, known: undefined, foundLedger }, at(100n)).acceptedLsn).toBe(40n);
+  });
+
+  test('remembers where namespaces were left, until they are streamed again', () => {
+    const others = {
+      ...known,
+      left: new Map([
+        ['a', { oid: 1, lsn: 5n }],
+        ['old', { oid: 7, lsn: 50n }],
+      ]),
+    };
+    const foundLedger = {
+      ...others,
+      publicationOids: new Map([
+        ['b', 2],
+        ['c', 3],
+      ]),
+    };
+    expect(ledgerOfStart(goesOn, { ...context, known: undefined, foundLedger }, at(80n)).left).toEqual(
+      new Map([
+        ['old', { oid: 7, lsn: 50n }],
+        ['b', { oid: 2, lsn: 100n }],
+        ['c', { oid: 3, lsn: 100n }],
+      ]),
+    );
   });
 });
 
@@ -70,9 +132,30 @@ describe('ledgerOfLoss', () => {
   test.each<[string, Partial<LedgerContext>]>([
     ['it is the ledger that knows', { known: undefined }],
     ['a peer has gone on', { foundLedger: { ...known, instance: 'peer', revision: 8 } }],
-    ['the server is another one', { systemIdentifier: '2' }],
+    ['the server is another one, and has none', { systemIdentifier: '2', foundLedger: undefined }],
+    [
+      'the server is another one, with a ledger of its own',
+      { systemIdentifier: '2', foundLedger: { ...known, systemIdentifier: '2' } },
+    ],
   ])('writes nothing when %s', (_, change) => {
     expect(ledgerOfLoss(loss, { ...context, ...change })).toBeUndefined();
+  });
+
+  test('writes down what only the process knows also when the ledger came along to another server', () => {
+    const upgraded = { ...context, systemIdentifier: '2', foundLedger: { ...known, confirmedLsn: 40n } };
+    const written = ledgerOfLoss(loss, upgraded)!;
+    expect(written).toEqual({ ...known, closed: true });
+    expect(ledgerOfLoss(loss, { ...upgraded, foundLedger: written })).toBeUndefined();
+    expect(ledgerOfLoss({ ...loss, needsNewSlot: true }, upgraded)).toEqual(written);
+    expect(ledgerOfLoss(loss, { ...upgraded, known: undefined })).toBeUndefined();
+  });
+
+  test('keeps that a publication was altered, which a person can mend without a trace', () => {
+    const altered = { ...loss, altered: ['a'] };
+    const written = ledgerOfLoss(altered, context)!;
+    expect(written).toEqual({ ...known, revision: 6, closed: true, publicationOids: new Map([['a', 0]]) });
+    expect(ledgerOfLoss(altered, { ...context, foundLedger: written })).toBeUndefined();
+    expect(ledgerOfLoss(altered, { ...context, foundLedger: { ...known, closed: true } })).toEqual(written);
   });
 
   test('keeps the beginning of a loss whose slot will go, or will be passed by the WAL', () => {
@@ -87,8 +170,11 @@ describe('ledgerOfLoss', () => {
       revision: 1,
       fromLsn: 50n,
       confirmedLsn: 50n,
+      deliveredLsn: 50n,
       closed: true,
       publicationOids: new Map(),
+      left: new Map(),
+      acceptedLsn: undefined,
     });
     // With it, the slot that has gone is the same loss.
     const gone = judgeContinuity({
