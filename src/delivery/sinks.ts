@@ -82,7 +82,6 @@ export class Sinks {
           metadataMaxAgeMs: client.metadataMaxAgeMs,
           limits,
           buffers: new BatchBuffers(KEPT_BUFFER_BYTES / byClient.size),
-          respectRefusedSizes: parkingTopics(namespaces),
         });
         producers.set(clientName, producer);
       }
@@ -173,13 +172,6 @@ export class Sinks {
 
 function topicsOf({ eventsinkTopic, lifecycleTopic, parkingTopic }: NamespaceConfig): string[] {
   return [eventsinkTopic, lifecycleTopic, ...(parkingTopic === undefined ? [] : [parkingTopic])];
-}
-
-/** Topics all of whose namespaces park: for a namespace that stops, a limit that was raised has to be noticed by trying. */
-function parkingTopics(namespaces: readonly NamespaceConfig[]): ReadonlySet<string> {
-  const topics = (onInvalid: NamespaceConfig['onInvalid']) =>
-    new Set(namespaces.filter((one) => one.onInvalid === onInvalid).flatMap(topicsOf));
-  return topics('park').difference(topics('stop'));
 }
 
 /** Lets a producer count what Kafka has acknowledged right where the status is read. */

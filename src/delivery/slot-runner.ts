@@ -3,6 +3,7 @@
  * nothing of each other, so that none disturbs another.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { RecordTooLargeError } from '../errors.ts';
 import { explainSourceError } from '../postgres/explain.ts';
 import { judgeFailure } from './failure.ts';
 import { runSession, type SessionOptions } from './session.ts';
@@ -13,6 +14,12 @@ export type SlotRunnerOptions = Omit<SessionOptions, 'memory' | 'reconnectCount'
 
 /** A slot that was released and taken again in between: the next session stands by, after no more than this. */
 const STANDBY_PAUSE_MS = 250;
+
+/**
+ * How many attempts a record that was refused is held back before it is sent again: each time, what stands before it in its
+ * transaction is repeated, but a limit that we may not read is seen to be raised in no other way.
+ */
+const REFUSED_TRIAL_ATTEMPTS = 12;
 
 /** Follows the slot until the signal. Never rejects: whatever happens is logged and tried again. */
 export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSignal): Promise<void> {
@@ -31,6 +38,9 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       const error = explainSourceError(thrown).locate({ database: stream.databaseRef, slot: stream.slot });
       const { action, reason } = judgeFailure(thrown);
       reconnectReason = error.message;
+      if (thrown instanceof RecordTooLargeError && (reconnectCount + 1) % REFUSED_TRIAL_ATTEMPTS === 0) {
+        for (const { refusedRecordBytes } of memory.topicLimits.values()) refusedRecordBytes.clear();
+      }
       if (action === 'standby') {
         pauseMs = STANDBY_PAUSE_MS;
       } else {

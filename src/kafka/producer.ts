@@ -55,11 +55,6 @@ export interface ProducerOptions {
   readonly log: Logger;
   /** Kept by the slot from session to session; the producer adds what it learns */
   readonly limits: TopicLimits;
-  /**
-   * Topics that a record of a size that was refused is not sent to again. To the others it is: without the right to read the limit,
-   * that is how we learn that it was raised.
-   */
-  readonly respectRefusedSizes: ReadonlySet<string>;
   /** Called whenever Kafka has acknowledged something: `lowestUnacknowledged` may have risen. */
   readonly onAcknowledged: () => void;
   /** Called with each answer to a Produce request. */
@@ -291,11 +286,10 @@ export class Producer {
   }
 
   #setLimits(): void {
-    const { limits, respectRefusedSizes } = this.#options;
-    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = limits;
+    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = this.#options.limits;
     for (const topic of this.#topics.values()) {
       const known = maxMessageBytes.get(topic.name) ?? Number.POSITIVE_INFINITY;
-      const refused = respectRefusedSizes.has(topic.name) ? refusedRecordBytes.get(topic.name) : undefined;
+      const refused = refusedRecordBytes.get(topic.name);
       topic.maxRecordBatchBytes = refused === undefined ? known : Math.min(known, refused - 1);
       topic.maxBatchBytes = Math.min(
         topic.maxRecordBatchBytes,

@@ -6,7 +6,7 @@ export interface TopicLimits {
   readonly maxMessageBytes: Map<string, number>;
   /** Sizes at which batches are closed because Kafka refused larger ones */
   readonly learnedBatchBytes: Map<string, number>;
-  /** Size of the smallest batch of one record that Kafka refused as too large */
+  /** Size of the smallest batch of one record that Kafka refused as too large; none of that size is sent until that is forgotten */
   readonly refusedRecordBytes: Map<string, number>;
 }
 

@@ -75,7 +75,6 @@ export async function openProducer(
       requestTimeoutMs: client.requestTimeoutMs,
       metadataMaxAgeMs: client.metadataMaxAgeMs,
       buffers: new BatchBuffers(1_000_000),
-      respectRefusedSizes: new Set(),
       onAcknowledged: () => {},
       onProduced: (answer) => answers.push(answer),
       onTopicChanged: (topicChange) => changes.push(topicChange),
