@@ -11,7 +11,7 @@ BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
 PACKAGES_STAMP := node_modules/.installed
 KAFKA_JARS := $(addprefix .cache/kafka-,$(KAFKA_VERSIONS))
 BINARY := dist/cdc-notifier
-SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts 2>/dev/null)
+SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts -not -path 'src/release/*' 2>/dev/null)
 
 export PATH := $(BUN_HOME)/node_modules/.bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
@@ -83,11 +83,11 @@ $(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
 
 .PHONY: release
 release: install ## Make dist/release/: linux x64, x64 with musl, arm64; checksums, bills of materials, licences
-	@bun release/release.ts
+	@bun src/release/release.ts
 
 .PHONY: image
 image: install ## Make an OCI image under dist/ from pinned Debian packages, without a container engine
-	@bun release/image.ts
+	@bun src/release/image.ts
 
 .PHONY: image-test
 image-test: install kafka ## Make the image and run the service in it, on real servers (needs Debian; root or namespaces)

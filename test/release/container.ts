@@ -34,7 +34,7 @@ export interface ImageConfiguration {
 
 /** Makes the image of this machine's architecture by the program behind `make image`. */
 export async function makeImage(file: string): Promise<void> {
-  const program = join(PROJECT_DIRECTORY, 'release/image.ts');
+  const program = join(PROJECT_DIRECTORY, 'src/release/image.ts');
   await runProgram(process.execPath, [program, file, ARCHITECTURE], { cwd: PROJECT_DIRECTORY });
 }
 

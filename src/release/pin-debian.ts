@@ -1,4 +1,4 @@
-/** `bun release/pin-debian.ts`: pins the newest versions of the Debian packages of the image, and says what changed. */
+/** `bun src/release/pin-debian.ts`: pins the newest versions of the Debian packages of the image, and says what changed. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';

@@ -34,7 +34,7 @@ export function requireDebian(): void {
   if (missing.length === 0) return;
   throw new ReleaseError(
     `Cannot make the image: its files come from Debian packages, and this machine lacks ${missing.join(', ')}. ` +
-      'Run it on Debian (on Ubuntu: apt-get install debian-archive-keyring), or use a container engine with release/Dockerfile',
+      'Run it on Debian (on Ubuntu: apt-get install debian-archive-keyring), or use a container engine with src/release/Dockerfile',
   );
 }
 
@@ -63,7 +63,7 @@ async function download(pin: Pin & { name: string; architecture: Architecture },
     if (exitCode !== 0) {
       throw new ReleaseError(
         `Cannot fetch ${name} ${version}: ${stderr.toString().trim()}\n` +
-          'A version that was superseded is in the archive no more: bun release/pin-debian.ts writes the newest ones into release/debian-packages.json',
+          'A version that was superseded is in the archive no more: bun src/release/pin-debian.ts writes the newest ones into src/release/debian-packages.json',
       );
     }
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory, absolute: true })];

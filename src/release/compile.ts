@@ -49,7 +49,7 @@ const OPTIONS = [
 export async function compile(target: Target, directory: string): Promise<{ file: string; metafile: Metafile }> {
   if (Bun.version !== pins.version) {
     throw new ReleaseError(
-      `Cannot compile: this is Bun ${Bun.version}, and release/bun-runtimes.json pins ${pins.version}`,
+      `Cannot compile: this is Bun ${Bun.version}, and src/release/bun-runtimes.json pins ${pins.version}`,
     );
   }
   const runtime = await fetchRuntime(target);

@@ -1,6 +1,6 @@
 /**
  * `make image`: an OCI image, as a layout in a tar, made without a container engine.
- * `bun release/image.ts FILE.tar ARCHITECTURE...` writes it elsewhere, or with fewer architectures.
+ * `bun src/release/image.ts FILE.tar ARCHITECTURE...` writes it elsewhere, or with fewer architectures.
  */
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

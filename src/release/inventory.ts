@@ -116,7 +116,7 @@ async function readCrates(directory: string): Promise<Component[]> {
   return [...crates].sort().map(([name, version]) => {
     const license = CRATE_LICENSES[name];
     if (license === undefined)
-      throw new ReleaseError(`Cannot tell the licence of crate ${name}: add it to release/inventory.ts`);
+      throw new ReleaseError(`Cannot tell the licence of crate ${name}: add it to src/release/inventory.ts`);
     return { name, version, license, purl: `pkg:cargo/${name}@${version}`, needs: [], parts: [] };
   });
 }
@@ -127,7 +127,7 @@ function bunRuntime(target: Target): Component {
   const unknown = Object.keys(versions).filter((key) => !(key in libraries) && !NO_LIBRARIES.includes(key));
   if (unknown.length > 0) {
     throw new ReleaseError(
-      `Cannot tell what ${unknown.join(', ')} inside of Bun is: add it to release/bun-libraries.json`,
+      `Cannot tell what ${unknown.join(', ')} inside of Bun is: add it to src/release/bun-libraries.json`,
     );
   }
   return {

@@ -3,10 +3,10 @@ import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { $ } from 'bun';
-import packageJson from '../package.json' with { type: 'json' };
+import packageJson from '../../package.json' with { type: 'json' };
 
 /** The project's directory. */
-export const PROJECT = resolve(import.meta.dirname, '..');
+export const PROJECT = resolve(import.meta.dirname, '../..');
 
 /** Where releases and images are put. */
 export const DIST = resolve(PROJECT, 'dist');

@@ -56,7 +56,7 @@ export class OciLayout {
     const config = await this.#writeJson('config.v1+json', {
       ...image,
       rootfs: { type: 'layers', diff_ids: layers.map(({ tar }) => `sha256:${sha256(tar)}`) },
-      history: layers.map(({ comment }) => ({ created, created_by: 'release/image.ts', comment })),
+      history: layers.map(({ comment }) => ({ created, created_by: 'src/release/image.ts', comment })),
     });
     const manifest = await this.#writeJson('manifest.v1+json', {
       schemaVersion: 2,
