@@ -9,7 +9,7 @@ KAFKA_VERSIONS := 3.9.2 4.3.0
 BUN_HOME := $(CURDIR)/.cache/bun
 BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
 PACKAGES_STAMP := node_modules/.installed
-KAFKA_JARS := $(addprefix .cache/kafka-,$(KAFKA_VERSIONS))
+KAFKA := $(KAFKA_VERSIONS:%=.cache/kafka-%-classes.jsa)
 BINARY := dist/cdc-notifier
 SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts -not -path 'src/release/*' 2>/dev/null)
 
@@ -117,10 +117,10 @@ $(BUN_STAMP):
 	@touch $@
 
 .PHONY: kafka
-kafka: $(KAFKA_JARS) ## Fetch Apache Kafka for tests and demo
+kafka: $(KAFKA) ## Fetch Apache Kafka for tests and demo
 	@:
 
-$(KAFKA_JARS): .cache/kafka-%: | $(PACKAGES_STAMP)
+$(KAFKA): .cache/kafka-%-classes.jsa: | $(PACKAGES_STAMP)
 	@echo 'Fetching Apache Kafka $* (about 45 MB)'
 	@bun test/support/kafka/fetch.ts $*
 

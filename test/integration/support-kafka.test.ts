@@ -1,11 +1,10 @@
-/** The brokers that other tests rely on: versions, proxies with gates, rights, and a cluster of three. */
+/** The broker that other tests rely on: versions, proxies with gates, rights. Of the cluster of three the faults make full use. */
 import { describe, expect, test } from 'bun:test';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type GenericError, ProduceAcks, Producer, stringSerializers } from '@platformatic/kafka';
 import { KAFKA_VERSION, OLDEST_KAFKA_VERSION, startKafka } from '../support/kafka.ts';
-import { type KafkaCluster, startKafkaCluster } from '../support/kafka-cluster.ts';
 import { canListen } from '../support/ports.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -146,78 +145,4 @@ describe.each(VERSIONS)('Kafka %s', (version) => {
     expect(await refusal(third.send('t', 'e'))).toContain('AUTHENTICATION');
     expect(await values(kafka, 't')).toEqual(['b', 'd']);
   }, 120_000);
-});
-
-interface ClusterScene extends AsyncDisposable {
-  readonly cluster: KafkaCluster;
-  /** Sends a record through the proxies, however long it takes, and remembers it */
-  send(value: string): Promise<void>;
-  /** Expects all that was sent, in order; a retry may have stored a record twice */
-  expectAll(): Promise<void>;
-}
-
-async function startScene(version: string): Promise<ClusterScene> {
-  const cluster = await startKafkaCluster({ version, proxied: true });
-  const sent: string[] = [];
-  return {
-    cluster,
-    async send(value) {
-      await using one = sender(cluster.proxiedBootstraps, { retries: 50, retryDelay: 200, timeout: 2_000 });
-      await one.send('t', value);
-      sent.push(value);
-    },
-    async expectAll() {
-      expect([...new Set(await values(cluster, 't'))]).toEqual(sent);
-    },
-    [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose](),
-  };
-}
-
-describe('a cluster of three', () => {
-  test.each(VERSIONS)(
-    'with Kafka %s elects another leader when one is killed, and when it is told to',
-    async (version) => {
-      await using scene = await startScene(version);
-      const { cluster, send, expectAll } = scene;
-      await cluster.createTopic('t', { partitions: 3 });
-      for (const { replicas } of await cluster.describeTopic('t')) expect(replicas.toSorted()).toEqual([1, 2, 3]);
-      const killed = await cluster.leaderOf('t');
-      await killed.kill();
-      await waitFor('another leader', async () => (await cluster.leaderOf('t')).id !== killed.id);
-      await send('without the one that was killed');
-      await killed.start();
-      await cluster.waitUntilInSync(['t']);
-      await cluster.moveLeader('t', 0, killed.id);
-      expect((await cluster.leaderOf('t')).id).toBe(killed.id);
-      await send('after the move');
-      await expectAll();
-    },
-    240_000,
-  );
-
-  test('goes on while a leader is paused, is restarted node by node, and refuses when too few are in sync', async () => {
-    await using scene = await startScene(KAFKA_VERSION);
-    const { cluster, send, expectAll } = scene;
-    await cluster.createTopic('t');
-    const paused = await cluster.leaderOf('t');
-    paused.pause();
-    await waitFor('another leader', async () => (await cluster.leaderOf('t')).id !== paused.id);
-    await send('without the one that was paused');
-    paused.resume();
-
-    const pids = cluster.nodes.map(({ pid }) => pid);
-    await cluster.rollingRestart(['t']);
-    for (const { id, pid } of cluster.nodes) expect(pids).not.toContain(pid ?? pids[id - 1]);
-    await send('after the rolling restart');
-
-    await cluster.configureTopic('t', { 'min.insync.replicas': '3' });
-    await cluster.moveLeader('t', 0, 2);
-    await cluster.nodes[0]?.stop();
-    await using refused = sender([cluster.nodes[1]!.bootstrap]);
-    expect(await refusal(refused.send('t', 'too few'))).toContain('NOT_ENOUGH_REPLICAS');
-    // A new leader does not say where its log ends before enough replicas have it.
-    await cluster.nodes[0]?.start();
-    await cluster.waitUntilInSync(['t']);
-    await expectAll();
-  }, 240_000);
 });

@@ -1,4 +1,11 @@
-/** `bun test/support/kafka/fetch.ts VERSION...`: brings Kafka's jars into the cache ahead of the tests. */
-import { fetchKafka } from './storage.ts';
+/** `bun test/support/kafka/fetch.ts VERSION...`: brings Kafka's jars into the cache, and makes them start fast. */
+import { startKafka } from '../kafka.ts';
+import { makeClassArchive } from './class-archive.ts';
 
-for (const version of process.argv.slice(2)) await fetchKafka(version);
+for (const version of process.argv.slice(2)) {
+  await makeClassArchive(version, async (javaArguments) => {
+    await using kafka = await startKafka({ version, javaArguments });
+    await kafka.createTopic('topic');
+    await kafka.stop();
+  });
+}

@@ -10,6 +10,7 @@ import { type KafkaProxy, startKafkaProxy } from '../kafka-proxy.ts';
 import { freePort } from '../ports.ts';
 import { temporaryDirectory } from '../temporary-directory.ts';
 import { waitFor } from '../wait.ts';
+import { classArchiveArguments } from './class-archive.ts';
 import { type SecureListenerOptions, secureListener } from './secure-listener.ts';
 import { fetchKafka, formatStorage, javaProgram } from './storage.ts';
 
@@ -21,6 +22,8 @@ export interface NodeOptions {
   readonly heapMb?: number | undefined;
   /** `quick` (default) starts sooner, `full` runs faster once warm: for measurements */
   readonly compilation?: 'quick' | 'full' | undefined;
+  /** More arguments for Java, in place of the archive of classes */
+  readonly javaArguments?: readonly string[] | undefined;
   /** Adds a listener with TLS beside the plain one */
   readonly secure?: SecureListenerOptions | undefined;
   /** Adds a plain listener that is reached, and advertised, through a proxy */
@@ -184,6 +187,7 @@ async function startProcess({ jars, propertiesFile, logFile, options }: ProcessS
   const heapMb = options.heapMb ?? 512;
   const flags = [`-Xmx${heapMb}m`, '-XX:+UseSerialGC', '-XX:-UsePerfData', '-Djava.awt.headless=true'];
   if (options.compilation !== 'full') flags.push('-XX:TieredStopAtLevel=1');
+  flags.push(...(options.javaArguments ?? classArchiveArguments(options.version)));
   flags.push(`-Dlog4j2.configurationFile=${LOG_CONFIGURATION}`);
   const log = await open(logFile, 'a');
   const child = spawn(javaProgram(), [...flags, '-cp', `${jars}/*`, 'kafka.Kafka', propertiesFile], {

@@ -3,6 +3,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CACHE_DIRECTORY, makeOnce } from '../make-once.ts';
 import { runProgram } from '../run-program.ts';
+import { classArchiveArguments } from './class-archive.ts';
 
 const CLUSTER_ID = 'Y2RjLW5vdGlmaWVyLXRlcw';
 const POM = join(import.meta.dirname, 'pom.xml');
@@ -59,7 +60,13 @@ export async function formatStorage(storage: Storage): Promise<void> {
   await writeFile(metaFile, meta);
 }
 
-async function runStorageTool({ jars, formatArguments }: Storage, propertiesFile: string): Promise<void> {
+async function runStorageTool({ version, jars, formatArguments }: Storage, propertiesFile: string): Promise<void> {
   const command = ['kafka.tools.StorageTool', 'format', '-t', CLUSTER_ID, '-c', propertiesFile, ...formatArguments];
-  await runProgram(javaProgram(), ['-XX:TieredStopAtLevel=1', '-cp', `${jars}/*`, ...command]);
+  await runProgram(javaProgram(), [
+    '-XX:TieredStopAtLevel=1',
+    ...classArchiveArguments(version),
+    '-cp',
+    `${jars}/*`,
+    ...command,
+  ]);
 }
