@@ -334,7 +334,10 @@ export class Flow implements StreamView {
       const sinks = this.#sinks!;
       sinks.flush();
       const { walStart } = this.#reader;
-      if (walStart !== undefined) this.#progress.received(walStart);
+      if (walStart !== undefined) {
+        this.#progress.received(walStart);
+        this.#dialogue!.noteData();
+      }
       if (sinks.bufferedBytes >= PAUSE_AT_BYTES && !this.#replication!.isPaused) this.#replication!.pause();
       this.#dialogue!.sendStatusIfDue();
     });

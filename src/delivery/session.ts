@@ -243,6 +243,7 @@ async function openSinks(options: SessionOptions, flow: Flow): Promise<Sinks> {
     topicLimits: memory.topicLimits,
     log,
     onAcknowledged: flow.onAcknowledged,
+    onResend: (reason) => status.noteResend(reason),
     onProduced: ({ roundTripMs, batchCount, bytes }) => {
       status.produceRoundTrip.observe(roundTripMs / 1000);
       status.producedBatchCount += batchCount;

@@ -14,7 +14,14 @@ const KEPT_BUFFER_BYTES = 8 * 1024 * 1024;
 export interface SinksOptions
   extends Pick<
     ProducerOptions,
-    'resendTimeoutMs' | 'maxRetries' | 'log' | 'onAcknowledged' | 'onProduced' | 'onTopicChanged' | 'onFailed'
+    | 'resendTimeoutMs'
+    | 'maxRetries'
+    | 'log'
+    | 'onAcknowledged'
+    | 'onResend'
+    | 'onProduced'
+    | 'onTopicChanged'
+    | 'onFailed'
   > {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;

@@ -50,7 +50,7 @@ export class StandbyDialogue {
     return this.#lastInboundMs;
   }
 
-  /** Since when nothing new was received, by performance.now(); exact to a tick. */
+  /** Since when nothing new was received, neither data nor a higher position, by performance.now(); exact to a tick. */
   get standsSinceMs(): number {
     return this.#standsSinceMs;
   }
@@ -59,6 +59,11 @@ export class StandbyDialogue {
   noteInbound(): void {
     this.#lastInboundMs = performance.now();
     this.#askedMs = undefined;
+  }
+
+  /** Data has come in. That of a long transaction may lie before a position that a keepalive told long ago. */
+  noteData(): void {
+    this.#standsSinceMs = performance.now();
   }
 
   /** The server wants a status. It gets one at once when there is news, and soon otherwise. */

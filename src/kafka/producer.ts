@@ -57,6 +57,8 @@ export interface ProducerOptions {
   readonly limits: TopicLimits;
   /** Called whenever Kafka has acknowledged something: `lowestUnacknowledged` may have risen. */
   readonly onAcknowledged: () => void;
+  /** Called whenever batches that Kafka did not acknowledge are sent again, with Kafka's name of why. */
+  readonly onResend: (reason: string) => void;
   /** Called with each answer to a Produce request. */
   readonly onProduced: (answer: ProduceAnswer) => void;
   /** Called once for a topic whose partition count is no longer the one that `open` found; the producer goes on with that */
@@ -354,6 +356,7 @@ export class Producer {
       hasFollowed = decision.action === 'follow';
       if (!hasFollowed) retryCount++;
       this.#logResend(pending, judged[0]!, { hasFollowed, retryCount });
+      this.#options.onResend(judged[0]!.failure.id);
       if (hasFollowed) continue;
       await this.#pause(this.#options.resendTimeoutMs);
       // Leaders may have moved meanwhile; when nobody answers, the send itself tells why.

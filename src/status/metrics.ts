@@ -132,6 +132,12 @@ function describeStreams({ statuses, inFlightLimitMs }: MetricsOptions): Family[
     family('counter', 'reconnects_total', 'Failed attempts to stream, each followed by another', ({ failureCounts }) =>
       Array.from(failureCounts, ([reason, count]): Reading => [{ reason }, count]),
     ),
+    family(
+      'counter',
+      'resends_total',
+      "Requests to produce that were repeated, by Kafka's name of why",
+      ({ resendCounts }) => Array.from(resendCounts, ([reason, count]): Reading => [{ reason }, count]),
+    ),
     family('gauge', 'stream_state', '1 for the state that the stream is in', (status) =>
       STATES.map((state): Reading => [{ state }, state === status.state ? 1 : 0]),
     ),

@@ -44,6 +44,8 @@ export interface StreamReport {
   } | null;
   /** Failed attempts since the process started, by reason */
   readonly failures: Readonly<Record<string, number>>;
+  /** Sends that were repeated since the process started, by Kafka's name of why */
+  readonly resends: Readonly<Record<string, number>>;
   /** Failed attempts since something was last confirmed */
   readonly consecutiveFailures: number;
   /** As in pg_replication_slots, like the three below */
@@ -88,6 +90,7 @@ export function reportStream(status: SlotStatus, moment: Moment): StreamReport {
             at: formatTime(lastFailure.atMs),
           },
     failures: Object.fromEntries(status.failureCounts),
+    resends: Object.fromEntries(status.resendCounts),
     consecutiveFailures: status.consecutiveFailureCount,
     walStatus: server?.walStatus ?? null,
     retainedWalBytes: server?.retainedWalBytes ?? null,

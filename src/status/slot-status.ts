@@ -108,6 +108,8 @@ export class SlotStatus {
   /** Bytes of record batches that Kafka answered for, resends included */
   producedBytes = 0;
   producedBatchCount = 0;
+  /** How often batches were sent again because Kafka did not acknowledge them, by Kafka's name of why */
+  readonly resendCounts = new Map<string, number>();
   /** Of the present or the last session */
   stream: StreamView | undefined;
   server: ServerSlotView | undefined;
@@ -150,6 +152,11 @@ export class SlotStatus {
 
   enter(state: SlotState): void {
     if (state === this.#state) return;
+    // The process that streams knows; what this one saw when it had the slot is true no more.
+    if (state === 'standby') {
+      this.server = undefined;
+      this.stream = undefined;
+    }
     this.#state = state;
     this.#stateSinceMs = Date.now();
   }
@@ -158,6 +165,11 @@ export class SlotStatus {
   noteProven(): void {
     this.#isProven = true;
     this.consecutiveFailureCount = 0;
+  }
+
+  /** Batches are sent again. */
+  noteResend(reason: string): void {
+    this.resendCounts.set(reason, (this.resendCounts.get(reason) ?? 0) + 1);
   }
 
   /** An attempt has failed. */

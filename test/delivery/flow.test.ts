@@ -510,3 +510,14 @@ describe('Flow: what it says of itself', () => {
     expect(bench.status.commitReceive.counts.reduce((sum, count) => sum + count)).toBe(1);
   });
 });
+
+test('a transaction whose rows lie before the last keepalive is movement, however long it takes', async () => {
+  const bench = new Bench();
+  await bench.receive(wire.keepalive(0x8000n));
+  const frames = wire.transaction([eventsRelation(), event('p1'), event('p2'), event('p3')], { commitLsn: 0x4000n });
+  for (const frame of frames.slice(0, -1)) {
+    jest.advanceTimersByTime(10_000);
+    await bench.receive(frame);
+  }
+  expect(performance.now() - bench.flow.standsSinceMs).toBeLessThan(1_000);
+});

@@ -146,6 +146,7 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
     maxRetries: 1,
     topicLimits: new Map(),
     log: pino({ level: 'silent' }),
+    onResend: () => {},
     onProduced: () => {},
     onTopicChanged: () => {},
     ...callbacks,

@@ -136,6 +136,7 @@ describe('Producer on three brokers', () => {
       await follower.start();
       await open.waitUntilAcknowledged();
       await expectNumbers('lonely', 20);
+      expect(open.resends).toContain('NOT_ENOUGH_REPLICAS');
     },
     TIMEOUT_MS,
   );

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { LATENCY_BOUNDS_SECONDS } from '../../src/status/latency-histogram.ts';
 import { createMetrics } from '../../src/status/metrics.ts';
+import { reportStream } from '../../src/status/report.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import { lintExposition, type ParsedFamily, parseExposition } from './exposition.ts';
 import { createStatus, serverView, streamView } from './statuses.ts';
@@ -23,6 +24,7 @@ function busyStatus(slot = 'cdc_slot'): SlotStatus {
   const status = createStatus({ slot });
   const failure = { message: 'Cannot', advice: undefined, atMs: 1 };
   for (const reason of ['tls', 'setup', 'tls']) status.noteFailure({ ...failure, reason });
+  status.noteResend('NOT_ENOUGH_REPLICAS');
   status.noteProven();
   status.stream = streamView({
     receivedLsn: 0x2000n,
@@ -68,6 +70,7 @@ describe('createMetrics', () => {
       slot_retained_wal_bytes: 'gauge',
       slot_safe_wal_bytes: 'gauge',
       reconnects_total: 'counter',
+      resends_total: 'counter',
       stream_state: 'gauge',
       stream_ready: 'gauge',
       build_info: 'gauge',
@@ -131,6 +134,7 @@ describe('createMetrics', () => {
       'lag_seconds',
       'reconnects_total',
       'records_produced_total',
+      'resends_total',
       'rows_converted_total',
       'rows_parked_total',
       'rows_received_total',
@@ -143,6 +147,7 @@ describe('createMetrics', () => {
   test('counts reconnects by reason', async () => {
     const families = await scrape(busyStatus());
     expect(valuesOf(families, `${PREFIX}reconnects_total`, 'reason')).toEqual({ tls: 2, setup: 1 });
+    expect(valuesOf(families, `${PREFIX}resends_total`, 'reason')).toEqual({ NOT_ENOUGH_REPLICAS: 1 });
   });
 
   test('has one state of each stream at 1', async () => {
@@ -204,5 +209,21 @@ describe('createMetrics', () => {
     const [one, two] = await Promise.all([scrape(busyStatus('one')), scrape(busyStatus('two'))]);
     expect(valuesOf(one!, `${PREFIX}stream_ready`, 'slot')).toEqual({ one: 1 });
     expect(valuesOf(two!, `${PREFIX}stream_ready`, 'slot')).toEqual({ two: 1 });
+  });
+});
+
+test('a standby tells nothing of the slot that it had once', async () => {
+  const status = busyStatus();
+  status.enter('standby');
+  const families = await scrape(status);
+  for (const name of ['slot_retained_wal_bytes', 'slot_safe_wal_bytes', 'lag_bytes']) {
+    expect([name, families.get(`${PREFIX}${name}`)?.samples ?? []]).toEqual([name, []]);
+  }
+  expect(reportStream(status, { nowMs: performance.now(), wallMs: Date.now() })).toMatchObject({
+    receivedLsn: null,
+    flushedLsn: null,
+    walStatus: null,
+    safeWalBytes: null,
+    activePid: null,
   });
 });

@@ -17,6 +17,7 @@ test('reportStream tells all of a stream', () => {
     server: { walStatus: 'extended', retainedWalBytes: 8192, safeWalBytes: 1024, serverLsn: 0x1_0000_3000n },
   });
   status.namespaces.get('invoice')!.produced.lifecycle = 3;
+  for (let round = 0; round < 2; round++) status.noteResend('NOT_ENOUGH_REPLICAS');
   const none = { event: 0, lifecycle: 0 };
   const noCounts = { received: none, converted: none, produced: none, parked: none, skipped: none };
   const report = reportStream(status, MOMENT);
@@ -32,6 +33,7 @@ test('reportStream tells all of a stream', () => {
     oldestInFlightSeconds: 1.4,
     lastError: { message: 'Cannot, tls', advice: 'Do', reason: 'tls', at: '2026-01-02T03:04:05.678Z' },
     failures: { tls: 2, setup: 1 },
+    resends: { NOT_ENOUGH_REPLICAS: 2 },
     consecutiveFailures: 3,
     walStatus: 'extended',
     retainedWalBytes: 8192,
@@ -55,6 +57,7 @@ test('reportStream has null for what is not known', () => {
     oldestInFlightSeconds: null,
     lastError: null,
     failures: {},
+    resends: {},
     consecutiveFailures: 0,
     walStatus: null,
     retainedWalBytes: null,

@@ -25,6 +25,8 @@ export interface OpenProducer extends AsyncDisposable {
   readonly failures: readonly SinkError[];
   readonly answers: readonly ProduceAnswer[];
   readonly changes: readonly TopicChange[];
+  /** Why requests were repeated */
+  readonly resends: readonly string[];
   readonly limits: TopicLimits;
   /** Counts all records that `send` was given */
   readonly tally: RecordTally;
@@ -62,6 +64,7 @@ export async function openProducer(
   const failures: SinkError[] = [];
   const answers: ProduceAnswer[] = [];
   const changes: TopicChange[] = [];
+  const resends: string[] = [];
   const tally: RecordTally = { producedCount: 0, producedBytes: 0 };
   const { limits = createTopicLimits() } = change;
   let producer: Producer;
@@ -76,6 +79,7 @@ export async function openProducer(
       metadataMaxAgeMs: client.metadataMaxAgeMs,
       buffers: new BatchBuffers(1_000_000),
       onAcknowledged: () => {},
+      onResend: (reason) => resends.push(reason),
       onProduced: (answer) => answers.push(answer),
       onTopicChanged: (topicChange) => changes.push(topicChange),
       onFailed: (error) => failures.push(error),
@@ -93,6 +97,7 @@ export async function openProducer(
     failures,
     answers,
     changes,
+    resends,
     limits,
     tally,
     send(topic, records) {
