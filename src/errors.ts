@@ -89,6 +89,13 @@ export class RecordTooLargeError extends InvalidRowError {
 /** A precondition on the PostgreSQL side that does not hold (setting, privilege, table, publication, slot). */
 export class SetupError extends NotifierError {
   override readonly name = 'SetupError';
+  /** True for what others hold at present: a lock, an open transaction, a failover that is going on */
+  readonly mayPass: boolean;
+
+  constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean } = {}) {
+    super(message, details);
+    this.mayPass = details.mayPass ?? false;
+  }
 }
 
 /** The replication connection failed, or the server behaves in a way that replication cannot go on. */

@@ -33,7 +33,7 @@ export function judgeFailure(error: unknown): FailureVerdict {
   if (error instanceof LossError) return { action: 'stop', reason: 'loss' };
   if (error instanceof InvalidRowError) return { action: 'stop', reason: 'invalid-row' };
   if (error instanceof MalformedError) return { action: 'stop', reason: 'malformed' };
-  if (error instanceof SetupError) return { action: 'retry', reason: 'setup' };
+  if (error instanceof SetupError) return { action: error.mayPass ? 'retry' : 'stop', reason: 'setup' };
   if (error instanceof SecretError) return { action: 'retry', reason: 'secret' };
   if (error instanceof SinkError) {
     return error.retriable

@@ -141,6 +141,7 @@ function noPrimary(standbys: readonly Answer[], failures: readonly Failure[]): S
     return new SetupError(`Cannot find the primary: no server can be written to (${reasons})`, {
       advice: 'Wait for the failover, or promote a standby; the primary must be in hosts of the database',
       cause,
+      mayPass: true,
     });
   }
   const advice = [...new Set(failures.flatMap(({ error }) => error.advice ?? []))].join('; ');

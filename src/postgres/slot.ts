@@ -171,6 +171,7 @@ export async function createSlot(
         place: options.place,
         advice: 'Wait until these transactions end, or end them',
         cause: error,
+        mayPass: true,
       });
     }
     throw error;

@@ -19,11 +19,14 @@ describe('judgeFailure', () => {
     [new MissingOldTupleError('x'), 'stop', 'invalid-row'],
     [new RecordTooLargeError('x'), 'stop', 'invalid-row'],
     [new MalformedError('pgoutput', 0, 'x'), 'stop', 'malformed'],
-    [new SetupError('x'), 'retry', 'setup'],
+    [new SetupError('x'), 'stop', 'setup'],
     [new SecretError('x'), 'retry', 'secret'],
     [new SinkError('x', { retriable: true }), 'retry', 'kafka-unavailable'],
     [new SinkError('x', { retriable: false }), 'stop', 'kafka-refused'],
   ] as const;
+  test('SetupError of what may pass: retry (setup)', () => {
+    expect(judgeFailure(new SetupError('x', { mayPass: true }))).toEqual({ action: 'retry', reason: 'setup' });
+  });
   for (const [error, action, reason] of cases) {
     const kind = error instanceof SinkError ? `SinkError, ${error.retriable ? '' : 'not '}retriable` : error.name;
     test(`${kind}: ${action} (${reason})`, () => {
