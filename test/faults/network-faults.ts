@@ -1,10 +1,12 @@
 /** What happens to the network, which is a proxy on either side of the service. */
+import { isSettledWithin } from '../../src/bounded-wait.ts';
 import type { TcpProxy } from '../support/tcp-proxy.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, noticed } from './harm.ts';
 import type { Scene } from './scene.ts';
 
 const SLOW_MS = 2_500;
+const RESET_LIMIT_MS = 30_000;
 
 /** The faults of the network between the service and one side. */
 export function networkFaults(
@@ -63,9 +65,11 @@ export function networkFaults(
       inject: async (scene) => {
         for (const direction of ['toClient', 'toServer'] as const) {
           const proxy = proxiesOf(scene)[0] as TcpProxy;
-          proxy.resetAfter(direction === 'toClient' ? 101 : 33, direction);
+          const isReset = proxy.resetAfter(direction === 'toClient' ? 101 : 33, direction);
           scene.workload.start();
           await scene.workload.advance(60);
+          // Also where the service does not read at present: else nothing would have happened.
+          if (!(await isSettledWithin(RESET_LIMIT_MS, isReset))) throw new Error('The connection was not reset');
           await proxy.heal();
         }
       },

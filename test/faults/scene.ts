@@ -77,7 +77,7 @@ export interface Scene extends AsyncDisposable {
   handOver(service: RunningBinary, httpPort?: number): void;
   /** What the service answers to `/ready`: true for 200, false for 503. */
   isReady(): Promise<boolean>;
-  /** Resolves when it does not say that it is ready; fails when it says that it is not live. */
+  /** Resolves when it says that it is not ready; fails when it is not live, or does not run. */
   saysNotReady(): Promise<void>;
   /** Now, in the log of the service */
   mark(): Mark;
@@ -203,8 +203,8 @@ export async function openScene(stage: Stage, options: SceneOptions): Promise<Sc
     },
     isReady: async () => (await ask('ready')) === 200,
     async saysNotReady() {
-      await waitFor('readiness to fail', async () => (await ask('ready')) !== 200);
-      if ((await ask('live')) === 503) throw new Error('The service is not live');
+      await waitFor('readiness to fail', async () => (await ask('ready')) === 503);
+      if ((await ask('live')) !== 200) throw new Error('The service is not live');
     },
     mark: () => ({ service: scene.service, line: scene.service.lines.length }),
     async waitForLine(what, isIt, since) {

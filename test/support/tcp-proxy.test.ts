@@ -164,11 +164,16 @@ describe('TcpProxy', () => {
   test('resetAfter forwards exactly so many bytes, once', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
-    proxy.resetAfter(5);
+    let isDone = false;
+    const done = proxy.resetAfter(5).then(() => {
+      isDone = true;
+    });
     peer.socket.write('abc');
     await sees(client, 'abc');
+    expect(isDone).toBe(false);
     peer.socket.write('defgh');
     await waitFor('two resets', () => client.error === 'ECONNRESET' && peer.error === 'ECONNRESET');
+    await done;
     expect(client.text).toBe('abcde');
     const next = await open(proxy);
     next.peer.socket.write('abcdefgh');

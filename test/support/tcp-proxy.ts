@@ -34,8 +34,11 @@ export interface TcpProxy extends AsyncDisposable {
   latency(delayMs: number): void;
   /** Lets so many bytes through each 10 ms, each way and connection; 0 ends it */
   trickle(bytesPerTick: number): void;
-  /** Lets exactly so many more bytes pass in one direction, all connections together, then resets the connection once */
-  resetAfter(bytes: number, direction?: Direction): void;
+  /**
+   * Lets exactly so many more bytes pass in one direction, all connections together, then resets the connection once;
+   * resolves when that is done
+   */
+  resetAfter(bytes: number, direction?: Direction): Promise<void>;
   /** Ends half-open, latency, trickle, reset and refusal; connections that survived go on where they were. Gates stay. */
   heal(): Promise<void>;
   /** Passes what servers send through `mutate`; undefined ends it */
@@ -111,7 +114,7 @@ interface Faults {
   halfOpen: boolean;
   latencyMs: number;
   bytesPerTick: number;
-  reset: { readonly direction: Direction; remainingBytes: number } | undefined;
+  reset: { readonly direction: Direction; remainingBytes: number; readonly done: () => void } | undefined;
   corrupt: ((bytes: Buffer) => Buffer) | undefined;
 }
 
@@ -162,7 +165,11 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy 
     halfOpen: () => set({ halfOpen: true }),
     latency: (latencyMs) => set({ latencyMs }),
     trickle: (bytesPerTick) => set({ bytesPerTick }),
-    resetAfter: (remainingBytes, direction = 'toClient') => set({ reset: { direction, remainingBytes } }),
+    resetAfter(remainingBytes, direction = 'toClient') {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      set({ reset: { direction, remainingBytes, done: resolve } });
+      return promise;
+    },
     corrupt: (corrupt) => set({ corrupt }),
     async heal() {
       set({ halfOpen: false, latencyMs: 0, bytesPerTick: 0, reset: undefined });
@@ -294,7 +301,8 @@ class Connection {
         if (reset.remainingBytes === 0) {
           faults.reset = undefined;
           await Bun.sleep(RESET_DELAY_MS);
-          return this.reset();
+          this.reset();
+          return reset.done();
         }
       }
       if (faults.bytesPerTick > 0) await Bun.sleep(TICK_MS);
