@@ -29,7 +29,9 @@ async function look(session: Session): Promise<void> {
   try {
     const slot = await readSlot(control, stream.slot, serverMajor);
     if (slot !== undefined) status.server = slot;
-    const mistakes = await publicationMistakes(control, { namespaces: [...stream.namespaces.keys()], serverMajor });
+    const namespaces = [...stream.namespaces.keys()];
+    const { entryOids } = prepared.ledger;
+    const mistakes = await publicationMistakes(control, { namespaces, serverMajor, entryOids });
     if (mistakes.length > 0) flow.fail(alteredPublicationError(mistakes));
     await ledger.keep();
   } catch {

@@ -13,6 +13,7 @@
 import { LossError, type NotifierError, SourceError } from '../errors.ts';
 import { ALTERED_OID, type LeftPublication, type SlotLedger } from './ledger.ts';
 import { formatLsn, type Lsn, laterLsn } from './lsn.ts';
+import { describeEntries, type PublicationEntries } from './publication.ts';
 import { quoteIdentifier } from './quote.ts';
 import { isInvalidated, type SlotFacts } from './slot.ts';
 import { sharedUpTo, type TimelineSwitch } from './timeline.ts';
@@ -44,6 +45,7 @@ export interface PublicationOrigin {
   readonly oid: number;
   /** Undefined for one that a person made */
   readonly createdAtLsn: Lsn | undefined;
+  readonly entries: PublicationEntries;
   /** By what it does not publish all changes of its namespace (PublicationPlan) */
   readonly omissions: readonly string[];
 }
@@ -61,6 +63,8 @@ export interface Loss {
   readonly details: readonly string[];
   /** The slot is there, and must not be streamed from: whoever accepts the loss wants it made anew */
   readonly needsNewSlot: boolean;
+  /** The server was set back before what was delivered, which its WAL will pass */
+  readonly isSetBack?: boolean | undefined;
   /** Namespaces whose publications were altered, which a person can undo without a trace */
   readonly altered: readonly string[];
 }
@@ -142,6 +146,7 @@ interface Finding {
   readonly toLsn: Lsn | undefined;
   readonly detail: string;
   readonly needsNewSlot?: boolean;
+  readonly isSetBack?: boolean;
   /** Namespace whose publication was altered */
   readonly altered?: string;
 }
@@ -156,6 +161,7 @@ function joinLosses(findings: readonly Finding[], words: readonly SlotLedger[]):
     toLsn: ends.reduce((one, other) => (one === undefined || other === undefined ? undefined : laterLsn(one, other))),
     details: [...new Set(findings.map(({ detail }) => detail))],
     needsNewSlot: findings.some(({ needsNewSlot }) => needsNewSlot),
+    ...(findings.some(({ isSetBack }) => isSetBack) ? { isSetBack: true } : {}),
     altered: findings.flatMap(({ altered }) => altered ?? []),
   };
 }
@@ -169,10 +175,12 @@ function divergedLoss(word: SlotLedger, server: ContinuityFacts['server']): Find
   const delivered = formatLsn(deliveredLsn);
   const consequence = `before ${delivered}, up to which it was delivered: Kafka holds changes that the database has lost`;
   if (word.timeline === server.timeline) {
-    if (deliveredLsn <= server.currentLsn) return undefined;
-    const detail = `the server was set back: its WAL ends at ${formatLsn(server.currentLsn)}, ${consequence}`;
+    const isPassed = deliveredLsn <= server.currentLsn;
+    if (isPassed && word.isSetBack !== true) return undefined;
+    const end = isPassed ? 'its WAL ended' : `its WAL ends at ${formatLsn(server.currentLsn)},`;
+    const detail = `the server was set back: ${end} ${consequence}`;
     // Its end moves on with every attempt, and could not be accepted.
-    return { fromLsn: deliveredLsn, toLsn: deliveredLsn, detail };
+    return { fromLsn: deliveredLsn, toLsn: laterLsn(deliveredLsn, server.currentLsn), detail, isSetBack: true };
   }
   const { lsn, isAncestor } = sharedUpTo(server.history, word.timeline);
   if (isAncestor && deliveredLsn <= lsn) return undefined;
@@ -230,14 +238,18 @@ function publicationLosses(facts: ContinuityFacts, last: SlotLedger): Finding[] 
     const oid = last.publicationOids.get(name);
     const present = publications.get(name);
     const publication = `publication ${quoteIdentifier(name)}`;
+    const alterations =
+      present === undefined
+        ? []
+        : [...present.omissions, ...describeEntries(present.entries, last.entryOids.get(name))];
     if (oid === undefined) {
       const left = leftPublication(name, { facts, last });
       if (left === undefined) continue;
       if (left.oid !== ALTERED_OID && (left.oid !== present?.oid || left.lsn >= position)) continue;
       const detail = `the slot was streamed without namespace ${quoteIdentifier(name)}, although its publication was not dropped`;
       findings.push({ fromLsn: left.lsn, toLsn: position, detail });
-    } else if (oid === ALTERED_OID || (present?.oid === oid && present.omissions.length > 0)) {
-      const how = present === undefined || present.omissions.length === 0 ? '' : ` (${present.omissions.join('; ')})`;
+    } else if (oid === ALTERED_OID || (present?.oid === oid && alterations.length > 0)) {
+      const how = alterations.length === 0 ? '' : ` (${alterations.join('; ')})`;
       const detail = `${publication} was altered while it was in use${how}, and some of what it left out may lie before`;
       findings.push({ fromLsn: position, toLsn: laterLsn(server.currentLsn, position), detail, altered: name });
     } else if (present?.oid !== oid) {

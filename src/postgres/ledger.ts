@@ -47,8 +47,12 @@ export interface SlotLedger {
   readonly deliveredLsn: Lsn;
   /** Nothing was confirmed behind `confirmedLsn`; false while somebody streams, and after a crash */
   readonly closed: boolean;
+  /** The server's WAL was found to end before `deliveredLsn`, and nobody has accepted that yet; it ends behind it soon */
+  readonly isSetBack?: boolean | undefined;
   /** OID of the publication of each namespace that was streamed, by name; see `ALTERED_OID` */
   readonly publicationOids: ReadonlyMap<string, number>;
+  /** Entries of their tables in them, by name (`PublicationEntries`); an older version of the service kept none */
+  readonly entryOids: ReadonlyMap<string, readonly number[]>;
   /** Namespaces that were streamed before, by name, until an instance without them took the slot */
   readonly left: ReadonlyMap<string, LeftPublication>;
   /** Beginning of the last loss that was accepted; a setting accepts one loss, and not the next one at the same place */
@@ -78,7 +82,9 @@ export function encodeLedger(ledger: SlotLedger): string {
     confirmed: formatLsn(ledger.confirmedLsn),
     delivered: formatLsn(ledger.deliveredLsn),
     closed: ledger.closed,
+    setBack: ledger.isSetBack === true ? true : undefined,
     publications: Object.fromEntries(ledger.publicationOids),
+    entries: ledger.entryOids.size === 0 ? undefined : Object.fromEntries(ledger.entryOids),
     left: Object.fromEntries([...ledger.left].map(([name, { oid, lsn }]) => [name, { oid, lsn: formatLsn(lsn) }])),
     accepted: ledger.acceptedLsn === undefined ? undefined : formatLsn(ledger.acceptedLsn),
   });
@@ -107,7 +113,9 @@ export function parseLedger(text: string): SlotLedger {
     // Who did not keep it apart may have delivered all that it confirmed.
     deliveredLsn: fields.delivered === undefined ? confirmedLsn : parseLsn(field('delivered', isText)),
     closed: field('closed', (value) => typeof value === 'boolean'),
+    ...(fields.setBack === undefined ? {} : { isSetBack: field('setBack', (value) => typeof value === 'boolean') }),
     publicationOids: new Map(Object.entries(field('publications', isOids))),
+    entryOids: new Map(fields.entries === undefined ? [] : Object.entries(field('entries', isEntries))),
     left: new Map(Object.entries(left).map(([name, { oid, lsn }]) => [name, { oid, lsn: parseLsn(lsn) }])),
     acceptedLsn: fields.accepted === undefined ? undefined : parseLsn(field('accepted', isText)),
   };
@@ -138,6 +146,10 @@ function isCount(value: unknown): value is number {
 
 function isOids(value: unknown): value is Record<string, number> {
   return isObject(value) && Object.values(value).every(isCount);
+}
+
+function isEntries(value: unknown): value is Record<string, readonly number[]> {
+  return isObject(value) && Object.values(value).every((oids) => Array.isArray(oids) && oids.every(isCount));
 }
 
 function isLeft(value: unknown): value is Record<string, { readonly oid: number; readonly lsn: string }> {

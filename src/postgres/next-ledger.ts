@@ -19,11 +19,15 @@ export interface LedgerContext {
 export function ledgerOfStart(
   continuity: Continuity,
   { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
-  start: { readonly confirmedFlushLsn: Lsn; readonly publicationOids: ReadonlyMap<string, number> },
+  start: {
+    readonly confirmedFlushLsn: Lsn;
+    readonly publicationOids: ReadonlyMap<string, number>;
+    readonly entryOids: ReadonlyMap<string, readonly number[]>;
+  },
 ): SlotLedger {
   const word = lastWord({ known, ledger: foundLedger });
   const last = word?.systemIdentifier === systemIdentifier ? word : undefined;
-  const { confirmedFlushLsn: position, publicationOids } = start;
+  const { confirmedFlushLsn: position, publicationOids, entryOids } = start;
   const goesOn = continuity.verdict === 'goes-on';
   // A server that crashed goes back to what it had saved; what was confirmed before stays delivered.
   const confirmedLsn = goesOn ? laterLsn(continuity.confirmedLsn, position) : position;
@@ -41,6 +45,7 @@ export function ledgerOfStart(
     deliveredLsn,
     closed: false,
     publicationOids,
+    entryOids,
     left: new Map([...(last?.left ?? []), ...formerly].filter(([name]) => !publicationOids.has(name))),
     acceptedLsn: continuity.verdict === 'loss' ? continuity.loss.fromLsn : last?.acceptedLsn,
   };
@@ -64,6 +69,11 @@ export function ledgerOfLoss(loss: Loss, context: LedgerContext): SlotLedger | u
       loss.altered.every((name) => foundLedger.publicationOids.get(name) === ALTERED_OID);
     return isKept ? undefined : ledgerOfClaim(loss, context);
   }
+  if (!isElsewhere && loss.isSetBack && last !== undefined) {
+    if (foundLedger?.isSetBack) return undefined;
+    const revision = Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1;
+    return { ...last, instance: context.instance, revision, closed: true, isSetBack: true };
+  }
   if (known === undefined || last !== known) return undefined;
   const isKept =
     foundLedger?.instance === known.instance && foundLedger.closed && foundLedger.confirmedLsn === known.confirmedLsn;
@@ -78,7 +88,14 @@ export function ledgerOfClaim(
   const last = lastWord({ known, ledger: foundLedger });
   const { publicationOids = new Map<string, number>() } = last ?? {};
   return {
-    ...(last ?? { systemIdentifier, timeline, deliveredLsn: fromLsn, left: new Map(), acceptedLsn: undefined }),
+    ...(last ?? {
+      systemIdentifier,
+      timeline,
+      deliveredLsn: fromLsn,
+      entryOids: new Map(),
+      left: new Map(),
+      acceptedLsn: undefined,
+    }),
     instance,
     revision: Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1,
     fromLsn: last !== undefined && last.fromLsn < fromLsn ? last.fromLsn : fromLsn,

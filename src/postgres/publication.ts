@@ -26,6 +26,8 @@ export interface PublicationFacts {
   readonly tables: readonly PublishedTable[];
   /** FOR TABLES IN SCHEMA (PostgreSQL 15) */
   readonly schemaCount: number;
+  /** Schema public, with every table of it, is among those */
+  readonly holdsPublic: boolean;
   /** COMMENT ON PUBLICATION */
   readonly comment: string | undefined;
 }
@@ -33,6 +35,8 @@ export interface PublicationFacts {
 /** A table of a publication. */
 export interface PublishedTable {
   readonly oid: number;
+  /** Of its entry in the publication (pg_publication_rel): a table that was taken out and put back has another */
+  readonly entryOid: number;
   /** Has a row filter (PostgreSQL 15) */
   readonly filtered: boolean;
   /** Has a column list (PostgreSQL 15) */
@@ -54,12 +58,12 @@ export async function readPublications(
   const modern = serverMajor >= 15;
   const oids = publications.map((row) => Number(row.oid));
   const tables = await control`
-    SELECT prpubid::int8 AS publication, prrelid::int8 AS oid,
+    SELECT prpubid::int8 AS publication, prrelid::int8 AS oid, oid::int8 AS entry,
       ${modern ? control`prqual IS NOT NULL` : control`false`} AS filtered,
       ${modern ? control`prattrs IS NOT NULL` : control`false`} AS column_list
     FROM pg_publication_rel WHERE prpubid::int8 IN ${control(oids)} ORDER BY prrelid`;
   const schemas = modern
-    ? await control`SELECT pnpubid::int8 AS publication FROM pg_publication_namespace WHERE pnpubid::int8 IN ${control(oids)}`
+    ? await control`SELECT pnpubid::int8 AS publication, pnnspid = 'public'::regnamespace AS is_public FROM pg_publication_namespace WHERE pnpubid::int8 IN ${control(oids)}`
     : [];
   return new Map(
     publications.map((row) => [
@@ -74,10 +78,12 @@ export async function readPublications(
           .filter((table) => table.publication === row.oid)
           .map((table) => ({
             oid: Number(table.oid),
+            entryOid: Number(table.entry),
             filtered: table.filtered,
             columnList: table.column_list,
           })),
         schemaCount: schemas.filter((schema) => schema.publication === row.oid).length,
+        holdsPublic: schemas.some((schema) => schema.publication === row.oid && schema.is_public),
         comment: row.comment ?? undefined,
       },
     ]),
@@ -107,6 +113,45 @@ export function tableNames(namespaces: readonly string[]): string[] {
 export function tablesOf(namespace: string, facts: ReadonlyMap<string, TableFacts>): NamespaceTables | undefined {
   const [processes, events] = tableNames([namespace]).map((name) => facts.get(name));
   return processes === undefined || events === undefined ? undefined : { namespace, processes, events };
+}
+
+/** The tables of a publication by their entries in it, whose OIDs rise. */
+export interface PublicationEntries {
+  /** Of the tables of its namespace */
+  readonly entryOids: readonly number[];
+  /** Of tables with other names */
+  readonly otherEntryOids: readonly number[];
+}
+
+/** @param facts of the namespace's tables, as far as they exist, by name */
+export function entriesOf(
+  { name, tables }: PublicationFacts,
+  facts: ReadonlyMap<string, TableFacts>,
+): PublicationEntries {
+  const needed = tableNames([name]).map((table) => facts.get(table)?.oid);
+  const entries = tables.toSorted((one, other) => one.entryOid - other.entryOid);
+  return {
+    entryOids: entries.filter(({ oid }) => needed.includes(oid)).map(({ entryOid }) => entryOid),
+    otherEntryOids: entries.filter(({ oid }) => !needed.includes(oid)).map(({ entryOid }) => entryOid),
+  };
+}
+
+/**
+ * By what a publication has left changes out since its entries were `knownOids`, although it may do no more: one entry never
+ * has the OID of another. Nothing where they are not known.
+ */
+export function describeEntries(
+  { entryOids, otherEntryOids }: PublicationEntries,
+  knownOids: readonly number[] | undefined,
+): string[] {
+  if (knownOids === undefined) return [];
+  const isPutBack = entryOids.some((oid) => !knownOids.includes(oid));
+  const isRenamed = otherEntryOids.some((oid) => knownOids.includes(oid));
+  return [
+    ...(isPutBack ? ['a table of it was taken out and put back'] : []),
+    // What is written to it comes under its new name, which is nobody's.
+    ...(isRenamed ? ['a table of it has another name or schema now'] : []),
+  ];
 }
 
 /** What has to be done so that a namespace is published as it must be. */
@@ -170,6 +215,8 @@ export function planPublication(
 
 function describeOmissions(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
   const findings: string[] = [];
+  // Whatever is said of single tables beside it, all of their changes are published.
+  if (publication.holdsPublic) return findings;
   for (const table of needed) {
     const published = publication.tables.find(({ oid }) => oid === table.oid);
     if (published === undefined) findings.push(`it does not hold ${quoteTable(table.name)}`);

@@ -9,6 +9,8 @@ import type { Lsn } from './lsn.ts';
 import { majorOf, readTables, type ServerFacts } from './preconditions.ts';
 import {
   createEmptyStatement,
+  describeEntries,
+  entriesOf,
   IDENTITY_FINDING,
   type NamespaceTables,
   type PublicationFacts,
@@ -60,6 +62,8 @@ export interface PreparedPublication {
   /** The namespace */
   readonly name: string;
   readonly oid: number;
+  /** See `PublicationEntries` */
+  readonly entryOids: readonly number[];
   /**
    * LSN of the transactional message that marks its creation (equal to that message's LSN in pgoutput); undefined for a
    * publication that a person made, or that came with a restored dump
@@ -74,7 +78,16 @@ export interface PreparedPublication {
  */
 export async function publicationMistakes(
   control: Sql,
-  { namespaces, serverMajor }: { readonly namespaces: readonly string[]; readonly serverMajor: number },
+  {
+    namespaces,
+    serverMajor,
+    entryOids,
+  }: {
+    readonly namespaces: readonly string[];
+    readonly serverMajor: number;
+    /** Of the publications as they are to be, by name (`PublicationEntries`) */
+    readonly entryOids?: ReadonlyMap<string, readonly number[]>;
+  },
 ): Promise<readonly string[]> {
   const publications = await readPublications(control, namespaces, serverMajor);
   const facts = await readTables(control, tableNames(namespaces));
@@ -82,11 +95,12 @@ export async function publicationMistakes(
     const publication = publications.get(namespace);
     const tables = tablesOf(namespace, facts);
     if (publication === undefined) return [`publication ${quoteIdentifier(namespace)} does not exist`];
-    if (tables === undefined) return [];
-    const { omissions, setsIdentity } = planPublication(publication, tables);
-    return [...omissions, ...(setsIdentity ? [IDENTITY_FINDING] : [])].map(
-      (finding) => `publication ${quoteIdentifier(namespace)}: ${finding}`,
-    );
+    const plan = tables && planPublication(publication, tables);
+    return [
+      ...(plan?.omissions ?? []),
+      ...describeEntries(entriesOf(publication, facts), entryOids?.get(namespace)),
+      ...(plan?.setsIdentity ? [IDENTITY_FINDING] : []),
+    ].map((finding) => `publication ${quoteIdentifier(namespace)}: ${finding}`);
   });
 }
 
@@ -104,7 +118,13 @@ export async function ensurePublication(
     const plan = planPublication(publication, current);
     if (plan.action === 'none' && publication !== undefined) {
       const createdAtLsn = parseCreationComment(publication.comment, context.server.systemIdentifier);
-      return { name: namespace, oid: publication.oid, createdAtLsn };
+      const facts = new Map([current.processes, current.events].map((table) => [table.name, table]));
+      return {
+        name: namespace,
+        oid: publication.oid,
+        entryOids: entriesOf(publication, facts).entryOids,
+        createdAtLsn,
+      };
     }
     try {
       await carryOut(control, { plan, publication, tables: current }, context);
@@ -114,7 +134,7 @@ export async function ensurePublication(
     if (pass >= MAX_PASSES) {
       throw new SetupError(
         `Cannot prepare slot: publication ${quoteIdentifier(namespace)} or its tables change all the time`,
-        { place: { ...context.place, namespace }, advice: 'Find out who else changes them' },
+        { place: { ...context.place, namespace }, advice: 'Find out who else changes them', mayPass: true },
       );
     }
     current = await refreshTables(control, current);
@@ -184,7 +204,7 @@ async function openWritersEnded(control: Sql, place: ErrorPlace, signal: AbortSi
     if (performance.now() > deadline) {
       throw new SetupError(
         `Cannot add namespace to slot: it waited ${WRITERS_TIMEOUT_MS} ms for open transactions to end, ${describeSessions(open)}`,
-        { place, advice: 'Wait until these transactions end, or end them' },
+        { place, advice: 'Wait until these transactions end, or end them', mayPass: true },
       );
     }
     await new Promise((resolve) => setTimeout(resolve, WRITERS_INTERVAL_MS));
@@ -231,7 +251,7 @@ async function explain(
       const whom = holders.length === 0 ? 'sessions that have ended since' : describeSessions(holders);
       return new SetupError(
         `Cannot prepare slot: tables of namespace ${quoteIdentifier(tables.namespace)} are locked by ${whom}`,
-        { place, advice: 'Wait until these transactions end, or end them', cause: error },
+        { place, advice: 'Wait until these transactions end, or end them', cause: error, mayPass: true },
       );
     }
     default:

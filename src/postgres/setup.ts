@@ -4,7 +4,7 @@
  */
 import type { Sql } from 'postgres';
 import type { SlotSettings } from '../config/config.ts';
-import { type ErrorPlace, SetupError, SourceError } from '../errors.ts';
+import { type ErrorPlace, SetupError } from '../errors.ts';
 import { lastWord } from './continuity.ts';
 import {
   type ContinuityRequest,
@@ -143,7 +143,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const prepared = await readSlot(control, slot, serverMajor);
   if (prepared?.active) throw slotInUseError(place);
   if (prepared?.confirmedFlushLsn === undefined || server.timeline === undefined) {
-    throw new SetupError('Cannot prepare slot: it was dropped or invalidated meanwhile', { place });
+    throw new SetupError('Cannot prepare slot: it was dropped or invalidated meanwhile', { place, mayPass: true });
   }
   const { confirmedFlushLsn } = prepared;
   if (!isUsable) reportCreation(request, { server, isFirst: continuity.verdict === 'first', found, confirmedFlushLsn });
@@ -169,6 +169,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const ledger = ledgerOfStart(continuity, ledgerContext(request, { server, foundLedger: replaced }), {
     confirmedFlushLsn,
     publicationOids,
+    entryOids: new Map(publications.map(({ name, entryOids }) => [name, entryOids])),
   });
   warnOfLeftNamespaces(ledger, { last, log });
   // Its changes are owed from now on, also if Kafka lets nobody take it for a long time. Who may not write is told then.
@@ -194,7 +195,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
  * nobody else moves it, so that what was prepared is still true when it is true now.
  *
  * @returns `refused` when the role may not write the ledger
- * @throws SourceError when the slot or a publication was changed, or taken by another instance, since it was prepared: the
+ * @throws SlotInUseError when the slot or a publication was changed, or taken by another instance, since it was prepared: the
  * session is to be begun again, and the change will be judged
  */
 export async function claimSlot(
@@ -224,10 +225,14 @@ export async function claimSlot(
 
 function refuseChanged(isChanged: boolean, place: ErrorPlace): void {
   if (!isChanged) return;
-  throw new SourceError('Cannot use slot: somebody changed it, its ledger or its publications while it was prepared', {
-    place,
-    advice: 'Nothing is to be done: it is prepared again',
-  });
+  // Another instance most probably: the next attempt finds it, and stands by.
+  throw new SlotInUseError(
+    'Cannot use slot: somebody changed it, its ledger or its publications while it was prepared',
+    {
+      place,
+      advice: 'Nothing is to be done: it is prepared again',
+    },
+  );
 }
 
 function slotInUseError(place: ErrorPlace): SlotInUseError {

@@ -279,6 +279,7 @@ const LEDGER = encodeLedger({
     ['invoice', 16_412],
     ['default/default', 16_413],
   ]),
+  entryOids: new Map(),
   left: new Map([['former', { oid: 16_414, lsn: 0x50n }]]),
   acceptedLsn: 0x60n,
 });

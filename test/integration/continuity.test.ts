@@ -1,6 +1,7 @@
 /** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
+import { judgeFailure } from '../../src/delivery/failure.ts';
 import { LossError, SetupError, SourceError } from '../../src/errors.ts';
 import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
 import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../src/postgres/ledger.ts';
@@ -369,6 +370,17 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     },
   );
 
+  test('of two that start for the first time at once neither fails: the late one stands by', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    // The other one makes everything, and takes the slot, between the first one's judgement and what follows from it.
+    const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
+      await scene.stream(SLOT, ['ns'], { instance: 'peer' });
+    });
+    const error = await raised(SourceError, scene.prepare(SLOT, ['ns'], { control }));
+    expect(judgeFailure(error)).toEqual({ action: 'standby', reason: 'slot-in-use' });
+  });
+
   test('of two that find the slot missing the late one begins again, behind the first', async () => {
     await using scene = await openSetupScene(server);
     const known = await streamed(scene);
@@ -449,6 +461,68 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
     await scene.prepare(SLOT, ['ns'], { known });
     expect(warnings(scene)).toEqual([expect.stringContaining('changed publication')]);
+  });
+
+  test('a table that was taken out of its publication and put back while nobody looked is found out', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('ALTER PUBLICATION ns DROP TABLE public.ns_events');
+    await scene.admin`INSERT INTO ns_events VALUES ('after', 1, 'x')`;
+    await scene.script('ALTER PUBLICATION ns ADD TABLE public.ns_events');
+    const { entryOids } = known;
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+      'publication "ns": a table of it was taken out and put back',
+    ]);
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(error.message).toContain('a table of it was taken out and put back');
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    await raised(LossError, scene.prepare(SLOT, ['ns']));
+    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const again = await scene.stream(SLOT, ['ns'], accepted);
+    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+  });
+
+  test("a table that was renamed, so that its rows come under a name that is nobody's, is found out", async () => {
+    await using scene = await openSetupScene(server);
+    const { entryOids, confirmedLsn } = await streamed(scene);
+    await scene.script('ALTER TABLE ns_events RENAME TO ns_events_2');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+      'publication "ns": a table of it has another name or schema now',
+    ]);
+    await raised(LossError, scene.prepare(SLOT, ['ns']));
+    await scene.script('ALTER TABLE ns_events_2 RENAME TO ns_events');
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(offeredLsn(error)).toBe(confirmedLsn);
+    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossBehindLsn: confirmedLsn } });
+  });
+
+  test('a server that was set back stays a loss when its WAL has passed what was delivered', async () => {
+    await using scene = await openSetupScene(server);
+    const { confirmedLsn, ...rest } = await streamed(scene);
+    // What the server had before it was set back, and this process alone knows of.
+    const ahead = { ...rest, confirmedLsn: confirmedLsn + 0x4000n, deliveredLsn: confirmedLsn + 0x4000n };
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: ahead }));
+    await scene.admin`INSERT INTO ns_processes SELECT 'p' || i, 'running', NULL FROM generate_series(1, 1000) i`;
+    for (const options of [{ known: ahead }, { instance: 'next' }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+      expect(error.message).toContain('the server was set back');
+      expect(offeredLsn(error)).toBe(ahead.deliveredLsn);
+    }
+    const settings = { acceptLossBehindLsn: ahead.deliveredLsn };
+    await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+    await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+  });
+
+  test('a publication FOR TABLES IN SCHEMA leaves nothing out', async () => {
+    // Older servers have none.
+    if (major < 15) return;
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('ALTER PUBLICATION ns SET TABLES IN SCHEMA public');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { known });
+    const [held] = await scene.admin`SELECT count(*)::int4 AS tables FROM pg_publication_rel`;
+    expect(held!.tables).toBe(2);
   });
 
   test('publicationMistakes tells of what is missing, and of nothing that nobody writes to', async () => {

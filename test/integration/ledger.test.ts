@@ -27,6 +27,7 @@ const first: SlotLedger = {
     ['счёт', 16_413],
     ['__proto__', 16_414],
   ]),
+  entryOids: new Map(),
   left: new Map([['заказ', { oid: 16_415, lsn: 0x80n }]]),
   acceptedLsn: 0x60n,
 };

@@ -64,6 +64,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       publications: ODD_NAMESPACES.map((name) => ({
         name,
         oid: publications.find((row) => row.pubname === name)!.oid,
+        entryOids: [expect.any(Number), expect.any(Number)] as unknown as number[],
         createdAtLsn: expect.any(BigInt) as unknown as bigint,
       })),
       renewedPublications: [],
@@ -78,6 +79,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         deliveredLsn: first.confirmedFlushLsn,
         closed: false,
         publicationOids: new Map(first.publications.map(({ name, oid }) => [name, oid])),
+        entryOids: new Map(first.publications.map(({ name, entryOids }) => [name, entryOids])),
         left: new Map(),
         acceptedLsn: undefined,
       },

@@ -16,6 +16,8 @@ const US = 'this process';
 const PEER = 'another process';
 
 /** The last session of this process confirmed up to 100. */
+const NO_ENTRIES = { entryOids: [], otherEntryOids: [] };
+
 const known: SlotLedger = {
   systemIdentifier: '1',
   timeline: 1,
@@ -29,6 +31,7 @@ const known: SlotLedger = {
     ['a', 1],
     ['b', 2],
   ]),
+  entryOids: new Map(),
   left: new Map(),
   acceptedLsn: undefined,
 };
@@ -62,8 +65,8 @@ const facts: ContinuityFacts = {
   slot,
   namespaces: ['a', 'b', 'new'],
   publications: new Map([
-    ['a', { oid: 1, createdAtLsn: 5n, omissions: [] }],
-    ['b', { oid: 2, createdAtLsn: undefined, omissions: [] }],
+    ['a', { oid: 1, createdAtLsn: 5n, entries: NO_ENTRIES, omissions: [] }],
+    ['b', { oid: 2, createdAtLsn: undefined, entries: NO_ENTRIES, omissions: [] }],
   ]),
 };
 
@@ -337,8 +340,8 @@ describe('judgeContinuity of publications', () => {
   const renewed = (b: { oid: number; createdAtLsn: bigint | undefined } | undefined, change = {}): ContinuityFacts => ({
     ...facts,
     publications: new Map([
-      ['a', { oid: 1, createdAtLsn: 5n, omissions: [] }],
-      ...(b === undefined ? [] : [['b', { ...b, omissions: [] }] as const]),
+      ['a', { oid: 1, createdAtLsn: 5n, entries: NO_ENTRIES, omissions: [] }],
+      ...(b === undefined ? [] : [['b', { ...b, entries: NO_ENTRIES, omissions: [] }] as const]),
     ]),
     ...change,
   });
@@ -376,7 +379,10 @@ describe('judgeContinuity of publications', () => {
     expect(
       judgeContinuity({
         ...facts,
-        publications: new Map([...facts.publications, ['new', { oid: 9, createdAtLsn: 1n, omissions: [] }]]),
+        publications: new Map([
+          ...facts.publications,
+          ['new', { oid: 9, createdAtLsn: 1n, entries: NO_ENTRIES, omissions: [] }],
+        ]),
       }),
     ).toEqual(GOES_ON);
   });
@@ -384,7 +390,7 @@ describe('judgeContinuity of publications', () => {
 
 describe('judgeContinuity of a publication that was altered', () => {
   const omissions = ['it does not publish delete', 'it does not hold public.b_events'];
-  const b = { oid: 2, createdAtLsn: undefined, omissions };
+  const b = { oid: 2, createdAtLsn: undefined, entries: NO_ENTRIES, omissions };
   const altered = { ...facts, publications: new Map([...facts.publications, ['b', b]]) };
 
   test('names where the slot stands, and what is left out', () => {
@@ -410,7 +416,11 @@ describe('judgeContinuity of a publication that was altered', () => {
       closed: true,
       publicationOids: new Map([...known.publicationOids, ['b', 0]]),
     };
-    for (const present of [undefined, { ...b, omissions: [] }, { oid: 3, createdAtLsn: 1n, omissions: [] }]) {
+    for (const present of [
+      undefined,
+      { ...b, entries: NO_ENTRIES, omissions: [] },
+      { oid: 3, createdAtLsn: 1n, entries: NO_ENTRIES, omissions: [] },
+    ]) {
       const publications = new Map([
         ...facts.publications,
         ...(present === undefined ? [] : [['b', present] as const]),

@@ -26,6 +26,7 @@ const ledger: SlotLedger = {
     [`O'Brien "the" \\ 1`, 16_414],
     ['1', 16_415],
   ]),
+  entryOids: new Map(),
   left: new Map([
     ['orders', { oid: 16_500, lsn: 0x16_b300_0000n }],
     ['__proto__', { oid: 16_501, lsn: 0x40n }],
@@ -51,6 +52,7 @@ describe('a ledger', () => {
       ...ledger,
       deliveredLsn: ledger.confirmedLsn,
       publicationOids: new Map([['invoice', 16_412]]),
+      entryOids: new Map(),
       left: new Map(),
       acceptedLsn: undefined,
     });

@@ -13,6 +13,7 @@ const known: SlotLedger = {
   deliveredLsn: 90n,
   closed: false,
   publicationOids: new Map([['a', 1]]),
+  entryOids: new Map(),
   left: new Map(),
   acceptedLsn: undefined,
 };
@@ -27,7 +28,7 @@ const loss: Loss = { fromLsn: 100n, toLsn: 200n, details: ['x'], needsNewSlot: f
 
 describe('ledgerOfStart', () => {
   const publicationOids = new Map([['a', 2]]);
-  const at = (confirmedFlushLsn: bigint) => ({ confirmedFlushLsn, publicationOids });
+  const at = (confirmedFlushLsn: bigint) => ({ confirmedFlushLsn, publicationOids, entryOids: new Map() });
 
   test('begins a ledger where nothing is known', () => {
     const nothing = { ...context, known: undefined, foundLedger: undefined };
@@ -41,6 +42,7 @@ describe('ledgerOfStart', () => {
       deliveredLsn: 50n,
       closed: false,
       publicationOids,
+      entryOids: new Map(),
       left: new Map(),
       acceptedLsn: undefined,
     });
@@ -80,6 +82,7 @@ describe('ledgerOfStart', () => {
       fromLsn: 60n,
       confirmedLsn: 60n,
       deliveredLsn: 60n,
+      entryOids: new Map(),
       left: new Map(),
     });
   });
@@ -99,6 +102,7 @@ describe('ledgerOfStart', () => {
   test('remembers where namespaces were left, until they are streamed again', () => {
     const others = {
       ...known,
+      entryOids: new Map(),
       left: new Map([
         ['a', { oid: 1, lsn: 5n }],
         ['old', { oid: 7, lsn: 50n }],
@@ -150,6 +154,24 @@ describe('ledgerOfLoss', () => {
     expect(ledgerOfLoss(loss, { ...upgraded, known: undefined })).toBeUndefined();
   });
 
+  test('keeps that the server was set back, which its WAL will pass', () => {
+    const setBack = { ...loss, isSetBack: true };
+    const written = ledgerOfLoss(setBack, { ...context, instance: 'next' })!;
+    expect(written).toEqual({
+      ...known,
+      instance: 'next',
+      revision: known.revision + 1,
+      closed: true,
+      isSetBack: true,
+    });
+    expect(ledgerOfLoss(setBack, { ...context, foundLedger: written })).toBeUndefined();
+    expect(
+      ledgerOfLoss(setBack, { ...context, known: undefined, foundLedger: { ...known, closed: true } }),
+    ).toMatchObject({
+      isSetBack: true,
+    });
+  });
+
   test('keeps that a publication was altered, which a person can mend without a trace', () => {
     const altered = { ...loss, altered: ['a'] };
     const written = ledgerOfLoss(altered, context)!;
@@ -173,6 +195,7 @@ describe('ledgerOfLoss', () => {
       deliveredLsn: 50n,
       closed: true,
       publicationOids: new Map(),
+      entryOids: new Map(),
       left: new Map(),
       acceptedLsn: undefined,
     });

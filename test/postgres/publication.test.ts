@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import type { TableFacts } from '../../src/postgres/preconditions.ts';
 import {
+  describeEntries,
+  entriesOf,
   type NamespaceTables,
   type PublicationFacts,
   type PublicationPlan,
@@ -34,7 +36,7 @@ const tables: NamespaceTables = {
 };
 const withoutIdentity = { ...tables, processes: { ...tables.processes, replicaIdentity: 'd' as const } };
 
-const plain = (oid: number) => ({ oid, filtered: false, columnList: false });
+const plain = (oid: number) => ({ oid, entryOid: oid + 10_000, filtered: false, columnList: false });
 const publication: PublicationFacts = {
   name: `a"b`,
   oid: 10,
@@ -43,6 +45,7 @@ const publication: PublicationFacts = {
   operations: ['insert', 'update', 'delete'],
   tables: [plain(1), plain(2)],
   schemaCount: 0,
+  holdsPublic: false,
   comment: undefined,
 };
 
@@ -120,8 +123,8 @@ describe('planPublication', () => {
       {
         ...publication,
         tables: [
-          { oid: 1, filtered: true, columnList: false },
-          { oid: 2, filtered: false, columnList: true },
+          { oid: 1, entryOid: 1, filtered: true, columnList: false },
+          { oid: 2, entryOid: 1, filtered: false, columnList: true },
         ],
       },
       tables,
@@ -215,5 +218,37 @@ describe('parseCreationComment', () => {
     [undefined, undefined],
   ])('reads %p as %p', (comment, lsn) => {
     expect(parseCreationComment(comment, SYSTEM)).toBe(lsn as bigint);
+  });
+});
+
+describe('the entries of a publication', () => {
+  const facts = new Map([tables.processes, tables.events].map((table) => [table.name, table]));
+  const known = entriesOf(publication, facts).entryOids;
+
+  test('are told apart by the names of their tables, and rise', () => {
+    const mixed = { ...publication, tables: [plain(9), plain(2), plain(1)] };
+    expect(entriesOf(mixed, facts)).toEqual({ entryOids: [10_001, 10_002], otherEntryOids: [10_009] });
+    expect(entriesOf(mixed, new Map())).toEqual({ entryOids: [], otherEntryOids: [10_001, 10_002, 10_009] });
+  });
+
+  test.each<[string, PublicationFacts['tables'], readonly number[] | undefined, string[]]>([
+    ['are as they were', [plain(1), plain(2)], known, []],
+    ['are not known', [plain(3), plain(2)], undefined, []],
+    ['are less: what is missing is seen without them', [plain(1)], known, []],
+    ['have an addition of another name', [plain(1), plain(2), plain(3)], known, []],
+    [
+      'hold a table anew',
+      [{ ...plain(1), entryOid: 7 }, plain(2)],
+      known,
+      ['a table of it was taken out and put back'],
+    ],
+    [
+      'hold a table under another name',
+      [{ ...plain(3), entryOid: 10_001 }, plain(2)],
+      known,
+      ['a table of it has another name or schema now'],
+    ],
+  ])('that %s', (_, entries, knownOids, findings) => {
+    expect(describeEntries(entriesOf({ ...publication, tables: entries }, facts), knownOids)).toEqual(findings);
   });
 });
