@@ -13,7 +13,7 @@ import {
   readCurrentLsn,
   warnOfAcceptedLoss,
 } from './continuity-check.ts';
-import { readLedger, type SlotLedger, writeLedger } from './ledger.ts';
+import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from './ledger.ts';
 import { formatLsn, type Lsn } from './lsn.ts';
 import { ledgerOfClaim, ledgerOfStart } from './next-ledger.ts';
 import {
@@ -42,7 +42,6 @@ import {
   alterSlotFailover,
   createSlot,
   dropSlot,
-  dropSql,
   findAbandonedSlots,
   readSlot,
   type SlotFacts,
@@ -265,7 +264,8 @@ function warnOfLeftNamespaces(
 ): void {
   const names = [...left.keys()].filter((name) => last?.publicationOids.has(name));
   if (names.length === 0) return;
-  const advice = `For good: DROP PUBLICATION ${names.map(quoteIdentifier).join(', ')};`;
+  // One that only moves is in use elsewhere, by this process or another.
+  const advice = `For good, unless another slot streams them: DROP PUBLICATION ${names.map(quoteIdentifier).join(', ')};`;
   log.warn(
     { namespaces: names, advice },
     'the slot goes on without namespaces that it was streamed with: what is written meanwhile will be a loss when they come back',
@@ -351,7 +351,7 @@ async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promis
   for (const { slot, retainedWalBytes } of await findAbandonedSlots(control, request.isConfiguredSlot)) {
     request.onAbandonedSlot(slot);
     request.log.warn(
-      { abandonedSlot: slot, retainedWalBytes, advice: dropSql(slot) },
+      { abandonedSlot: slot, retainedWalBytes, advice: dropSlotSql(slot) },
       'replication slot is not configured, nobody reads it, and it holds WAL; drop it when it is no longer needed',
     );
   }

@@ -6,7 +6,7 @@ import { expect } from 'bun:test';
 import type { Sql } from 'postgres';
 import { type BinaryLogLine, type RunningBinary, startBinary } from '../support/binary.ts';
 import type { KafkaServer } from '../support/kafka.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { createNamespace, type Generation, tablesOf } from '../support/progressor.ts';
 import { ProgressorWriter, type WriterNamespace, type WriterOptions } from '../support/progressor-writer.ts';
 import { describeRecord } from '../support/record-text.ts';
@@ -32,8 +32,12 @@ export const QUICK = { resend_timeout: 100, max_retries: 2, reconnect_timeout: 2
 const PARTITIONS = 3;
 
 /** A server that asks everybody for a password, with the role above. */
-export async function startServer(settings: Readonly<Record<string, string>> = {}): Promise<PostgresServer> {
+export async function startServer(
+  settings: Readonly<Record<string, string>> = {},
+  major?: PostgresMajor,
+): Promise<PostgresServer> {
   const server = await startPostgres({
+    major,
     settings: { max_replication_slots: '50', ...settings },
     hba: ['host all all 127.0.0.1/32 scram-sha-256'],
   });

@@ -470,7 +470,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect.objectContaining({
         abandonedSlot: 'slot_left',
         retainedWalBytes: expect.any(Number),
-        advice: `SELECT pg_drop_replication_slot('slot_left');`,
+        advice: dropSlotSql('slot_left'),
       }),
     ]);
   });

@@ -1,0 +1,151 @@
+/**
+ * Stands for the Erlang service, which is no program that tests can start: on the server it does what that one does, with
+ * the same statements, and to Kafka it sends the same records. What it has of `src/` is only the form of the records,
+ * which is held against the Erlang codecs elsewhere.
+ */
+import { ByteWriter } from '../../src/bytes/writer.ts';
+import { textSecret } from '../../src/config/secret.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
+import { formatLsn } from '../../src/postgres/lsn.ts';
+import { MessageDecoder } from '../../src/postgres/pgoutput.ts';
+import { runReplicationCommand } from '../../src/postgres/replication-command.ts';
+import { convertChange, resolveRelation, type SourceRelation } from '../../src/progressor/convert.ts';
+import { clientConfig, openProducer } from '../support/open-producer.ts';
+import { tablesOf } from '../support/progressor.ts';
+import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from './scenario.ts';
+
+/** A walsender that streams to it. */
+export interface Hold {
+  /** Resolves when the server has sent something of a transaction */
+  readonly firstChange: Promise<void>;
+  release(): Promise<void>;
+}
+
+const XLOG_DATA = 0x77; // 'w'
+const KEEPALIVE = 0x6b; // 'k'
+const KEEPALIVE_BYTES = 18;
+
+/** See the head of this file. */
+export class FormerService {
+  readonly #database: TestDatabase;
+  readonly #slot: string;
+  readonly #namespaces: readonly TestNamespace[];
+  readonly #publications: readonly string[];
+
+  /** @param publications default: one of each namespace's name, as `prepare` makes them */
+  constructor(
+    database: TestDatabase,
+    slot: string,
+    namespaces: readonly TestNamespace[],
+    publications = namespaces.map(({ namespace }) => namespace),
+  ) {
+    this.#database = database;
+    this.#slot = slot;
+    this.#namespaces = namespaces;
+    this.#publications = publications;
+  }
+
+  get #endpoint() {
+    const { server, name } = this.#database;
+    const { host, port } = server;
+    return { ref: 'db', host, port, database: name, username: ROLE, password: textSecret(PASSWORD), tls: undefined };
+  }
+
+  get #publicationNames(): string {
+    return this.#publications.map((name) => `"${name}"`).join(', ');
+  }
+
+  /** Its start: publications that are missing, each with the replica identity, then the slot; no transaction around them. */
+  async prepare(): Promise<void> {
+    const { sql } = this.#database;
+    for (const { namespace } of this.#namespaces) {
+      if ((await sql`SELECT FROM pg_publication WHERE pubname = ${namespace}`).length > 0) continue;
+      const { processes, events } = tablesOf(namespace);
+      await sql.unsafe(`CREATE PUBLICATION "${namespace}" FOR TABLE "${processes}" , "${events}"`);
+      await sql.unsafe(`ALTER TABLE "${processes}" REPLICA IDENTITY FULL`);
+    }
+    const command = `CREATE_REPLICATION_SLOT ${this.#slot}  LOGICAL pgoutput`;
+    await runReplicationCommand(this.#endpoint, { command, applicationName: 'former service' }).catch((error) => {
+      if (error.code !== '42710') throw error;
+    });
+  }
+
+  /**
+   * Delivers what the slot holds, in the order of the WAL, and confirms it: all of it, or without the last
+   * `unconfirmed` transactions, as a process that is killed between the two leaves it.
+   * @returns how many records it delivered without a confirmation
+   */
+  async deliver({ unconfirmed = 0 } = {}): Promise<number> {
+    const { sql } = this.#database;
+    // It reads values as text; asking for them in binary changes nothing of what is sent and confirmed.
+    const changes = await sql<{ data: Buffer }[]>`
+      SELECT data FROM pg_logical_slot_peek_binary_changes(${this.#slot}, NULL, NULL,
+        'proto_version', '1', 'publication_names', ${this.#publicationNames}, 'binary', 'true')`;
+    const topics = this.#namespaces.flatMap(({ eventsinkTopic, lifecycleTopic }) => [eventsinkTopic, lifecycleTopic]);
+    await using kafka = await openProducer(clientConfig([this.#namespaces[0]!.kafka.port]), topics);
+    const { producer, tally } = kafka;
+    const byName = new Map(this.#namespaces.map((namespace) => [namespace.namespace, namespace]));
+    const relations = new Map<number, SourceRelation | undefined>();
+    const draft = { key: new ByteWriter(), value: new ByteWriter() };
+    const decoder = new MessageDecoder();
+    const commits: { readonly endLsn: bigint; readonly recordCount: number }[] = [];
+    let commitTimeMicros = 0n;
+    let recordCount = 0;
+    for (const { data } of changes) {
+      const message = decoder.decode(data, 0);
+      if (message.tag === 'begin') ({ commitTimeMicros } = message);
+      else if (message.tag === 'commit') commits.push({ endLsn: message.endLsn, recordCount });
+      else if (message.tag === 'relation') {
+        relations.set(message.relationId, resolveRelation(message, new Set(byName.keys())));
+      } else if (message.tag === 'insert' || message.tag === 'update' || message.tag === 'delete') {
+        const relation = relations.get(message.relationId)!;
+        const kind = convertChange(relation, message, commitTimeMicros, draft);
+        if (kind === undefined) continue;
+        const { eventsinkTopic, lifecycleTopic } = byName.get(relation.namespace)!;
+        const topic = producer.topic(kind === 'event' ? eventsinkTopic : lifecycleTopic);
+        producer.append(topic, draft.key, draft.value, { ordinal: ++recordCount, tally });
+      }
+    }
+    producer.flush();
+    await kafka.waitUntilAcknowledged();
+    const last = commits.at(-1 - unconfirmed);
+    if (last === undefined) return recordCount;
+    await sql`SELECT pg_replication_slot_advance(${this.#slot}, ${formatLsn(last.endLsn)}::text::pg_lsn)`;
+    return recordCount - last.recordCount;
+  }
+
+  /** Begins to stream as it does, from where the slot stands, and confirms nothing. */
+  async hold(): Promise<Hold> {
+    const { sql } = this.#database;
+    const [row] = await sql`
+      SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${this.#slot}`;
+    const replication = connectReplication(this.#endpoint, { applicationName: 'former service' });
+    const stream = await startCopyBoth(
+      replication,
+      `START_REPLICATION SLOT ${this.#slot} LOGICAL ${row!.lsn} ` +
+        `(proto_version '1', publication_names '${this.#publicationNames}')`,
+    );
+    const firstChange = Promise.withResolvers<void>();
+    stream.on('data', (frames: Buffer) => {
+      let at = 0;
+      while (frames[at] === KEEPALIVE) at += KEEPALIVE_BYTES;
+      if (frames[at] === XLOG_DATA) firstChange.resolve();
+    });
+    return { firstChange: firstChange.promise, release: () => replication.end({ timeout: 0 }) };
+  }
+
+  /** All that it owns on the server, down to the version of each row: equal texts mean that nobody has touched it. */
+  async belongings(): Promise<string> {
+    const { sql } = this.#database;
+    const names = this.#namespaces.map(({ namespace }) => namespace);
+    const publications = await sql`
+      SELECT p.xmin::text AS version, to_jsonb(p) AS publication, obj_description(p.oid, 'pg_publication') AS comment,
+        (SELECT jsonb_agg(to_jsonb(r) || jsonb_build_object('version', r.xmin::text) ORDER BY r.oid)
+          FROM pg_publication_rel r WHERE r.prpubid = p.oid) AS tables
+      FROM pg_publication p WHERE p.pubname IN ${sql(names)} ORDER BY p.pubname`;
+    const identities = await sql`
+      SELECT relname, relreplident FROM pg_class
+      WHERE relname IN ${sql(names.map((name) => tablesOf(name).processes))} ORDER BY relname`;
+    return JSON.stringify([publications, identities], undefined, 2);
+  }
+}
