@@ -26,8 +26,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
     includes: (path) => path.startsWith('test/integration/'),
     arguments: ['--timeout=120000', '--parallel=2'],
   },
-  // One by one: these stop and start servers and measure time.
-  e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000'] },
+  e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', '--parallel=2'] },
   // Fetches packages of Debian, and needs root or namespaces of its own: not a part of `make test`
   image: { includes: (path) => path.startsWith('test/image/'), arguments: ['--timeout=300000'] },
   fuzz: { includes: (path) => path.startsWith('test/fuzz/'), arguments: ['--timeout=300000'] },
