@@ -52,20 +52,22 @@ export async function fetchPackages(architecture: Architecture): Promise<DebianP
 
 async function download(pin: Pin & { name: string; architecture: Architecture }, path: string): Promise<void> {
   const { name, architecture, version } = pin;
-  const environment = await aptEnvironment();
+  const options = [...(await aptOptions()), `-oAPT::Architecture=${architecture}`];
+  const known = await $`apt-cache ${options} show ${name}=${version}`.quiet().nothrow();
+  if (known.exitCode !== 0) {
+    throw new ReleaseError(
+      `Cannot fetch ${name} ${version} for ${architecture}: Debian's archive has superseded it. ` +
+        '`bun src/release/pin-debian.ts` pins the newest versions; test the image with them and commit src/release/debian-packages.json. ' +
+        'To make an image of old pins again, keep .cache/release/debian',
+    );
+  }
   const directory = await mkdtemp(join(CACHE, 'download-'));
   try {
-    const { exitCode, stderr } = await $`apt-get -qq -o APT::Architecture=${architecture} download ${name}=${version}`
+    const { exitCode, stderr } = await $`apt-get ${options} -qq download ${name}=${version}`
       .cwd(directory)
-      .env(environment)
       .quiet()
       .nothrow();
-    if (exitCode !== 0) {
-      throw new ReleaseError(
-        `Cannot fetch ${name} ${version}: ${stderr.toString().trim()}\n` +
-          'A version that was superseded is in the archive no more: bun src/release/pin-debian.ts writes the newest ones into src/release/debian-packages.json',
-      );
-    }
+    if (exitCode !== 0) throw new ReleaseError(`Cannot fetch ${name} ${version}: ${stderr.toString().trim()}`);
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory, absolute: true })];
     const digest = sha256(await Bun.file(file!).bytes());
     if (digest !== pin.sha256)
@@ -76,11 +78,11 @@ async function download(pin: Pin & { name: string; architecture: Architecture },
   }
 }
 
-let apt: Promise<Record<string, string>> | undefined;
+let fetchedLists: Promise<string[]> | undefined;
 
-/** Package lists of the pinned release, fetched once per process, and the environment in which apt uses them. */
-export function aptEnvironment(): Promise<Record<string, string>> {
-  apt ??= (async () => {
+/** Package lists of the pinned release, fetched once per process, and the options by which apt's tools use them. */
+export function aptOptions(): Promise<string[]> {
+  fetchedLists ??= (async () => {
     const directory = join(CACHE, 'apt');
     await mkdir(join(directory, 'lists/partial'), { recursive: true });
     await mkdir(join(directory, 'cache/archives/partial'), { recursive: true });
@@ -93,27 +95,33 @@ export function aptEnvironment(): Promise<Record<string, string>> {
       'Dir::Cache': join(directory, 'cache'),
       'Dir::Etc::sourcelist': join(directory, 'sources.list'),
       'Dir::Etc::sourceparts': '/dev/null',
+      'Dir::Etc::preferences': '/dev/null',
       'Dir::Etc::preferencesparts': '/dev/null',
       'Acquire::Languages': 'none',
       'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
+      // Else a list that could not be fetched is a warning, and an old one or none is taken.
+      'APT::Update::Error-Mode': 'any',
       // As root apt would hand its files to a user who may not be able to reach this directory.
       'APT::Sandbox::User': 'root',
     };
-    const lines = Object.entries(settings).map(([key, value]) => `${key} "${value}";\n`);
-    lines.push(
-      `APT::Architectures { ${Object.keys(pins.packages)
-        .map((name) => `"${name}"; `)
-        .join('')}};\n`,
-    );
+    const architectures = Object.keys(pins.packages).map((name) => `"${name}"; `);
+    const lines = [
+      ...Object.entries(settings).map(([key, value]) => `${key} "${value}";\n`),
+      '#clear APT::Architectures;\n',
+      `APT::Architectures { ${architectures.join('')}};\n`,
+      // What the machine does after an update of its own: some images empty the machine's cache there.
+      '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n',
+    ];
     const configuration = join(directory, 'apt.conf');
     await writeFile(configuration, lines.join(''));
-    const environment = { ...process.env, APT_CONFIG: configuration, LC_ALL: 'C' } as Record<string, string>;
-    const { exitCode, stderr } = await $`apt-get -qq update`.env(environment).quiet().nothrow();
+    // Read behind the machine's own, of which the proxy stays.
+    const option = `--config-file=${configuration}`;
+    const { exitCode, stderr } = await $`apt-get ${option} -qq update`.quiet().nothrow();
     if (exitCode !== 0)
       throw new ReleaseError(`Cannot read the package lists of ${pins.distribution}: ${stderr.toString().trim()}`);
-    return environment;
+    return [option];
   })();
-  return apt;
+  return fetchedLists;
 }
 
 /** For the bill of materials. */

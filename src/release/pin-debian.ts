@@ -2,19 +2,18 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';
-import { aptEnvironment, type Pin, requireDebian } from './debian.ts';
+import { aptOptions, type Pin, requireDebian } from './debian.ts';
 import pins from './debian-packages.json' with { type: 'json' };
 import { ReleaseError, runMain } from './project.ts';
 
 async function main(): Promise<void> {
   requireDebian();
-  const environment = await aptEnvironment();
+  const options = await aptOptions();
   for (const [architecture, packages] of Object.entries<Record<string, Pin>>(pins.packages)) {
     for (const [name, { version: before }] of Object.entries(packages)) {
       // The record of the newest version, which apt takes for the candidate.
-      const record = await $`apt-cache -o APT::Architecture=${architecture} show --no-all-versions ${name}`
-        .env(environment)
-        .text();
+      const record =
+        await $`apt-cache ${options} -oAPT::Architecture=${architecture} show --no-all-versions ${name}`.text();
       const field = (key: string): string => {
         const found = new RegExp(`^${key}: (.+)$`, 'm').exec(record)?.[1];
         if (found === undefined)
