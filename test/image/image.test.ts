@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import packageJson from '../../package.json' with { type: 'json' };
+import { fetchPackages } from '../../src/release/debian.ts';
 import { createScenario, isFailure, KAFKA_PASSWORD, PASSWORD, type Scenario, startServer } from '../e2e/scenario.ts';
 import {
   ARCHITECTURE,
@@ -9,11 +11,14 @@ import {
   childrenOf,
   type ImageConfiguration,
   IS_ROOT,
-  makeImage,
+  OTHER_ARCHITECTURE,
   rootDirectory,
+  runInRoot,
   startContainer,
   unpackImage,
 } from '../release/container.ts';
+import { copyProject } from '../release/copy.ts';
+import { fetchEmulator } from '../release/emulator.ts';
 import { startNameServer } from '../release/name-server.ts';
 import { STARTED } from '../support/binary.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
@@ -34,17 +39,28 @@ const CONFIGURATION = 'etc/cdc-notifier';
 /** As engines write it. */
 const HOSTS = { 'etc/hosts': '127.0.0.1 localhost\n' };
 
+/** A correct configuration. */
+const SMALLEST = {
+  databases: { db: { host: 'localhost', database: 'd', username: 'u', password: 'p' } },
+  kafka_clients: { main: { brokers: ['localhost:9092'] } },
+  streams: { db: { slot: { ns: { kafka_client: 'main', eventsink_topic: 'e', lifecycle_topic: 'l' } } } },
+};
+
 let directory: TemporaryDirectory;
-let image: string;
+/** Made of two copies of the project */
+let images: string[];
 let pristine: string;
 let configuration: ImageConfiguration;
 
 beforeAll(async () => {
   directory = await rootDirectory();
-  image = join(directory.path, 'image.tar');
+  // Not by both copies at once: apt locks its lists.
+  for (const architecture of [ARCHITECTURE, OTHER_ARCHITECTURE]) await fetchPackages(architecture);
+  const copies = await copyProject(directory.path);
+  images = copies.map((copy) => join(copy.directory, 'image.tar'));
+  await Promise.all(copies.map((copy, number) => copy.run('image', images[number]!)));
   pristine = join(directory.path, 'pristine');
-  await makeImage(image);
-  configuration = await unpackImage(image, pristine);
+  configuration = await unpackImage(images[0]!, pristine);
 }, 240_000);
 
 afterAll(() => directory?.[Symbol.asyncDispose]());
@@ -109,11 +125,20 @@ describe('the image', () => {
     expect(names).toEqual(expect.arrayContaining(['bun', 'libc6', 'postgres', 'tzdata']));
   });
 
-  test('is the same bytes when it is made again', async () => {
-    const again = join(directory.path, 'again.tar');
-    await makeImage(again);
-    await runProgram('cmp', [image, again]);
-  }, 120_000);
+  test('is the same bytes wherever it is made', async () => {
+    await runProgram('cmp', images);
+  });
+
+  test('runs on the other architecture, as far as an emulator tells', async () => {
+    const root = join(directory.path, 'other');
+    const { config } = await unpackImage(images[0]!, root, OTHER_ARCHITECTURE);
+    const [program, file] = [...config.Entrypoint, ...config.Cmd] as [string, string];
+    await cp(await fetchEmulator(OTHER_ARCHITECTURE), join(root, 'emulator'));
+    await writeFile(join(root, file), JSON.stringify(SMALLEST));
+    const commands = [['--version'], ['--check', file]];
+    const outputs = await Promise.all(commands.map((args) => runInRoot(root, '/emulator', program, ...args)));
+    expect(outputs).toEqual([`cdc-notifier ${packageJson.version}\n`, `${file}: correct\n`]);
+  }, 60_000);
 });
 
 describe('a container', () => {
