@@ -38,27 +38,36 @@ export function requireDebian(): void {
   );
 }
 
+/** A pinned version that Debian's archive has no more. */
+export class SupersededError extends ReleaseError {}
+
 /** Brings the pinned packages of an architecture, from the archive the first time. */
 export async function fetchPackages(architecture: Architecture): Promise<DebianPackage[]> {
   requireDebian();
   const packages: DebianPackage[] = [];
   for (const [name, pin] of Object.entries<Pin>(pins.packages[architecture])) {
     const file = join(CACHE, 'debian', `${name}_${architecture}_${pin.sha256}.deb`);
-    await makeOnce(file, (partial) => download({ name, architecture, ...pin }, partial));
+    await makeOnce(file, (partial) => download({ name, architecture, ...pin }, partial, file));
+    const digest = sha256(await Bun.file(file).bytes());
+    if (digest !== pin.sha256)
+      throw new ReleaseError(`Cannot use ${file}: its sha256 is ${digest}, and ${pin.sha256} is pinned`);
     packages.push({ name, file, ...pin });
   }
   return packages;
 }
 
-async function download(pin: Pin & { name: string; architecture: Architecture }, path: string): Promise<void> {
-  const { name, architecture, version } = pin;
+async function download(
+  { name, architecture, version }: Pin & { name: string; architecture: Architecture },
+  path: string,
+  kept: string,
+): Promise<void> {
   const options = [...(await aptOptions()), `-oAPT::Architecture=${architecture}`];
-  const known = await $`apt-cache ${options} show ${name}=${version}`.quiet().nothrow();
-  if (known.exitCode !== 0) {
-    throw new ReleaseError(
+  // It says nothing, and is content, when there is no such version.
+  if ((await $`apt-cache ${options} show ${name}=${version}`.quiet().nothrow().text()) === '') {
+    throw new SupersededError(
       `Cannot fetch ${name} ${version} for ${architecture}: Debian's archive has superseded it. ` +
-        '`bun src/release/pin-debian.ts` pins the newest versions; test the image with them and commit src/release/debian-packages.json. ' +
-        'To make an image of old pins again, keep .cache/release/debian',
+        '`bun src/release/pin-debian.ts` pins the newest versions: run it, test, and commit src/release/debian-packages.json. ' +
+        `For the image as it was, bring the file from elsewhere and name it ${kept}`,
     );
   }
   const directory = await mkdtemp(join(CACHE, 'download-'));
@@ -69,9 +78,6 @@ async function download(pin: Pin & { name: string; architecture: Architecture },
       .nothrow();
     if (exitCode !== 0) throw new ReleaseError(`Cannot fetch ${name} ${version}: ${stderr.toString().trim()}`);
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory, absolute: true })];
-    const digest = sha256(await Bun.file(file!).bytes());
-    if (digest !== pin.sha256)
-      throw new ReleaseError(`Cannot use ${name} ${version}: its sha256 is ${digest}, and ${pin.sha256} is pinned`);
     await $`mv ${file} ${path}`;
   } finally {
     await rm(directory, { recursive: true });

@@ -1,8 +1,8 @@
-/** `bun src/release/pin-debian.ts`: pins the newest versions of the Debian packages of the image, and says what changed. */
+/** `bun src/release/pin-debian.ts`: pins and fetches the newest Debian packages of the image, and says what changed. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';
-import { aptOptions, type Pin, requireDebian } from './debian.ts';
+import { type Architecture, aptOptions, fetchPackages, type Pin, requireDebian } from './debian.ts';
 import pins from './debian-packages.json' with { type: 'json' };
 import { ReleaseError, runMain } from './project.ts';
 
@@ -25,6 +25,7 @@ async function main(): Promise<void> {
         process.stdout.write(`${name} for ${architecture}: ${before} -> ${packages[name].version}\n`);
       }
     }
+    await fetchPackages(architecture as Architecture);
   }
   await writeFile(join(import.meta.dirname, 'debian-packages.json'), `${JSON.stringify(pins, undefined, 2)}\n`);
 }
