@@ -22,6 +22,7 @@ import { fetchEmulator } from '../release/emulator.ts';
 import { startNameServer } from '../release/name-server.ts';
 import { STARTED } from '../support/binary.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
+import { PROJECT_DIRECTORY } from '../support/make-once.ts';
 import { freePort } from '../support/ports.ts';
 import type { PostgresServer } from '../support/postgres.ts';
 import { runProgram } from '../support/run-program.ts';
@@ -115,6 +116,18 @@ describe('the image', () => {
         Cmd: ['/etc/cdc-notifier/config.yaml'],
         Labels: { 'org.opencontainers.image.title': 'cdc-notifier', 'org.opencontainers.image.licenses': 'Apache-2.0' },
       },
+    });
+  });
+
+  test('is run in the same way when an engine makes it', async () => {
+    const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/release/Dockerfile'), 'utf8');
+    const instruction = (name: string) => new RegExp(`^${name} (.+)$`, 'm').exec(dockerfile)?.[1] as string;
+    expect(configuration.config).toMatchObject({
+      User: instruction('USER'),
+      WorkingDir: instruction('WORKDIR'),
+      Entrypoint: JSON.parse(instruction('ENTRYPOINT')),
+      Cmd: JSON.parse(instruction('CMD')),
+      ExposedPorts: { [`${instruction('EXPOSE')}/tcp`]: {} },
     });
   });
 
