@@ -26,7 +26,7 @@ demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURAT
 
 .PHONY: test
 test: build kafka ## Run every test, with a count in the last line
-	@bun test/run.ts unit integration e2e fuzz faults
+	@bun test/run.ts unit integration e2e image fuzz faults
 
 .PHONY: unit
 unit: install ## Run the tests that need no server
@@ -90,7 +90,7 @@ image: install ## Make an OCI image under dist/ from pinned Debian packages, wit
 	@bun src/release/image.ts
 
 .PHONY: image-test
-image-test: install kafka ## Make the image and run the service in it, on real servers (needs Debian; root or namespaces)
+image-test: install kafka ## Make image and release twice, and run the service in the image (needs Debian; root or namespaces)
 	@bun test/run.ts image
 
 .PHONY: bench

@@ -27,7 +27,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
     arguments: ['--timeout=120000', '--parallel=2'],
   },
   e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', '--parallel=2'] },
-  // Fetches packages of Debian, and needs root or namespaces of its own: not a part of `make test`
+  // Needs Debian, for the files of the image, and root or namespaces, to run it.
   image: { includes: (path) => path.startsWith('test/image/'), arguments: ['--timeout=300000'] },
   fuzz: { includes: (path) => path.startsWith('test/fuzz/'), arguments: ['--timeout=300000'] },
   // The two pairs of versions side by side

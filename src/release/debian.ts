@@ -38,49 +38,57 @@ export function requireDebian(): void {
   );
 }
 
+/** A pinned version that Debian's archive has no more. */
+export class SupersededError extends ReleaseError {}
+
 /** Brings the pinned packages of an architecture, from the archive the first time. */
 export async function fetchPackages(architecture: Architecture): Promise<DebianPackage[]> {
   requireDebian();
   const packages: DebianPackage[] = [];
   for (const [name, pin] of Object.entries<Pin>(pins.packages[architecture])) {
     const file = join(CACHE, 'debian', `${name}_${architecture}_${pin.sha256}.deb`);
-    await makeOnce(file, (partial) => download({ name, architecture, ...pin }, partial));
+    await makeOnce(file, (partial) => download({ name, architecture, ...pin }, partial, file));
+    const digest = sha256(await Bun.file(file).bytes());
+    if (digest !== pin.sha256)
+      throw new ReleaseError(`Cannot use ${file}: its sha256 is ${digest}, and ${pin.sha256} is pinned`);
     packages.push({ name, file, ...pin });
   }
   return packages;
 }
 
-async function download(pin: Pin & { name: string; architecture: Architecture }, path: string): Promise<void> {
-  const { name, architecture, version } = pin;
-  const environment = await aptEnvironment();
+async function download(
+  { name, architecture, version }: Pin & { name: string; architecture: Architecture },
+  path: string,
+  kept: string,
+): Promise<void> {
+  const options = [...(await aptOptions()), `-oAPT::Architecture=${architecture}`];
+  // It says nothing, and is content, when there is no such version.
+  if ((await $`apt-cache ${options} show ${name}=${version}`.quiet().nothrow().text()) === '') {
+    throw new SupersededError(
+      `Cannot fetch ${name} ${version} for ${architecture}: Debian's archive has superseded it. ` +
+        '`bun src/release/pin-debian.ts` pins the newest versions: run it, test, and commit src/release/debian-packages.json. ' +
+        `For the image as it was, bring the file from elsewhere and name it ${kept}`,
+    );
+  }
   const directory = await mkdtemp(join(CACHE, 'download-'));
   try {
-    const { exitCode, stderr } = await $`apt-get -qq -o APT::Architecture=${architecture} download ${name}=${version}`
+    const { exitCode, stderr } = await $`apt-get ${options} -qq download ${name}=${version}`
       .cwd(directory)
-      .env(environment)
       .quiet()
       .nothrow();
-    if (exitCode !== 0) {
-      throw new ReleaseError(
-        `Cannot fetch ${name} ${version}: ${stderr.toString().trim()}\n` +
-          'A version that was superseded is in the archive no more: bun src/release/pin-debian.ts writes the newest ones into src/release/debian-packages.json',
-      );
-    }
+    if (exitCode !== 0) throw new ReleaseError(`Cannot fetch ${name} ${version}: ${stderr.toString().trim()}`);
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory, absolute: true })];
-    const digest = sha256(await Bun.file(file!).bytes());
-    if (digest !== pin.sha256)
-      throw new ReleaseError(`Cannot use ${name} ${version}: its sha256 is ${digest}, and ${pin.sha256} is pinned`);
     await $`mv ${file} ${path}`;
   } finally {
     await rm(directory, { recursive: true });
   }
 }
 
-let apt: Promise<Record<string, string>> | undefined;
+let fetchedLists: Promise<string[]> | undefined;
 
-/** Package lists of the pinned release, fetched once per process, and the environment in which apt uses them. */
-export function aptEnvironment(): Promise<Record<string, string>> {
-  apt ??= (async () => {
+/** Package lists of the pinned release, fetched once per process, and the options by which apt's tools use them. */
+export function aptOptions(): Promise<string[]> {
+  fetchedLists ??= (async () => {
     const directory = join(CACHE, 'apt');
     await mkdir(join(directory, 'lists/partial'), { recursive: true });
     await mkdir(join(directory, 'cache/archives/partial'), { recursive: true });
@@ -93,27 +101,33 @@ export function aptEnvironment(): Promise<Record<string, string>> {
       'Dir::Cache': join(directory, 'cache'),
       'Dir::Etc::sourcelist': join(directory, 'sources.list'),
       'Dir::Etc::sourceparts': '/dev/null',
+      'Dir::Etc::preferences': '/dev/null',
       'Dir::Etc::preferencesparts': '/dev/null',
       'Acquire::Languages': 'none',
       'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
+      // Else a list that could not be fetched is a warning, and an old one or none is taken.
+      'APT::Update::Error-Mode': 'any',
       // As root apt would hand its files to a user who may not be able to reach this directory.
       'APT::Sandbox::User': 'root',
     };
-    const lines = Object.entries(settings).map(([key, value]) => `${key} "${value}";\n`);
-    lines.push(
-      `APT::Architectures { ${Object.keys(pins.packages)
-        .map((name) => `"${name}"; `)
-        .join('')}};\n`,
-    );
+    const architectures = Object.keys(pins.packages).map((name) => `"${name}"; `);
+    const lines = [
+      ...Object.entries(settings).map(([key, value]) => `${key} "${value}";\n`),
+      '#clear APT::Architectures;\n',
+      `APT::Architectures { ${architectures.join('')}};\n`,
+      // What the machine does after an update of its own: some images empty the machine's cache there.
+      '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n',
+    ];
     const configuration = join(directory, 'apt.conf');
     await writeFile(configuration, lines.join(''));
-    const environment = { ...process.env, APT_CONFIG: configuration, LC_ALL: 'C' } as Record<string, string>;
-    const { exitCode, stderr } = await $`apt-get -qq update`.env(environment).quiet().nothrow();
+    // Read behind the machine's own, of which the proxy stays.
+    const option = `--config-file=${configuration}`;
+    const { exitCode, stderr } = await $`apt-get ${option} -qq update`.quiet().nothrow();
     if (exitCode !== 0)
       throw new ReleaseError(`Cannot read the package lists of ${pins.distribution}: ${stderr.toString().trim()}`);
-    return environment;
+    return [option];
   })();
-  return apt;
+  return fetchedLists;
 }
 
 /** For the bill of materials. */

@@ -43,7 +43,7 @@ async function main(): Promise<void> {
       const unpacked = layers.reduce((sum, { tar }) => sum + tar.length, 0);
       process.stdout.write(`${architecture}: ${megabytes(bytes)} compressed, ${megabytes(unpacked)} unpacked\n`);
     }
-    await layout.finish(VERSION, labels(revision));
+    await layout.finish(NAME, VERSION, labels(revision));
     await writeFile(join(work, 'image.tar'), await archive(join(work, 'layout'), revision.epoch));
     await rename(join(work, 'image.tar'), file);
     process.stdout.write(`${file}: ${megabytes(Bun.file(file).size)}\n`);

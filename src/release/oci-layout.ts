@@ -49,7 +49,11 @@ export class OciLayout {
   async add(image: ImageConfiguration, layers: readonly Layer[]): Promise<number> {
     const compressed = await Promise.all(
       layers.map(({ tar }) =>
-        this.#write('layer.v1.tar+gzip', Bun.gzipSync(tar as Uint8Array<ArrayBuffer>, { level: 9 })),
+        this.#write(
+          'layer.v1.tar+gzip',
+          // As small as zlib's level 9, in less than half of the time.
+          Bun.gzipSync(tar as Uint8Array<ArrayBuffer>, { library: 'libdeflate', level: 6 }),
+        ),
       ),
     );
     const { architecture, os, created } = image;
@@ -68,12 +72,17 @@ export class OciLayout {
     return [manifest, config, ...compressed].reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Ends it: one index of all architectures, which the layout names `tag`. */
-  async finish(tag: string, annotations: Readonly<Record<string, string>>): Promise<void> {
+  /** Ends it: one index of all architectures, under the name that `load` of an engine gives it. */
+  async finish(name: string, tag: string, annotations: Readonly<Record<string, string>>): Promise<void> {
     const manifests = this.#manifests;
     const mediaType = `${MEDIA}.index.v1+json`;
     const index = await this.#writeJson('index.v1+json', { schemaVersion: 2, mediaType, manifests, annotations });
-    const named = { ...index, annotations: { 'org.opencontainers.image.ref.name': tag } };
+    const names = {
+      'org.opencontainers.image.ref.name': tag,
+      // As engines write NAME:TAG in full; without it they would take the tag for the name.
+      'io.containerd.image.name': `localhost/${name}:${tag}`,
+    };
+    const named = { ...index, annotations: names };
     await writeFile(
       join(this.#directory, 'index.json'),
       JSON.stringify({ schemaVersion: 2, mediaType, manifests: [named] }),

@@ -1,20 +1,19 @@
-/** `bun src/release/pin-debian.ts`: pins the newest versions of the Debian packages of the image, and says what changed. */
+/** `bun src/release/pin-debian.ts`: pins and fetches the newest Debian packages of the image, and says what changed. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';
-import { aptEnvironment, type Pin, requireDebian } from './debian.ts';
+import { type Architecture, aptOptions, fetchPackages, type Pin, requireDebian } from './debian.ts';
 import pins from './debian-packages.json' with { type: 'json' };
 import { ReleaseError, runMain } from './project.ts';
 
 async function main(): Promise<void> {
   requireDebian();
-  const environment = await aptEnvironment();
+  const options = await aptOptions();
   for (const [architecture, packages] of Object.entries<Record<string, Pin>>(pins.packages)) {
     for (const [name, { version: before }] of Object.entries(packages)) {
       // The record of the newest version, which apt takes for the candidate.
-      const record = await $`apt-cache -o APT::Architecture=${architecture} show --no-all-versions ${name}`
-        .env(environment)
-        .text();
+      const record =
+        await $`apt-cache ${options} -oAPT::Architecture=${architecture} show --no-all-versions ${name}`.text();
       const field = (key: string): string => {
         const found = new RegExp(`^${key}: (.+)$`, 'm').exec(record)?.[1];
         if (found === undefined)
@@ -26,6 +25,7 @@ async function main(): Promise<void> {
         process.stdout.write(`${name} for ${architecture}: ${before} -> ${packages[name].version}\n`);
       }
     }
+    await fetchPackages(architecture as Architecture);
   }
   await writeFile(join(import.meta.dirname, 'debian-packages.json'), `${JSON.stringify(pins, undefined, 2)}\n`);
 }

@@ -9,7 +9,6 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BinaryLogLine, Ending } from '../support/binary.ts';
 import { guardProcess, releaseProcess } from '../support/guardian.ts';
-import { PROJECT_DIRECTORY } from '../support/make-once.ts';
 import { runProgram } from '../support/run-program.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary-directory.ts';
 import { waitFor } from '../support/wait.ts';
@@ -17,8 +16,9 @@ import { waitFor } from '../support/wait.ts';
 /** Whether this is root with all its rights; in a container it seldom is. */
 export const IS_ROOT = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0;
 
-/** What the image is for, as OCI names processors. */
-export const ARCHITECTURE = process.arch === 'arm64' ? 'arm64' : 'amd64';
+/** This machine's, and the other one that the image is for, as OCI names processors. */
+export const [ARCHITECTURE, OTHER_ARCHITECTURE] =
+  process.arch === 'arm64' ? (['arm64', 'amd64'] as const) : (['amd64', 'arm64'] as const);
 
 /** The configuration of an image (OCI image specification, config.md). */
 export interface ImageConfiguration {
@@ -32,14 +32,12 @@ export interface ImageConfiguration {
   readonly rootfs: { readonly diff_ids: readonly string[] };
 }
 
-/** Makes the image of this machine's architecture by the program behind `make image`. */
-export async function makeImage(file: string): Promise<void> {
-  const program = join(PROJECT_DIRECTORY, 'src/release/image.ts');
-  await runProgram(process.execPath, [program, file, ARCHITECTURE], { cwd: PROJECT_DIRECTORY });
-}
-
-/** Unpacks the image in `file` to `root`; every digest on the way is verified. */
-export async function unpackImage(file: string, root: string): Promise<ImageConfiguration> {
+/** Unpacks the image of an architecture in `file` to `root`; every digest on the way is verified. */
+export async function unpackImage(
+  file: string,
+  root: string,
+  architecture: string = ARCHITECTURE,
+): Promise<ImageConfiguration> {
   await using layout = await temporaryDirectory('layout');
   await runProgram('tar', ['-xf', file, '-C', layout.path]);
   const blob = async ({ digest }: { digest: string }): Promise<Buffer> => {
@@ -52,7 +50,7 @@ export async function unpackImage(file: string, root: string): Promise<ImageConf
   const index = JSON.parse(await readFile(join(layout.path, 'index.json'), 'utf8'));
   const { manifests } = await json(index.manifests[0]);
   const manifest = await json(
-    manifests.find(({ platform }: { platform: { architecture: string } }) => platform.architecture === ARCHITECTURE),
+    manifests.find(({ platform }: { platform: { architecture: string } }) => platform.architecture === architecture),
   );
   const configuration: ImageConfiguration = await json(manifest.config);
   await mkdir(root);
@@ -81,6 +79,12 @@ export interface Container extends AsyncDisposable {
   waitForLine(what: string, isIt: (line: BinaryLogLine) => boolean): Promise<BinaryLogLine>;
   /** Sends SIGTERM and tells how it ended */
   stop(): Promise<Ending>;
+}
+
+/** Runs a program in a root file system to its end and returns what it wrote. */
+export async function runInRoot(root: string, ...command: readonly string[]): Promise<string> {
+  const namespaces = IS_ROOT ? [] : ['--user', '--map-root-user'];
+  return await runProgram('unshare', [...namespaces, `--root=${root}`, '--wd=/', ...command], { env: {} });
 }
 
 /** Mounts /proc of the new PID namespace and becomes the program, in the root and with the identity that are given. */

@@ -1,0 +1,45 @@
+/** What `make release` makes. */
+import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import packageJson from '../../package.json' with { type: 'json' };
+import { copyProject } from '../release/copy.ts';
+import { PROJECT_DIRECTORY } from '../support/make-once.ts';
+import { runProgram } from '../support/run-program.ts';
+import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary-directory.ts';
+
+const PREFIX = `cdc-notifier-${packageJson.version}`;
+
+let directory: TemporaryDirectory;
+/** Made of two copies of the project */
+let releases: string[];
+
+beforeAll(async () => {
+  directory = await temporaryDirectory('release');
+  const copies = await copyProject(directory.path);
+  await Promise.all(copies.map((copy) => copy.run('release')));
+  releases = copies.map((copy) => join(copy.directory, 'dist/release'));
+}, 240_000);
+
+afterAll(() => directory?.[Symbol.asyncDispose]());
+
+test('a release holds a program and a bill for each platform, licences, and the sums of them all', async () => {
+  const programs = ['linux-x64', 'linux-x64-musl', 'linux-arm64'].map((target) => `${PREFIX}-${target}`);
+  const files = ['LICENSES.txt', ...programs.flatMap((program) => [program, `${program}.cdx.json`])];
+  expect((await readdir(releases[0]!)).sort()).toEqual([...files, 'SHA256SUMS'].sort());
+  const checked = await runProgram('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: releases[0]! });
+  expect(checked).toBe(files.map((file) => `${file}: OK\n`).join(''));
+});
+
+test('a release is the same bytes wherever it is made', async () => {
+  const [one, other] = await Promise.all(releases.map((release) => readFile(join(release, 'SHA256SUMS'), 'utf8')));
+  expect(one).toBe(other!);
+});
+
+test('the Dockerfile finds its programs, each by a name that fits no other', async () => {
+  const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/release/Dockerfile'), 'utf8');
+  const names = await readdir(releases[0]!);
+  const patterns = [...dockerfile.matchAll(/^COPY (\S+)/gm)].map(([, pattern]) => pattern!);
+  const found = patterns.map((pattern) => names.filter((name) => new Bun.Glob(pattern).match(name)));
+  expect(found).toEqual([[`${PREFIX}-linux-x64`], [`${PREFIX}-linux-arm64`], ['LICENSES.txt']]);
+});
