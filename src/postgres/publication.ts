@@ -49,22 +49,27 @@ export async function readPublications(
   names: readonly string[],
   serverMajor: number,
 ): Promise<Map<string, PublicationFacts>> {
-  const publications = await control`
-    SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
-      pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment
-    FROM pg_publication WHERE pubname IN ${control([...names])}`;
-  if (publications.length === 0) return new Map();
   // Row filters, column lists and schemas came with PostgreSQL 15, and so did their catalogs.
   const modern = serverMajor >= 15;
-  const oids = publications.map((row) => Number(row.oid));
-  const tables = await control`
-    SELECT prpubid::int8 AS publication, prrelid::int8 AS oid, oid::int8 AS entry,
-      ${modern ? control`prqual IS NOT NULL` : control`false`} AS filtered,
-      ${modern ? control`prattrs IS NOT NULL` : control`false`} AS column_list
-    FROM pg_publication_rel WHERE prpubid::int8 IN ${control(oids)} ORDER BY prrelid`;
-  const schemas = modern
-    ? await control`SELECT pnpubid::int8 AS publication, pnnspid = 'public'::regnamespace AS is_public FROM pg_publication_namespace WHERE pnpubid::int8 IN ${control(oids)}`
-    : [];
+  // One statement, so that what is read of a publication was all true at one time.
+  const publications = await control`
+    SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
+      pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment,
+      (
+        SELECT coalesce(json_agg(json_build_object('oid', prrelid::int8, 'entryOid', oid::int8,
+          'filtered', ${modern ? control`prqual IS NOT NULL` : control`false`},
+          'columnList', ${modern ? control`prattrs IS NOT NULL` : control`false`}) ORDER BY prrelid), '[]')
+        FROM pg_publication_rel WHERE prpubid = pg_publication.oid
+      ) AS tables,
+      ${
+        modern
+          ? control`(
+              SELECT coalesce(json_agg(pnnspid = 'public'::regnamespace), '[]')
+              FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
+            )`
+          : control`'[]'::json`
+      } AS schemas
+    FROM pg_publication WHERE pubname IN ${control([...names])}`;
   return new Map(
     publications.map((row) => [
       row.pubname as string,
@@ -74,16 +79,9 @@ export async function readPublications(
         owner: row.owner,
         forAllTables: row.puballtables,
         operations: ['insert', 'update', 'delete', 'truncate'].filter((operation) => row[`pub${operation}`]),
-        tables: tables
-          .filter((table) => table.publication === row.oid)
-          .map((table) => ({
-            oid: Number(table.oid),
-            entryOid: Number(table.entry),
-            filtered: table.filtered,
-            columnList: table.column_list,
-          })),
-        schemaCount: schemas.filter((schema) => schema.publication === row.oid).length,
-        holdsPublic: schemas.some((schema) => schema.publication === row.oid && schema.is_public),
+        tables: row.tables,
+        schemaCount: row.schemas.length,
+        holdsPublic: row.schemas.includes(true),
         comment: row.comment ?? undefined,
       },
     ]),

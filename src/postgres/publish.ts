@@ -72,9 +72,9 @@ export interface PreparedPublication {
 }
 
 /**
- * By what the publications leave changes out at present, or old tuples (replica identity), each with its namespace; empty
- * when nothing is left out. A table that does not exist is none of it: nobody writes to it. Four short queries that lock
- * nothing.
+ * By what publications that exist leave changes out at present, or old tuples (replica identity), each with its namespace;
+ * empty when nothing is left out. A table that does not exist is none of it: nobody writes to it. Two short queries that
+ * lock nothing.
  */
 export async function publicationMistakes(
   control: Sql,
@@ -94,7 +94,7 @@ export async function publicationMistakes(
   return namespaces.flatMap((namespace) => {
     const publication = publications.get(namespace);
     const tables = tablesOf(namespace, facts);
-    if (publication === undefined) return [`publication ${quoteIdentifier(namespace)} does not exist`];
+    if (publication === undefined) return [];
     const plan = tables && planPublication(publication, tables);
     return [
       ...(plan?.omissions ?? []),
