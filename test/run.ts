@@ -21,10 +21,10 @@ const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|bench|fuzz|faults)\//
 
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { includes: (path) => !IN_SUITE_OF_ITS_OWN.test(path), arguments: [] },
-  // Two files at once: each waits for servers more than it works.
+  // Three files at once: each waits for servers more than it works.
   integration: {
     includes: (path) => path.startsWith('test/integration/'),
-    arguments: ['--timeout=120000', '--parallel=2'],
+    arguments: ['--timeout=120000', '--parallel=3'],
   },
   e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', '--parallel=2'] },
   // Needs Debian, for the files of the image, and root or namespaces, to run it.
