@@ -85,7 +85,8 @@ const BY_SQL_STATE: Readonly<Record<string, Explanation>> = {
     what: 'the role lacks a right',
     action: 'stop',
     reason: 'privilege',
-    advice: 'Grant it REPLICATION, CREATE on the database and ownership of the tables, as OPERATIONS.md, "Privileges", shows',
+    advice:
+      'Grant it REPLICATION, CREATE on the database and ownership of the tables, as OPERATIONS.md, "Privileges", shows',
   },
   [SQL_STATE.undefinedObject]: {
     what: 'the slot or a publication is not there',
