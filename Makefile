@@ -26,7 +26,7 @@ demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURAT
 
 .PHONY: test
 test: build kafka ## Run every test, with a count in the last line
-	@bun test/run.ts unit integration e2e image fuzz faults
+	@bun test/run.ts unit integration+image e2e fuzz faults # the image waits for downloads, mostly
 
 .PHONY: unit
 unit: install ## Run the tests that need no server

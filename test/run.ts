@@ -1,6 +1,6 @@
 /**
- * `bun test/run.ts SUITE...`: runs suites of tests one after another and ends with a line that counts them all,
- * `N passed, N failed`. It fails when a test failed or was skipped, when a suite broke off, and when nothing ran.
+ * `bun test/run.ts SUITE...`: runs suites of tests one after another, those of `ONE+OTHER` side by side, and ends with a
+ * line that counts them all, `N passed, N failed`. It fails when a test failed or was skipped, when a suite broke off, and when nothing ran.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -21,10 +21,10 @@ const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|bench|fuzz|faults)\//
 
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { includes: (path) => !IN_SUITE_OF_ITS_OWN.test(path), arguments: [] },
-  // Three files at once: each waits for servers more than it works.
+  // Two files at once: each waits for servers more than it works.
   integration: {
     includes: (path) => path.startsWith('test/integration/'),
-    arguments: ['--timeout=120000', '--parallel=3'],
+    arguments: ['--timeout=120000', '--parallel=2'],
   },
   e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', '--parallel=2'] },
   // Needs Debian, for the files of the image, and root or namespaces, to run it.
@@ -56,14 +56,15 @@ async function runSuite(name: string, suite: Suite): Promise<TestCounts> {
   return counts;
 }
 
-async function main(names: readonly string[]): Promise<number> {
+async function main(groups: readonly string[]): Promise<number> {
+  const names = groups.flatMap((group) => group.split('+'));
   const unknown = names.filter((name) => SUITES[name] === undefined);
   if (names.length === 0 || unknown.length > 0) {
     console.error(`Usage: bun test/run.ts SUITE..., with suites ${Object.keys(SUITES).join(', ')}`);
     return 2;
   }
   const total = { passed: 0, failed: 0, skipped: 0 };
-  for (const name of names) {
+  const run = async (name: string): Promise<void> => {
     const counts = await runSuite(name, SUITES[name] as Suite);
     total.passed += counts.passed;
     total.failed += counts.failed;
@@ -72,7 +73,8 @@ async function main(names: readonly string[]): Promise<number> {
       console.log(`${name}: no test ran`);
       total.failed++;
     }
-  }
+  };
+  for (const group of groups) await Promise.all(group.split('+').map(run));
   if (total.skipped > 0) console.log(`\n${total.skipped} skipped, counted as failed`);
   console.log(`\n${total.passed} passed, ${total.failed + total.skipped} failed`);
   return total.failed + total.skipped === 0 ? 0 : 1;
