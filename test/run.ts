@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join, relative } from 'node:path';
 import { Glob } from 'bun';
 import { countTests, type TestCounts } from './support/junit.ts';
@@ -19,14 +20,16 @@ interface Suite {
 
 const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|bench|fuzz|faults)\//;
 
+/** How many files at once of those that wait for servers more than they work. */
+const LANES = Math.max(2, availableParallelism() - 1);
+
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { includes: (path) => !IN_SUITE_OF_ITS_OWN.test(path), arguments: [] },
-  // Two files at once: each waits for servers more than it works.
   integration: {
     includes: (path) => path.startsWith('test/integration/'),
-    arguments: ['--timeout=120000', '--parallel=2'],
+    arguments: ['--timeout=120000', `--parallel=${LANES}`],
   },
-  e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', '--parallel=2'] },
+  e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', `--parallel=${LANES}`] },
   // Needs Debian, for the files of the image, and root or namespaces, to run it.
   image: { includes: (path) => path.startsWith('test/image/'), arguments: ['--timeout=300000'] },
   fuzz: { includes: (path) => path.startsWith('test/fuzz/'), arguments: ['--timeout=300000'] },
