@@ -4,6 +4,7 @@ import {
   type AdminOptions,
   ConfigResourceTypes,
   IncrementalAlterConfigOperationTypes,
+  ListOffsetTimestamps,
 } from '@platformatic/kafka';
 import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from '../topic-reader.ts';
 import { waitFor } from '../wait.ts';
@@ -69,14 +70,17 @@ export async function withAdmin<T>(
 /** The topics of a cluster that is reached at these addresses; `defaultReplicas` is how often they are stored. */
 export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: number): KafkaTopics {
   const clientOptions = { bootstrapBrokers: [...bootstraps] };
-  const waitUntilComplete = (admin: Admin, name: string, partitions: number): Promise<boolean> =>
-    waitFor(`all replicas of topic ${name}`, async () => {
+  const waitUntilComplete = async (admin: Admin, name: string, partitions: number): Promise<void> => {
+    await waitFor(`all replicas of topic ${name}`, async () => {
       const states = await describe(admin, name);
       return (
         states.length === partitions &&
         states.every(({ leader, replicas, inSync }) => leader >= 0 && inSync.length === replicas.length)
       );
     });
+    // A broker tells of its leadership before it takes it up: what is sent in between is refused.
+    await waitFor(`the leaders of topic ${name}`, () => leadersServe(admin, name, partitions));
+  };
   return {
     async createTopic(name, { partitions = 1, replicas = defaultReplicas, config = {} } = {}) {
       const configs = Object.entries(config).map(([key, value]) => ({ name: key, value }));
@@ -127,6 +131,17 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
     readAll: (topics) => readTopics(clientOptions, topics),
     follow: (topics, options) => new TopicReader(clientOptions, topics, options),
   };
+}
+
+/** True when every partition is served by its leader. */
+async function leadersServe(admin: Admin, name: string, partitions: number): Promise<boolean> {
+  const questions = Array.from({ length: partitions }, (_, partitionIndex) => {
+    return { partitionIndex, timestamp: ListOffsetTimestamps.LATEST };
+  });
+  return await admin.listOffsets({ topics: [{ name, partitions: questions }] }).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function describe(admin: Admin, name: string): Promise<PartitionState[]> {
