@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { open, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { freezeProcess } from '../freeze.ts';
 import { guardProcess, releaseProcess } from '../guardian.ts';
 import { type KafkaProxy, startKafkaProxy } from '../kafka-proxy.ts';
 import { freePort } from '../ports.ts';
@@ -155,7 +156,7 @@ export async function createNode(
     stop: () => end('SIGTERM'),
     kill: () => end('SIGKILL'),
     pause() {
-      child?.kill('SIGSTOP');
+      if (child !== undefined) freezeProcess(child.pid as number);
     },
     resume() {
       child?.kill('SIGCONT');
