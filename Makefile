@@ -94,8 +94,12 @@ image-test: install kafka ## Make image and release twice, and run the service i
 	@bun test/run.ts image
 
 .PHONY: bench
-bench: build kafka ## Measure throughput, memory and latency (ARGS=options of test/bench/main.ts)
-	@exec bun test/bench/main.ts $(ARGS)
+bench: install kafka ## Measure throughput, memory, latency, many slots, growth, in a quarter of an hour (ARGS=options of test/bench/main.ts)
+	@exec bun test/bench/main.ts --json dist/bench.json --plots dist/bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: install kafka ## The same in two minutes: smaller backlogs, each read once (ARGS as above)
+	@exec bun test/bench/main.ts --quick --json dist/bench-quick.json $(ARGS)
 
 .PHONY: install
 install: $(PACKAGES_STAMP) ## Fetch Bun and the packages

@@ -18,7 +18,7 @@ interface Suite {
   readonly arguments: readonly string[];
 }
 
-const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|bench|fuzz|faults)\//;
+const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|fuzz|faults)\//;
 
 /** How many files at once of those that wait for servers more than they work. */
 const LANES = Math.max(2, availableParallelism() - 1);

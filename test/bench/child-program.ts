@@ -10,7 +10,7 @@ export class ChildProgram implements AsyncDisposable {
   readonly #name: string;
   readonly #child: Bun.Subprocess<'ignore', 'ignore', 'pipe'>;
   readonly #lines: string[] = [];
-  readonly #waiters: { readonly includes: string; resolve(): void }[] = [];
+  readonly #waiters: { readonly includes: string; resolve(line: string): void }[] = [];
   readonly #outputRead: Promise<void>;
 
   constructor(
@@ -30,12 +30,20 @@ export class ChildProgram implements AsyncDisposable {
     this.#outputRead = this.#readLines();
   }
 
-  /** Resolves when a line of stderr contains the text; fails when the program ends before. */
-  async line(includes: string): Promise<void> {
-    if (this.#lines.some((line) => line.includes(includes))) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiters.push({ includes, resolve });
-    await Promise.race([promise, this.#endedEarly(`it wrote "${includes}"`)]);
+  /** Waits until `count` lines of stderr contain the text, and returns the last of them; fails when the program ends before. */
+  async line(includes: string, count = 1): Promise<string> {
+    for (;;) {
+      const found = this.linesWith(includes);
+      if (found.length >= count) return found[count - 1] as string;
+      const { promise, resolve } = Promise.withResolvers<string>();
+      this.#waiters.push({ includes, resolve });
+      await Promise.race([promise, this.#endedEarly(`it wrote "${includes}"`)]);
+    }
+  }
+
+  /** The lines so far that contain the text. */
+  linesWith(includes: string): readonly string[] {
+    return this.#lines.filter((line) => line.includes(includes));
   }
 
   /** Rejects when the program ends before `promise` has settled. */
@@ -90,7 +98,7 @@ export class ChildProgram implements AsyncDisposable {
 
   #onLine(line: string): void {
     this.#lines.push(line);
-    for (const waiter of this.#waiters) if (line.includes(waiter.includes)) waiter.resolve();
+    for (const waiter of this.#waiters) if (line.includes(waiter.includes)) waiter.resolve(line);
   }
 
   #tail(): string {

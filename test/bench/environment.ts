@@ -27,6 +27,8 @@ export interface Environment {
 export interface Machine {
   readonly cpu: string;
   readonly coreCount: number;
+  /** Those that this run may use (taskset) */
+  readonly usableCoreCount: number;
   readonly memoryBytes: number;
   /** Of the last minute, before the run began */
   readonly loadAverage: number;
@@ -43,6 +45,8 @@ const POSTGRES_SETTINGS: Readonly<Record<string, string>> = {
   checkpoint_timeout: '1h',
   // Tells when a transaction of the latency measurement was committed.
   track_commit_timestamp: 'on',
+  max_replication_slots: '100',
+  max_wal_senders: '50',
 };
 
 /** Looks at the machine; the load average tells whether it had anything else to do. */
@@ -52,10 +56,20 @@ export function describeMachine(): Machine {
   return {
     cpu: model,
     coreCount: cpus().length,
+    usableCoreCount: usableCores(),
     memoryBytes: totalmem(),
     loadAverage: Math.round((loadavg()[0] as number) * 100) / 100,
     kernel,
   };
+}
+
+/** Everything that is started inherits it. */
+function usableCores(): number {
+  const list = /^Cpus_allowed_list:\s+(\S+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '';
+  return list.split(',').reduce((sum, range) => {
+    const [first = 0, last = first] = range.split('-').map(Number);
+    return sum + last - first + 1;
+  }, 0);
 }
 
 /** Builds the program and starts the servers; whatever was started is given to `cleanup`. */

@@ -1,23 +1,26 @@
 /**
- * How long a transaction takes to its record in Kafka, and to the confirmation at PostgreSQL, measured from outside:
+ * How long a transaction takes from its commit (the timestamp that Begin carries) until Kafka has acknowledged it, at an
+ * even rate. Measured twice:
  *
- * - `appended`: from the commit timestamp (the one that Begin carries) of each transaction to the moment when the leader
- *   appended its record (LogAppendTime), rounded up to the next millisecond, as the broker cuts it off. With acks=all and
- *   one replica the acknowledgement leaves the broker right after the append.
- * - `confirmed`: `flush_lag` of pg_stat_replication, the server's own clock from the moment when the walsender sends a
- *   commit to the status update that confirms it, thus past the acknowledgement. The server takes about one sample a
- *   second.
+ * - by the service, in `commit_acknowledge_seconds`: what was observed in the measured time, every transaction of it. Its
+ *   clock is cut off to whole milliseconds, so one is added to each figure: they are upper bounds.
+ * - from outside: to the moment when the leader appended the record (LogAppendTime), rounded up to the next millisecond
+ *   in the same way. With acks=all and one replica the acknowledgement leaves the broker right after the append.
  */
-import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Sql } from 'postgres';
+import { parseExposition } from '../status/exposition.ts';
+import { freePort } from '../support/ports.ts';
 import { tablesOf } from '../support/progressor.ts';
-import { createTopics, dropSlot, waitUntilConfirmed } from './backlog-run.ts';
 import { diskOf, type Environment } from './environment.ts';
+import { measureFsync } from './fsync.ts';
+import { type Buckets, bucketsOf, bucketsSince, countAbove, countOf, percentileOf } from './histogram.ts';
 import { startNotifier } from './notifier.ts';
+import { cpuMicros } from './process-usage.ts';
+import { dropSlot, endOfWal, waitUntilConfirmed } from './replication-slots.ts';
+import { createTopics, deleteTopics } from './slot-topics.ts';
 import { percentile } from './statistics.ts';
 import { readAppendTimes } from './topics.ts';
-import { NAMESPACE, type PacedSteps, preparePacedSteps, WRITER_CONNECTIONS, writePacedSteps } from './workloads.ts';
+import { NAMESPACE, type PacedSteps, preparePacedSteps, writePacedSteps } from './workloads.ts';
 
 /** Percentiles of times in milliseconds. */
 export interface Distribution {
@@ -34,17 +37,22 @@ export interface LatencyResult {
   readonly achievedPerSecond: number;
   readonly seconds: number;
   readonly warmUpSeconds: number;
+  /** By the service; the maximum is the bound of the last bucket that is not empty */
+  readonly acknowledged: Distribution;
+  readonly acknowledgedAboveLimit: number;
   readonly appended: Distribution;
-  readonly confirmed: Distribution;
   /** One write of a WAL page and its fdatasync on the server's disk */
   readonly fsync: Distribution;
+  /** CPU of the service a transaction, warm-up included */
+  readonly cpuMicrosPerTransaction: number;
 }
 
+/** No transaction may take longer. */
+export const LATENCY_LIMIT_MS = 250;
+
 const SLOT = 'bench_latency';
-const DATABASE = 'bench_latency';
-const LAG_POLL_MS = 200;
-const FSYNC_COUNT = 200;
-const PAGE_BYTES = 8192;
+/** The clock that the service reads, and that of the broker */
+const CLOCK_RESOLUTION_MS = 1;
 
 /** Runs a paced writer for `warmUpSeconds`, which do not count, and then for `steps.seconds`. */
 export async function measureLatency(
@@ -53,27 +61,30 @@ export async function measureLatency(
   warmUpSeconds: number,
 ): Promise<LatencyResult> {
   const { postgres, kafka, progress } = environment;
-  const label = `latency at ${steps.transactionsPerSecond} transactions/s`;
+  const { transactionsPerSecond } = steps;
+  const label = `latency at ${transactionsPerSecond} transactions/s`;
+  const database = `bench_latency_${transactionsPerSecond}`;
   const fsync = distributionOf(measureFsync(diskOf(postgres)));
-  await postgres.createDatabase(DATABASE);
-  const sql = postgres.sql(DATABASE, { max: WRITER_CONNECTIONS + 1 });
+  await postgres.createDatabase(database);
+  const sql = postgres.sql(database, { max: steps.laneCount + 1 });
   try {
     // Every commit waits for the disk, as it does in production; the backlogs were written without.
     await sql`ALTER SYSTEM SET fsync = on`;
     await sql`SELECT pg_reload_conf()`;
     await preparePacedSteps(sql, steps);
-    const target = await createTopics(
-      environment,
-      { database: DATABASE, slot: SLOT },
-      { 'message.timestamp.type': 'LogAppendTime' },
-    );
-    await using program = await startNotifier(environment, target);
+    const config = { 'message.timestamp.type': 'LogAppendTime' };
+    const target = await createTopics(environment, { database, slot: SLOT }, { config });
+    const httpPort = await freePort();
+    await using program = await startNotifier(environment, target, { httpPort });
     progress(`${label}: writing for ${warmUpSeconds} + ${steps.seconds} s`);
     const allSteps = { ...steps, seconds: warmUpSeconds + steps.seconds };
-    const lags = new LagSampler(sql, SLOT);
-    await program.while(Promise.all([lags.sampleWhile(writePacedSteps(sql, allSteps))]));
-    const [row] = await sql`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
-    await program.while(waitUntilConfirmed(sql, SLOT, String(row?.lsn)));
+    const cpuBefore = cpuMicros(program.pid) as number;
+    const [beforeMeasured] = await program.while(
+      Promise.all([Bun.sleep(warmUpSeconds * 1000).then(() => scrape(httpPort)), writePacedSteps(sql, allSteps)]),
+    );
+    await program.while(waitUntilConfirmed(sql, SLOT, await endOfWal(sql)));
+    const measured = bucketsSince(beforeMeasured, await scrape(httpPort));
+    const cpu = (cpuMicros(program.pid) as number) - cpuBefore;
     await program.stop();
 
     const commits = await commitTimes(sql);
@@ -81,27 +92,39 @@ export async function measureLatency(
     if (records.length !== commits.size) {
       throw new Error(`${label}: ${records.length} records arrived, not ${commits.size}`);
     }
-    const first = Math.min(...commits.values());
-    const last = Math.max(...commits.values());
-    const measuredFrom = first + warmUpSeconds * 1e6;
-    const appended = latenciesOf(commits, records, measuredFrom);
+    const times = [...commits.values()];
+    const first = times.reduce((one, other) => Math.min(one, other));
+    const last = times.reduce((one, other) => Math.max(one, other));
     const result: LatencyResult = {
-      transactionsPerSecond: steps.transactionsPerSecond,
+      transactionsPerSecond,
       achievedPerSecond: (commits.size - 1) / ((last - first) / 1e6),
       seconds: steps.seconds,
       warmUpSeconds,
-      appended: distributionOf(appended),
-      confirmed: distributionOf(lags.lagsMs(measuredFrom / 1000)),
+      acknowledged: distributionOfBuckets(measured),
+      acknowledgedAboveLimit: countAbove(measured, LATENCY_LIMIT_MS / 1000),
+      appended: distributionOf(latenciesOf(commits, records, first + warmUpSeconds * 1e6)),
       fsync,
+      cpuMicrosPerTransaction: cpu / commits.size,
     };
-    progress(`${label}: p50 ${result.appended.p50Ms.toFixed(1)} ms, p99 ${result.appended.p99Ms.toFixed(1)} ms`);
+    const { p50Ms, p99Ms } = result.acknowledged;
+    progress(
+      `${label}: ${result.achievedPerSecond.toFixed(0)} reached, p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`,
+    );
+    await deleteTopics(environment, target);
     return result;
   } finally {
     await sql`ALTER SYSTEM RESET fsync`;
     await sql`SELECT pg_reload_conf()`;
     await dropSlot(sql, SLOT);
-    await sql.end();
+    await sql.end({ timeout: 1 });
   }
+}
+
+async function scrape(port: number): Promise<Buckets> {
+  const response = await fetch(`http://127.0.0.1:${port}/metrics`);
+  const family = parseExposition(await response.text()).get('cdc_notifier_commit_acknowledge_seconds');
+  if (family === undefined) throw new Error('The service has no histogram of its latency');
+  return bucketsOf(family);
 }
 
 /** Commit time of every event, in microseconds since 1970, by record key and event id. */
@@ -127,68 +150,9 @@ function latenciesOf(
     countByKey.set(key, eventId);
     const commitMicros = commits.get(`${key} ${eventId}`);
     if (commitMicros === undefined) throw new Error('Cannot find the transaction of a record');
-    if (commitMicros >= fromMicros) latencies.push(appendedMs + 1 - commitMicros / 1000);
+    if (commitMicros >= fromMicros) latencies.push(appendedMs + CLOCK_RESOLUTION_MS - commitMicros / 1000);
   }
   return latencies;
-}
-
-/** Follows `flush_lag`, which holds the server's last sample. */
-class LagSampler {
-  readonly #sql: Sql;
-  readonly #slot: string;
-  readonly #samples: { readonly atMs: number; readonly lagMs: number }[] = [];
-
-  constructor(sql: Sql, slot: string) {
-    this.#sql = sql;
-    this.#slot = slot;
-  }
-
-  /** Samples until the promise is settled. */
-  async sampleWhile(work: Promise<void>): Promise<void> {
-    let done = false;
-    const finished = work.finally(() => {
-      done = true;
-    });
-    finished.catch(() => {}); // awaited below
-    while (!done) {
-      await this.#sample();
-      await Promise.race([finished, Bun.sleep(LAG_POLL_MS)]);
-    }
-    await finished;
-  }
-
-  /** Samples taken after a moment given in milliseconds since 1970. */
-  lagsMs(fromMs: number): number[] {
-    return this.#samples.filter(({ atMs }) => atMs >= fromMs).map(({ lagMs }) => lagMs);
-  }
-
-  async #sample(): Promise<void> {
-    const [row] = await this.#sql`
-      SELECT (extract(epoch FROM flush_lag) * 1000)::float8 AS ms FROM pg_stat_replication
-      JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = ${this.#slot}`;
-    const lagMs = row?.ms;
-    // The view repeats a sample until there is a new one; two that agree to the microsecond are one.
-    if (typeof lagMs !== 'number' || this.#samples.at(-1)?.lagMs === lagMs) return;
-    this.#samples.push({ atMs: Date.now(), lagMs });
-  }
-}
-
-/** Milliseconds of each of many appends of a page with fdatasync. */
-function measureFsync(directory: string): number[] {
-  const path = join(directory, 'fsync');
-  const file = openSync(path, 'w');
-  try {
-    const page = Buffer.alloc(PAGE_BYTES, 1);
-    return Array.from({ length: FSYNC_COUNT }, () => {
-      const started = performance.now();
-      writeSync(file, page);
-      fdatasyncSync(file);
-      return performance.now() - started;
-    });
-  } finally {
-    closeSync(file);
-    rmSync(path);
-  }
 }
 
 function distributionOf(valuesMs: readonly number[]): Distribution {
@@ -197,5 +161,16 @@ function distributionOf(valuesMs: readonly number[]): Distribution {
     p50Ms: percentile(valuesMs, 50),
     p99Ms: percentile(valuesMs, 99),
     maxMs: percentile(valuesMs, 100),
+  };
+}
+
+function distributionOfBuckets(buckets: Buckets): Distribution {
+  const inMs = (seconds: number): number => seconds * 1000 + CLOCK_RESOLUTION_MS;
+  const last = buckets.findLast(({ count }) => count > 0);
+  return {
+    sampleCount: countOf(buckets),
+    p50Ms: inMs(percentileOf(buckets, 50)),
+    p99Ms: inMs(percentileOf(buckets, 99)),
+    maxMs: inMs(last?.upTo ?? Number.NaN),
   };
 }

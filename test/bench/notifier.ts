@@ -9,46 +9,84 @@ import { NAMESPACE } from './workloads.ts';
 export interface NotifierTarget {
   readonly database: string;
   readonly slot: string;
+  /** Default: `NAMESPACE` alone */
+  readonly namespaces?: readonly string[] | undefined;
   readonly eventsTopic: string;
   readonly lifecycleTopic: string;
+  /** Address of the cluster that the topics are in; default: the cluster of the environment */
+  readonly bootstrap?: string | undefined;
 }
 
-/** Starts the service and resolves when it streams. */
-export async function startNotifier(environment: Environment, target: NotifierTarget): Promise<ChildProgram> {
-  const { postgres, kafka, directory, notifier } = environment;
-  const path = join(directory, `${target.slot}.yaml`);
-  // JSON is YAML too.
-  const configuration = {
-    databases: {
-      bench: {
-        host: postgres.host,
-        port: postgres.port,
-        database: target.database,
-        username: postgres.superuser,
-        password: postgres.password,
-      },
-    },
-    kafka_clients: { bench: { brokers: [kafka.bootstrap] } },
-    streams: {
-      bench: {
-        [target.slot]: {
-          [NAMESPACE]: {
-            kafka_client: 'bench',
-            eventsink_topic: target.eventsTopic,
-            lifecycle_topic: target.lifecycleTopic,
-          },
-        },
-      },
-    },
-    log: { level: 'info', format: 'json' },
-  };
-  await writeFile(path, JSON.stringify(configuration));
-  const program = new ChildProgram([...notifier, path], { cwd: directory });
+/** How else to run it. */
+export interface NotifierOptions {
+  /** Where it answers on 127.0.0.1; nobody listens by default */
+  readonly httpPort?: number | undefined;
+}
+
+/** What the service says of each slot that it has begun to stream. */
+export const STREAMING = 'replication started';
+
+/** Starts the service with one slot or several, and resolves when it streams all of them. */
+export async function startNotifier(
+  environment: Environment,
+  target: NotifierTarget | readonly NotifierTarget[],
+  options: NotifierOptions = {},
+): Promise<ChildProgram> {
+  const targets = [target].flat();
+  const program = await spawnNotifier(environment, targets, options);
   try {
-    await program.line('replication started');
+    await program.line(STREAMING, targets.length);
   } catch (error) {
     await program[Symbol.asyncDispose]();
     throw error;
   }
   return program;
+}
+
+/** Starts the service and resolves when its process is there. */
+export async function spawnNotifier(
+  environment: Environment,
+  targets: readonly NotifierTarget[],
+  options: NotifierOptions = {},
+): Promise<ChildProgram> {
+  const path = join(environment.directory, `${targets[0]?.slot}.yaml`);
+  // JSON is YAML too.
+  await writeFile(path, JSON.stringify(configurationOf(environment, targets, options)));
+  return new ChildProgram([...environment.notifier, path], { cwd: environment.directory });
+}
+
+function configurationOf(
+  { postgres, kafka }: Environment,
+  targets: readonly NotifierTarget[],
+  { httpPort }: NotifierOptions,
+): object {
+  const bootstraps = [...new Set(targets.map(({ bootstrap = kafka.bootstrap }) => bootstrap))];
+  const clientOf = (bootstrap: string): string => `cluster_${bootstraps.indexOf(bootstrap)}`;
+  const databases = [...new Set(targets.map(({ database }) => database))];
+  const streamOf = ({ namespaces = [NAMESPACE], eventsTopic, lifecycleTopic, bootstrap }: NotifierTarget): object =>
+    Object.fromEntries(
+      namespaces.map((namespace) => [
+        namespace,
+        {
+          kafka_client: clientOf(bootstrap ?? kafka.bootstrap),
+          eventsink_topic: eventsTopic,
+          lifecycle_topic: lifecycleTopic,
+        },
+      ]),
+    );
+  const { host, port, superuser: username, password } = postgres;
+  return {
+    databases: Object.fromEntries(
+      databases.map((database) => [database, { host, port, database, username, password }]),
+    ),
+    kafka_clients: Object.fromEntries(bootstraps.map((bootstrap) => [clientOf(bootstrap), { brokers: [bootstrap] }])),
+    streams: Object.fromEntries(
+      databases.map((database) => {
+        const slots = targets.filter((target) => target.database === database);
+        return [database, Object.fromEntries(slots.map((target) => [target.slot, streamOf(target)]))];
+      }),
+    ),
+    ...(httpPort === undefined ? {} : { http: { host: '127.0.0.1', port: httpPort } }),
+    log: { level: 'info', format: 'json' },
+  };
 }

@@ -20,8 +20,17 @@ export function cpuMicros(pid: number): number | undefined {
 
 /** Largest resident memory that the process ever had, in bytes; undefined once it has ended. */
 export function peakRssBytes(pid: number): number | undefined {
+  return memoryField(pid, 'VmHWM');
+}
+
+/** Resident memory of the process now, in bytes; undefined once it has ended. */
+export function rssBytes(pid: number): number | undefined {
+  return memoryField(pid, 'VmRSS');
+}
+
+function memoryField(pid: number, name: string): number | undefined {
   try {
-    const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
+    const line = new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'latin1'));
     return line === null ? undefined : Number(line[1]) * 1024;
   } catch {
     return undefined;

@@ -3,18 +3,19 @@ import type { Sql } from 'postgres';
 import { createNamespace, tablesOf } from '../support/progressor.ts';
 import { payloadsOf } from './payload.ts';
 
-/** The namespace of every measurement; each has a database of its own. */
+/** The namespace of every measurement that has only one; each has a database of its own. */
 export const NAMESPACE = 'default/default';
 
-/** What the issue of the figures asks for, as ratios to pg_recvlogical and in bytes. */
+/** What is asked of the service, as ratios to pg_recvlogical, microseconds of CPU and bytes. */
 export interface Targets {
   readonly minimumRatio?: number | undefined;
-  readonly maximumRssBytes: number;
+  readonly maximumCpuMicrosPerRow?: number | undefined;
+  readonly maximumCpuMicrosPerTransaction?: number | undefined;
 }
 
 /** WAL that waits in a slot. */
 export interface Backlog {
-  /** Short name, also part of database and topic names: lower-case letters */
+  /** Short name, also part of database and topic names: lower-case letters, figures and underscores */
   readonly id: string;
   readonly title: string;
   readonly transactionCount: number;
@@ -23,8 +24,6 @@ export interface Backlog {
   /** Records that must arrive in the events topic; none may arrive in the lifecycle topic */
   readonly recordCount: number;
   readonly payloadBytes: number;
-  /** How many measurements its figures are medians of, in a full run */
-  readonly repeatCount: number;
   readonly targets: Targets;
   /** Makes tables and whatever must not be in the backlog */
   prepare(sql: Sql): Promise<void>;
@@ -35,8 +34,6 @@ export interface Backlog {
 /** Connections that write at once. */
 export const WRITER_CONNECTIONS = 4;
 
-const MEGABYTE = 1_000_000;
-const MAXIMUM_RSS_BYTES = 250 * MEGABYTE;
 const EVENTS_PER_PROCESS = 100;
 
 /** Events alone, in transactions of equal size. The events of one process do not stand next to each other. */
@@ -46,10 +43,12 @@ export function eventBacklog(options: {
   readonly eventCount: number;
   readonly eventsPerTransaction: number;
   readonly payloadBytes: number;
-  readonly repeatCount: number;
-  readonly minimumRatio?: number | undefined;
+  /** Default: those of `payloadBytes` */
+  readonly payloads?: readonly Buffer[] | undefined;
+  readonly targets?: Targets | undefined;
 }): Backlog {
-  const { id, title, eventCount, eventsPerTransaction, payloadBytes, repeatCount, minimumRatio } = options;
+  const { id, title, eventCount, eventsPerTransaction, payloadBytes, targets = {} } = options;
+  const payloads = options.payloads ?? payloadsOf(payloadBytes);
   const processCount = Math.ceil(eventCount / EVENTS_PER_PROCESS);
   return {
     id,
@@ -58,20 +57,12 @@ export function eventBacklog(options: {
     rowCount: eventCount,
     recordCount: eventCount,
     payloadBytes,
-    repeatCount,
-    targets: { minimumRatio, maximumRssBytes: MAXIMUM_RSS_BYTES },
-    prepare: (sql) => prepareTables(sql, { processCount, payloadBytes }),
-    async write(sql) {
-      const { events } = tablesOf(NAMESPACE);
-      for (let first = 0; first < eventCount; first += eventsPerTransaction) {
-        const last = Math.min(first + eventsPerTransaction, eventCount) - 1;
-        await sql`
-          INSERT INTO ${sql(events)} (process_id, task_id, event_id, "timestamp", metadata, payload)
-          SELECT bench_process_id(i % ${processCount}), 1, i / ${processCount} + 1, now(), '{"format_version": 1}',
-            (SELECT array_agg(payload ORDER BY variant) FROM bench_payloads)[1 + i % (SELECT count(*)::int FROM bench_payloads)]
-          FROM generate_series(${first}::int, ${last}::int) AS i`;
-      }
+    targets,
+    async prepare(sql) {
+      await prepareTables(sql, { namespace: NAMESPACE, processCount, payloads });
+      await createEventProcedure(sql);
     },
+    write: (sql) => callEvents(sql, { eventCount, eventsPerTransaction, processCount }),
   };
 }
 
@@ -81,10 +72,9 @@ export function stepBacklog(options: {
   readonly title: string;
   readonly transactionCount: number;
   readonly payloadBytes: number;
-  readonly repeatCount: number;
-  readonly minimumRatio?: number | undefined;
+  readonly targets?: Targets | undefined;
 }): Backlog {
-  const { id, title, transactionCount, payloadBytes, repeatCount, minimumRatio } = options;
+  const { id, title, transactionCount, payloadBytes, targets = {} } = options;
   const perConnection = Math.ceil(transactionCount / WRITER_CONNECTIONS);
   const processesPerLane = Math.ceil(perConnection / EVENTS_PER_PROCESS);
   return {
@@ -94,10 +84,10 @@ export function stepBacklog(options: {
     rowCount: perConnection * WRITER_CONNECTIONS * 2,
     recordCount: perConnection * WRITER_CONNECTIONS,
     payloadBytes,
-    repeatCount,
-    targets: { minimumRatio, maximumRssBytes: MAXIMUM_RSS_BYTES },
+    targets,
     async prepare(sql) {
-      await prepareTables(sql, { processCount: processesPerLane * WRITER_CONNECTIONS, payloadBytes });
+      const processCount = processesPerLane * WRITER_CONNECTIONS;
+      await prepareTables(sql, { namespace: NAMESPACE, processCount, payloads: payloadsOf(payloadBytes) });
       await createStepProcedure(sql);
     },
     async write(sql) {
@@ -110,58 +100,130 @@ export function stepBacklog(options: {
   };
 }
 
+/** Events of several namespaces of one database, whose transactions take turns. */
+export interface SharedEvents {
+  readonly namespaces: readonly string[];
+  readonly eventsPerNamespace: number;
+  readonly eventsPerTransaction: number;
+  readonly payloadBytes: number;
+}
+
+/** Makes the tables for `writeSharedEvents`. */
+export async function prepareSharedEvents(sql: Sql, events: SharedEvents): Promise<void> {
+  const processCount = Math.ceil(events.eventsPerNamespace / EVENTS_PER_PROCESS);
+  const payloads = payloadsOf(events.payloadBytes);
+  for (const namespace of events.namespaces) await prepareTables(sql, { namespace, processCount, payloads });
+}
+
+/** Writes the events, a transaction of each namespace in turn. */
+export async function writeSharedEvents(sql: Sql, events: SharedEvents): Promise<void> {
+  const { namespaces, eventsPerNamespace, eventsPerTransaction } = events;
+  const processCount = Math.ceil(eventsPerNamespace / EVENTS_PER_PROCESS);
+  for (let first = 0; first < eventsPerNamespace; first += eventsPerTransaction) {
+    const last = Math.min(first + eventsPerTransaction, eventsPerNamespace) - 1;
+    for (const namespace of namespaces) await sql.unsafe(insertEvents(namespace, { first, last, processCount }));
+  }
+}
+
 /** The same steps, evenly paced. */
 export interface PacedSteps {
   readonly transactionsPerSecond: number;
   readonly seconds: number;
   readonly payloadBytes: number;
+  /** Connections that take turns; each must manage its part of the rate */
+  readonly laneCount: number;
 }
 
-const PACED_PROCESSES_PER_LANE = 200;
+const PACED_PROCESSES_PER_LANE = 400;
 
 /** Makes the tables for `writePacedSteps`. */
 export async function preparePacedSteps(sql: Sql, steps: PacedSteps): Promise<void> {
-  const processCount = PACED_PROCESSES_PER_LANE * WRITER_CONNECTIONS;
-  await prepareTables(sql, { processCount, payloadBytes: steps.payloadBytes });
+  const processCount = PACED_PROCESSES_PER_LANE * steps.laneCount;
+  await prepareTables(sql, { namespace: NAMESPACE, processCount, payloads: payloadsOf(steps.payloadBytes) });
   await createStepProcedure(sql);
 }
 
 /** Writes evenly paced steps; resolves when the last is committed. */
 export async function writePacedSteps(sql: Sql, steps: PacedSteps): Promise<void> {
-  const count = Math.ceil((steps.transactionsPerSecond * steps.seconds) / WRITER_CONNECTIONS);
+  const { laneCount, transactionsPerSecond } = steps;
+  const count = Math.ceil((transactionsPerSecond * steps.seconds) / laneCount);
   // The lanes take turns: each begins one step after the one before it.
   const [row] = await sql`SELECT (clock_timestamp() + interval '200 ms')::text AS start`;
   await Promise.all(
-    Array.from({ length: WRITER_CONNECTIONS }, (_, lane) =>
+    Array.from({ length: laneCount }, (_, lane) =>
       callSteps(sql, {
         lane,
-        laneCount: WRITER_CONNECTIONS,
+        laneCount,
         processesPerLane: PACED_PROCESSES_PER_LANE,
         count,
-        pace: { start: String(row?.start), perSecond: steps.transactionsPerSecond },
+        pace: { start: String(row?.start), perSecond: transactionsPerSecond },
       }),
     ),
   );
 }
 
-async function prepareTables(sql: Sql, options: { readonly processCount: number; readonly payloadBytes: number }) {
-  await createNamespace(sql, NAMESPACE);
-  const { processes, events } = tablesOf(NAMESPACE);
+async function prepareTables(
+  sql: Sql,
+  options: { readonly namespace: string; readonly processCount: number; readonly payloads: readonly Buffer[] },
+) {
+  const { namespace, processCount, payloads } = options;
+  await createNamespace(sql, namespace);
+  const { processes, events } = tablesOf(namespace);
   // Foreign keys cost the writer time and change nothing in the WAL of an insert that a reader would see.
   const foreignKeys = await sql`
     SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = ${`"${events}"`}::regclass`;
   for (const { conname } of foreignKeys) await sql`ALTER TABLE ${sql(events)} DROP CONSTRAINT ${sql(String(conname))}`;
   await sql`
-    CREATE FUNCTION bench_process_id(number int) RETURNS text LANGUAGE sql IMMUTABLE
+    CREATE OR REPLACE FUNCTION bench_process_id(number int) RETURNS text LANGUAGE sql IMMUTABLE
       RETURN 'process' || lpad(number::text, 8, '0')`;
   await sql`
     INSERT INTO ${sql(processes)} (process_id, status, aux_state, metadata, previous_status, status_changed_at)
     SELECT bench_process_id(i), 'running', decode(repeat('ab', 64), 'hex'), '{"format_version": 1}', 'running', now()
-    FROM generate_series(0, ${options.processCount - 1}::int) AS i`;
-  await sql`CREATE TABLE bench_payloads (variant int PRIMARY KEY, payload bytea NOT NULL)`;
-  for (const [variant, payload] of payloadsOf(options.payloadBytes).entries()) {
-    await sql`INSERT INTO bench_payloads VALUES (${variant}, ${payload})`;
+    FROM generate_series(0, ${processCount - 1}::int) AS i`;
+  await sql`CREATE TABLE IF NOT EXISTS bench_payloads (variant int PRIMARY KEY, payload bytea NOT NULL)`;
+  for (const [variant, payload] of payloads.entries()) {
+    await sql`INSERT INTO bench_payloads VALUES (${variant}, ${payload}) ON CONFLICT DO NOTHING`;
   }
+}
+
+/** A statement that inserts the events `first` to `last` of a namespace: numbers, or names of variables. */
+function insertEvents(
+  namespace: string,
+  { first, last, processCount }: Readonly<Record<'first' | 'last' | 'processCount', number | string>>,
+): string {
+  return `
+    INSERT INTO "${tablesOf(namespace).events}" (process_id, task_id, event_id, "timestamp", metadata, payload)
+    SELECT bench_process_id(i % ${processCount}), 1, i / ${processCount} + 1, now(), '{"format_version": 1}',
+      (SELECT array_agg(payload ORDER BY variant) FROM bench_payloads)[1 + i % (SELECT count(*)::int FROM bench_payloads)]
+    FROM generate_series(${first}, ${last}) AS i`;
+}
+
+async function createEventProcedure(sql: Sql): Promise<void> {
+  const insert = insertEvents(NAMESPACE, { first: 'low', last: 'high', processCount: 'process_count' });
+  await sql.unsafe(`
+    CREATE PROCEDURE bench_events(event_count int, per_transaction int, process_count int) LANGUAGE plpgsql AS $$
+    DECLARE
+      low int := 0;
+      high int;
+    BEGIN
+      WHILE low < event_count LOOP
+        high := least(low + per_transaction, event_count) - 1;
+        ${insert};
+        COMMIT;
+        low := high + 1;
+      END LOOP;
+    END $$`);
+}
+
+interface Events {
+  readonly eventCount: number;
+  readonly eventsPerTransaction: number;
+  readonly processCount: number;
+}
+
+// A procedure may commit only outside of a transaction block, so each call is a simple query of its own.
+async function callEvents(sql: Sql, { eventCount, eventsPerTransaction, processCount }: Events): Promise<void> {
+  await sql.unsafe(`CALL bench_events(${eventCount}, ${eventsPerTransaction}, ${processCount})`);
 }
 
 async function createStepProcedure(sql: Sql): Promise<void> {
@@ -198,6 +260,5 @@ interface Steps {
 async function callSteps(sql: Sql, { lane, laneCount, processesPerLane, count, pace }: Steps): Promise<void> {
   const start = pace === undefined ? 'NULL' : `'${pace.start}'`;
   const perSecond = pace?.perSecond ?? 'NULL';
-  // A procedure may commit only outside of a transaction block, so it is a simple query of its own.
   await sql.unsafe(`CALL bench_steps(${lane}, ${laneCount}, ${processesPerLane}, ${count}, ${start}, ${perSecond})`);
 }

@@ -1,0 +1,24 @@
+/** How long the disk takes: the floor under the latency of a commit. */
+import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+const FSYNC_COUNT = 200;
+const PAGE_BYTES = 8192;
+
+/** Milliseconds of each of many appends of a page with fdatasync. */
+export function measureFsync(directory: string): number[] {
+  const path = join(directory, 'fsync');
+  const file = openSync(path, 'w');
+  try {
+    const page = Buffer.alloc(PAGE_BYTES, 1);
+    return Array.from({ length: FSYNC_COUNT }, () => {
+      const startedMs = performance.now();
+      writeSync(file, page);
+      fdatasyncSync(file);
+      return performance.now() - startedMs;
+    });
+  } finally {
+    closeSync(file);
+    rmSync(path);
+  }
+}
