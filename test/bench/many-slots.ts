@@ -6,6 +6,7 @@ import { type Environment, PARTITION_COUNT } from './environment.ts';
 import { type NotifierTarget, STREAMING, spawnNotifier, startNotifier } from './notifier.ts';
 import { cpuMicros, peakRssBytes } from './process-usage.ts';
 import { copySlot, dropSlot, endOfWal } from './replication-slots.ts';
+import { type SlotsSample, slotEnds, slotRates } from './slot-rates.ts';
 import { createTopics, deleteTopics } from './slot-topics.ts';
 import { countRecords } from './topics.ts';
 import { prepareSharedEvents, writeSharedEvents } from './workloads.ts';
@@ -27,10 +28,12 @@ export interface StuckCluster {
   freeze(): void;
 }
 
-/** Of one slot: from the moment when it streams to the confirmation of its end. */
+/** Of one slot. */
 export interface SlotReading {
   readonly slot: number;
+  /** From the moment when it streams to the confirmation of its end */
   readonly seconds: number;
+  /** While all of them were at work */
   readonly rowsPerSecond: number;
 }
 
@@ -45,7 +48,7 @@ export interface SlotsReading {
   readonly peakRssBytes: number;
 }
 
-const EVENTS_PER_TRANSACTION = 1_000;
+const EVENTS_PER_TRANSACTION = 250;
 const BASE_SLOT = 'bench_base';
 const READING_TIMEOUT_MS = 300_000;
 const POLL_MS = 50;
@@ -56,6 +59,7 @@ export class ManySlots implements AsyncDisposable {
   readonly #backlog: SlotsBacklog;
   /** A client of each database */
   readonly #sqls: readonly Sql[];
+  #start = '';
   #end = '';
 
   private constructor(environment: Environment, backlog: SlotsBacklog, sqls: readonly Sql[]) {
@@ -77,7 +81,8 @@ export class ManySlots implements AsyncDisposable {
       for (const database of databases) await postgres.createDatabase(database);
       await Promise.all(sqls.map((sql, index) => prepareSharedEvents(sql, many.#eventsOf(index))));
       await many.#makeBaseSlots(databases);
-      // One database after another: what each slot finds stands everywhere in the WAL, as the namespaces take turns.
+      // All databases at once, and their namespaces in turn: what a slot has to send stands everywhere in the WAL.
+      many.#start = await endOfWal(sqls[0] as Sql);
       await Promise.all(sqls.map((sql, index) => writeSharedEvents(sql, many.#eventsOf(index))));
       many.#end = await endOfWal(sqls[0] as Sql);
       return many;
@@ -94,27 +99,28 @@ export class ManySlots implements AsyncDisposable {
     );
     try {
       await using program = await spawnNotifier(this.#environment, targets);
+      const firstMoving = stuck === undefined ? 0 : 1;
+      const moving = targets.slice(firstMoving);
+      const following = program.while(this.#followConfirmations(moving));
+      following.catch(() => {}); // awaited below
       if (stuck !== undefined) {
         await waitFor('the slot whose cluster is to be stuck', () => startOf(program, targets[0]), { intervalMs: 1 });
         stuck.freeze();
       }
-      const moving = stuck === undefined ? targets : targets.slice(1);
       await program.line(STREAMING, targets.length);
-      const starts = targets.map((target) => startOf(program, target) as number);
-      const ends = await program.while(this.#confirmations(moving));
-      const slots = moving.map(({ slot }, index): SlotReading => {
-        const seconds =
-          ((ends.get(slot) as number) - (starts[targets.indexOf(moving[index] as NotifierTarget)] as number)) / 1000;
-        return {
-          slot: index + targets.length - moving.length,
-          seconds,
-          rowsPerSecond: this.#backlog.eventsPerSlot / seconds,
-        };
-      });
+      const startsMs = moving.map((target) => startOf(program, target) as number);
+      const samples = await following;
+      const endsMs = slotEnds(samples);
+      const rates = slotRates(samples, startsMs);
+      const { eventsPerSlot } = this.#backlog;
       const reading: SlotsReading = {
-        slots,
-        seconds: (Math.max(...ends.values()) - Math.min(...starts)) / 1000,
-        rowCount: moving.length * this.#backlog.eventsPerSlot,
+        slots: moving.map((_, index) => ({
+          slot: index + firstMoving,
+          seconds: ((endsMs[index] as number) - (startsMs[index] as number)) / 1000,
+          rowsPerSecond: (rates[index] as number) * eventsPerSlot,
+        })),
+        seconds: (Math.max(...endsMs) - Math.min(...startsMs)) / 1000,
+        rowCount: moving.length * eventsPerSlot,
         cpuMicros: cpuMicros(program.pid) as number,
         peakRssBytes: peakRssBytes(program.pid) as number,
       };
@@ -168,24 +174,24 @@ export class ManySlots implements AsyncDisposable {
     return { ...target, namespaces, bootstrap: stuck.bootstrap };
   }
 
-  /** When each slot was confirmed to the end, in milliseconds since 1970. */
-  async #confirmations(targets: readonly NotifierTarget[]): Promise<ReadonlyMap<string, number>> {
-    const names = targets.map(({ slot }) => slot);
-    const ends = new Map<string, number>();
+  /** Looks at the slots until all of them are confirmed to the end. */
+  async #followConfirmations(targets: readonly NotifierTarget[]): Promise<readonly SlotsSample[]> {
+    const samples: SlotsSample[] = [];
     const sql = this.#sqlOf(0);
     await waitFor(
       'the confirmation of every slot',
       async () => {
         const rows = await sql`
-          SELECT slot_name FROM pg_replication_slots WHERE confirmed_flush_lsn >= ${this.#end}::pg_lsn`;
-        for (const { slot_name } of rows) {
-          if (names.includes(slot_name) && !ends.has(slot_name)) ends.set(slot_name, Date.now());
-        }
-        return ends.size === names.length;
+          SELECT slot_name, ((confirmed_flush_lsn - ${this.#start}::pg_lsn) /
+            (${this.#end}::pg_lsn - ${this.#start}::pg_lsn))::float8 AS part
+          FROM pg_replication_slots`;
+        const parts = new Map(rows.map(({ slot_name, part }) => [String(slot_name), Number(part)]));
+        samples.push({ atMs: Date.now(), parts: targets.map(({ slot }) => parts.get(slot) ?? 0) });
+        return samples.at(-1)?.parts.every((part) => part >= 1);
       },
       { timeoutMs: READING_TIMEOUT_MS, intervalMs: POLL_MS },
     );
-    return ends;
+    return samples;
   }
 
   async #check(targets: readonly NotifierTarget[]): Promise<void> {

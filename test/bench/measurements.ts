@@ -68,7 +68,7 @@ async function measureSlots(environment: Environment, quick: boolean): Promise<S
     id: 'slots',
     slotCount: quick ? 8 : 20,
     databaseCount: 4,
-    eventsPerSlot: quick ? 5_000 : 20_000,
+    eventsPerSlot: quick ? 10_000 : 20_000,
     payloadBytes: PAYLOAD_BYTES,
   };
   await using slots = await ManySlots.prepare(environment, backlog);

@@ -1,9 +1,10 @@
 /** Tables and figures as text. */
 
-/** Columns as wide as their widest cell; texts stand left, figures right. The first row is the head. */
+/** Columns as wide as their widest cell; texts and the first column stand left, figures right. The first row is the head. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  const isText = (column: number): boolean => rows.slice(1).some((row) => /^[a-z]/i.test(row[column] ?? ''));
+  const isText = (column: number): boolean =>
+    column === 0 || rows.slice(1).some((row) => /^[a-z]/i.test(row[column] ?? ''));
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => (isText(column) ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
