@@ -67,7 +67,7 @@ export function planBacklogs(quick: boolean): readonly PlannedBacklog[] {
       backlog: stepBacklog({
         id: 'b',
         title: 'transactions of one event and one irrelevant update',
-        transactionCount: quick ? 30_000 : 100_000,
+        transactionCount: quick ? 20_000 : 100_000,
         payloadBytes: PAYLOAD_BYTES,
         targets: { minimumRatio: 1, maximumCpuMicrosPerTransaction: 15 },
       }),
@@ -77,7 +77,7 @@ export function planBacklogs(quick: boolean): readonly PlannedBacklog[] {
       backlog: eventBacklog({
         id: 'c',
         title: 'one transaction',
-        eventCount: quick ? 300_000 : 2_000_000,
+        eventCount: quick ? 200_000 : 2_000_000,
         eventsPerTransaction: 2_000_000,
         payloadBytes: PAYLOAD_BYTES,
       }),
@@ -85,10 +85,10 @@ export function planBacklogs(quick: boolean): readonly PlannedBacklog[] {
       repeatCount: 1,
       ...(quick ? {} : { idleSeconds }),
     },
-    { backlog: large('d', 'payloads of 2 KB', quick ? 30_000 : 200_000, { bytes: 2_000 }), ...compared },
-    { backlog: large('e', 'payloads of 20 KB', quick ? 4_000 : 25_000, { bytes: 20_000 }), ...compared },
+    { backlog: large('d', 'payloads of 2 KB', quick ? 20_000 : 200_000, { bytes: 2_000 }), ...compared },
+    { backlog: large('e', 'payloads of 20 KB', quick ? 3_000 : 25_000, { bytes: 20_000 }), ...compared },
     {
-      backlog: large('f', 'deep obj payloads, 3 levels of 40 keys', quick ? 15_000 : 100_000, {
+      backlog: large('f', 'deep obj payloads, 3 levels of 40 keys', quick ? 10_000 : 100_000, {
         bytes: meanBytes(deep),
         all: deep,
       }),

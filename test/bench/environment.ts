@@ -45,7 +45,7 @@ const POSTGRES_SETTINGS: Readonly<Record<string, string>> = {
   checkpoint_timeout: '1h',
   // Tells when a transaction of the latency measurement was committed.
   track_commit_timestamp: 'on',
-  max_replication_slots: '100',
+  max_replication_slots: '50',
   max_wal_senders: '50',
 };
 

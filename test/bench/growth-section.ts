@@ -19,7 +19,7 @@ export function growthSection(growths: readonly Growth[]): Section {
     lines: [
       ...table([['what grows', 'value', 'rows/s', 'CPU us/row'], ...rows]),
       ...growths.map(({ quantity, fixed }) => `${quantity}: ${fixed}; one reading a point`),
-      'CPU includes what a short reading spends on compiling; with several slots also the start.',
+      'CPU includes what a short reading spends on compiling.',
     ],
     verdicts: [],
     figures: growths,

@@ -1,9 +1,10 @@
 /** How the cost grows with one quantity at a time: one reading by the service at each point. */
 import { measureBacklog } from './backlog-run.ts';
 import { PAYLOAD_BYTES } from './backlogs.ts';
-import type { Environment } from './environment.ts';
+import { type Environment, PARTITION_COUNT } from './environment.ts';
 import { ManySlots } from './many-slots.ts';
 import { summaryOf } from './reading.ts';
+import { count } from './text-table.ts';
 import { eventBacklog } from './workloads.ts';
 
 /** One quantity, and what comes of it. */
@@ -40,7 +41,7 @@ export async function measureGrowth(environment: Environment): Promise<Growth[]>
     {
       id: 'row-size',
       quantity: 'payload, bytes',
-      fixed: `transactions of ${ROWS_PER_TRANSACTION} rows, 8 partitions`,
+      fixed: `transactions of ${count(ROWS_PER_TRANSACTION)} rows, ${PARTITION_COUNT} partitions`,
       points: await pointsOf(PAYLOAD_SIZES, (payloadBytes) => {
         const rowCount = Math.min(ROWS_PER_POINT, BYTES_PER_POINT / payloadBytes);
         return readEvents(environment, `growth_bytes_${payloadBytes}`, { payloadBytes, rowCount });
@@ -49,7 +50,7 @@ export async function measureGrowth(environment: Environment): Promise<Growth[]>
     {
       id: 'transaction-size',
       quantity: 'rows of a transaction',
-      fixed: `payloads of ${PAYLOAD_BYTES} bytes, 8 partitions`,
+      fixed: `payloads of ${PAYLOAD_BYTES} bytes, ${PARTITION_COUNT} partitions`,
       points: await pointsOf(TRANSACTION_SIZES, (rowsPerTransaction) => {
         const rowCount = Math.min(ROWS_PER_POINT, rowsPerTransaction * MAXIMUM_TRANSACTIONS_PER_POINT);
         return readEvents(environment, `growth_rows_${rowsPerTransaction}`, { rowsPerTransaction, rowCount });
@@ -58,7 +59,7 @@ export async function measureGrowth(environment: Environment): Promise<Growth[]>
     {
       id: 'partitions',
       quantity: 'partitions of the topic',
-      fixed: `payloads of ${PAYLOAD_BYTES} bytes, transactions of ${ROWS_PER_TRANSACTION} rows`,
+      fixed: `payloads of ${PAYLOAD_BYTES} bytes, transactions of ${count(ROWS_PER_TRANSACTION)} rows`,
       points: await pointsOf(PARTITION_COUNTS, (partitions) =>
         readEvents(environment, `growth_partitions_${partitions}`, { partitions }),
       ),
@@ -66,7 +67,7 @@ export async function measureGrowth(environment: Environment): Promise<Growth[]>
     {
       id: 'slots',
       quantity: 'slots of one process',
-      fixed: `${ROWS_PER_POINT} rows in all, payloads of ${PAYLOAD_BYTES} bytes`,
+      fixed: `${count(ROWS_PER_POINT)} rows in all, payloads of ${PAYLOAD_BYTES} bytes, one transaction for each database`,
       points: await pointsOf(SLOT_COUNTS, (slotCount) => readSlots(environment, slotCount)),
     },
   ];

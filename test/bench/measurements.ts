@@ -31,7 +31,7 @@ const LATENCY_RATES = [
   { transactionsPerSecond: 5_000, laneCount: 8 },
 ] as const;
 const LATENCY_SECONDS = { full: 60, quick: 10 } as const;
-const LATENCY_WARM_UP_SECONDS = { full: 5, quick: 3 } as const;
+const LATENCY_WARM_UP_SECONDS = { full: 5, quick: 2 } as const;
 const START_COUNT = { full: 5, quick: 3 } as const;
 
 /** Takes every figure that was asked for. */
@@ -68,7 +68,7 @@ async function measureSlots(environment: Environment, quick: boolean): Promise<S
     id: 'slots',
     slotCount: quick ? 8 : 20,
     databaseCount: 4,
-    eventsPerSlot: quick ? 10_000 : 20_000,
+    eventsPerSlot: quick ? 5_000 : 20_000,
     payloadBytes: PAYLOAD_BYTES,
   };
   await using slots = await ManySlots.prepare(environment, backlog);

@@ -28,7 +28,8 @@ const INNER = {
   height: PANEL.height - MARGIN.top - MARGIN.bottom,
 } as const;
 const COLOURS = ['#1f6feb', '#c2410c', '#15803d'] as const;
-const GRID_LINES = 4;
+/** At most so many above the axis */
+const GRID_LINES = 5;
 /** Room for the label above the highest point */
 const HEADROOM = 1.12;
 
@@ -61,7 +62,8 @@ function drawPanel(
 ): string[] {
   const highest = Math.max(...points.map(({ y }) => y));
   const step = niceStep(highest * HEADROOM, GRID_LINES);
-  const top = step * GRID_LINES;
+  const lineCount = Math.ceil((highest * HEADROOM) / step);
+  const top = step * lineCount;
   const logs = points.map(({ x }) => Math.log(x));
   const [low, high] = [Math.min(...logs), Math.max(...logs)];
   const left = (x: number): number => (high === low ? 0.5 : (Math.log(x) - low) / (high - low)) * INNER.width;
@@ -69,7 +71,7 @@ function drawPanel(
   const colour = COLOURS[index % COLOURS.length] as string;
   const places = points.map(({ x, y }) => `${figure(left(x))},${figure(above(y))}`);
 
-  const grid = Array.from({ length: GRID_LINES + 1 }, (_, line) => {
+  const grid = Array.from({ length: lineCount + 1 }, (_, line) => {
     const y = figure(above(line * step));
     return [
       `<line x1="0" x2="${INNER.width}" y1="${y}" y2="${y}" stroke="${line === 0 ? '#8c959f' : '#e6eaee'}"/>`,

@@ -31,7 +31,7 @@ export function slotsSection(result: SlotsResult): Section {
     lines: [
       `${backlog.slotCount} slots over ${backlog.databaseCount} databases in one process, ${count(backlog.eventsPerSlot)} events of ${backlog.payloadBytes} bytes each`,
       ...table([['', 's', 'rows/s of all', 'slowest', 'fastest', 'CPU us/row', 'peak MB'], ...rows]),
-      'The rate of a slot: by its confirmations, while all slots were at work. CPU includes the start.',
+      'All slots stream, and then one transaction in each database is committed: rates from there to the confirmation.',
     ],
     verdicts: verdictsOf(result),
     figures: result,

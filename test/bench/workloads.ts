@@ -100,11 +100,12 @@ export function stepBacklog(options: {
   };
 }
 
-/** Events of several namespaces of one database, whose transactions take turns. */
+/** Events of several namespaces of one database, which take turns. */
 export interface SharedEvents {
   readonly namespaces: readonly string[];
   readonly eventsPerNamespace: number;
-  readonly eventsPerTransaction: number;
+  /** Of one namespace, before it is another's turn */
+  readonly eventsAtOnce: number;
   readonly payloadBytes: number;
 }
 
@@ -115,12 +116,17 @@ export async function prepareSharedEvents(sql: Sql, events: SharedEvents): Promi
   for (const namespace of events.namespaces) await prepareTables(sql, { namespace, processCount, payloads });
 }
 
-/** Writes the events, a transaction of each namespace in turn. */
-export async function writeSharedEvents(sql: Sql, events: SharedEvents): Promise<void> {
-  const { namespaces, eventsPerNamespace, eventsPerTransaction } = events;
+/** Writes the events; `firstEvent` is how many each namespace has already. */
+export async function writeSharedEvents(
+  sql: Pick<Sql, 'unsafe'>,
+  events: SharedEvents,
+  firstEvent: number,
+): Promise<void> {
+  const { namespaces, eventsPerNamespace, eventsAtOnce } = events;
   const processCount = Math.ceil(eventsPerNamespace / EVENTS_PER_PROCESS);
-  for (let first = 0; first < eventsPerNamespace; first += eventsPerTransaction) {
-    const last = Math.min(first + eventsPerTransaction, eventsPerNamespace) - 1;
+  const end = firstEvent + eventsPerNamespace;
+  for (let first = firstEvent; first < end; first += eventsAtOnce) {
+    const last = Math.min(first + eventsAtOnce, end) - 1;
     for (const namespace of namespaces) await sql.unsafe(insertEvents(namespace, { first, last, processCount }));
   }
 }
