@@ -32,7 +32,7 @@ const MAXIMUM_TRANSACTIONS_PER_POINT = 50_000;
 const PARTITION_COUNTS = [1, 8, 64];
 const SLOT_COUNTS = [1, 5, 20];
 const MAXIMUM_DATABASES = 4;
-const ROWS_PER_POINT = 250_000;
+const ROWS_PER_POINT = 200_000;
 const ROWS_PER_TRANSACTION = 10_000;
 
 /** Takes every point of every quantity. */

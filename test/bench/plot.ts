@@ -27,6 +27,8 @@ const INNER = {
   width: PANEL.width - MARGIN.left - MARGIN.right,
   height: PANEL.height - MARGIN.top - MARGIN.bottom,
 } as const;
+/** Keeps the labels of the first and the last point off the edges */
+const INSET = 16;
 const COLOURS = ['#1f6feb', '#c2410c', '#15803d'] as const;
 /** At most so many above the axis */
 const GRID_LINES = 5;
@@ -40,6 +42,7 @@ export function plotPanels({ panels, xTitle, note }: Plot): string {
   const height = PANEL.height;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="system-ui, sans-serif" font-size="11" fill="#3d4650">`,
+    `<title>${escapeText(panels.map(({ title }) => title).join(', '))} by ${escapeText(xTitle)}</title>`,
     // A background of its own: pages are light or dark.
     `<rect width="${width}" height="${height}" rx="8" fill="#ffffff" stroke="#d8dee4"/>`,
     ...parts.flat(),
@@ -66,7 +69,8 @@ function drawPanel(
   const top = step * lineCount;
   const logs = points.map(({ x }) => Math.log(x));
   const [low, high] = [Math.min(...logs), Math.max(...logs)];
-  const left = (x: number): number => (high === low ? 0.5 : (Math.log(x) - low) / (high - low)) * INNER.width;
+  const left = (x: number): number =>
+    INSET + (high === low ? 0.5 : (Math.log(x) - low) / (high - low)) * (INNER.width - 2 * INSET);
   const above = (y: number): number => INNER.height * (1 - y / top);
   const colour = COLOURS[index % COLOURS.length] as string;
   const places = points.map(({ x, y }) => `${figure(left(x))},${figure(above(y))}`);
