@@ -101,6 +101,10 @@ bench: install kafka ## Measure throughput, memory, latency, many slots, growth,
 bench-quick: install kafka ## The same in two minutes: smaller backlogs, each read once (ARGS as above)
 	@exec bun test/bench/main.ts --quick --json dist/bench-quick.json $(ARGS)
 
+.PHONY: bench-stages
+bench-stages: install ## Measure each stage of the record path by itself, in ns a row (ARGS=--json FILE)
+	@exec bun test/bench/stages.ts $(ARGS)
+
 .PHONY: install
 install: $(PACKAGES_STAMP) ## Fetch Bun and the packages
 	@:
