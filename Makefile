@@ -105,6 +105,10 @@ bench-quick: install kafka ## The same in two minutes: smaller backlogs, each re
 bench-stages: install ## Measure each stage of the record path by itself, in ns a row (ARGS=--json FILE)
 	@exec bun test/bench/stages.ts $(ARGS)
 
+.PHONY: profile
+profile: install kafka ## Show where the time of a backlog goes, with a flame graph in dist/profiles (ARGS=--only b)
+	@exec bun test/bench/profile.ts $(ARGS)
+
 .PHONY: install
 install: $(PACKAGES_STAMP) ## Fetch Bun and the packages
 	@:
