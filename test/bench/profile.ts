@@ -8,7 +8,8 @@
  * service asks for, `concat`, `copy` and `subarray` those of Buffer. Not seen are the event loop's reading of sockets and
  * its waiting, and other threads: helpers of the collector and the compiler. All of it is in the gaps between samples;
  * what the benchmark's table has as CPU beyond the time seen is the part that was not waiting. A function that was compiled
- * into its caller, or the line of a class's first fields ("(anonymous) FILE:1"), may bear a neighbour's name.
+ * into its caller, or the line of a class's first fields ("(anonymous) FILE:1"), may bear a neighbour's name. CRC-32C is
+ * native here and twice as dear in the compiled program, which has WebAssembly for it: see `make bench-stages`.
  */
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';

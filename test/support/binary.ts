@@ -83,10 +83,12 @@ const BUILD_OPTIONS = [
   '--compile-exec-argv=--use-system-ca',
 ];
 
-/** Compiles the program of these sources to a file, as `make build` does. */
-export async function compileBinary(file: string): Promise<void> {
-  const entry = join(PROJECT_DIRECTORY, 'src', 'main.ts');
-  await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, entry, '--outfile', file], { cwd: PROJECT_DIRECTORY });
+/** Compiles the program of these sources to a file, as `make build` does; or in the same way another one that `entry` begins. */
+export async function compileBinary(file: string, entry = 'src/main.ts'): Promise<void> {
+  const source = join(PROJECT_DIRECTORY, entry);
+  await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, source, '--outfile', file], {
+    cwd: PROJECT_DIRECTORY,
+  });
 }
 
 /**
