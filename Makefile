@@ -18,7 +18,7 @@ export PATH := $(BUN_HOME)/node_modules/.bin:$(CURDIR)/node_modules/.bin:$(PATH)
 .PHONY: help
 help: ## Print the targets
 	@echo 'Targets:'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURATION=seconds, RATE=transactions a second)
@@ -100,6 +100,10 @@ bench: install kafka ## Measure throughput, memory, latency, many slots, growth,
 .PHONY: bench-quick
 bench-quick: install kafka ## The same in two minutes: smaller backlogs, each read once (ARGS as above)
 	@exec bun test/bench/main.ts --quick --json dist/bench-quick.json $(ARGS)
+
+.PHONY: bench-debezium
+bench-debezium: install kafka ## Put two of the backlogs through Debezium on Kafka Connect and the service in turn (ARGS=options of test/bench/debezium/main.ts)
+	@exec bun test/bench/debezium/main.ts $(ARGS)
 
 .PHONY: bench-stages
 bench-stages: install ## Measure each stage of the record path by itself, in ns a row (ARGS=--json FILE)

@@ -1,0 +1,42 @@
+/** Kafka Connect as a program of one worker with one connector. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { propertyLines } from '../../support/kafka/node.ts';
+import { javaProgram } from '../../support/kafka/storage.ts';
+import { freePort } from '../../support/ports.ts';
+import { ChildProgram } from '../child-program.ts';
+import { type ConnectorTarget, connectorSettings, JAVA_ARGUMENTS, workerSettings } from './settings.ts';
+
+const LOG_CONFIGURATION = join(import.meta.dirname, 'log4j2.properties');
+
+/** What Connect says when a task has failed for good; it goes on running without it. */
+const TASK_FAILED = 'unrecoverable exception';
+
+/** Starts a worker whose connector reads one slot. `directory` is for its files. */
+export async function startConnect(
+  place: { readonly jars: string; readonly directory: string; readonly bootstrap: string },
+  target: ConnectorTarget,
+): Promise<ChildProgram> {
+  const file = (name: string): string => join(place.directory, `${target.slot}-${name}`);
+  const [worker, connector] = [file('worker.properties'), file('connector.properties')];
+  const { bootstrap } = place;
+  const settings = workerSettings({ bootstrap, restPort: await freePort(), offsetsFile: file('offsets') });
+  await writeFile(worker, propertyLines(settings));
+  await writeFile(connector, propertyLines(connectorSettings(target)));
+  const program = new ChildProgram([
+    javaProgram(),
+    ...JAVA_ARGUMENTS,
+    `-Dlog4j2.configurationFile=${LOG_CONFIGURATION}`,
+    '-cp',
+    `${place.jars}/*`,
+    'org.apache.kafka.connect.cli.ConnectStandalone',
+    worker,
+    connector,
+  ]);
+  // Ended, so that whoever waits for its work learns of it, with the lines it wrote. If it has ended by itself, all is said.
+  void program
+    .line(TASK_FAILED)
+    .then(() => process.kill(program.pid, 'SIGTERM'))
+    .catch(() => {});
+  return program;
+}

@@ -1,0 +1,21 @@
+/** The jars of Kafka Connect and Debezium, fetched once from Maven Central and kept under `.cache/`. */
+import { join } from 'node:path';
+import { KAFKA_VERSION } from '../../support/kafka.ts';
+import { CACHE_DIRECTORY, makeOnce } from '../../support/make-once.ts';
+import { runProgram } from '../../support/run-program.ts';
+
+/** The newest that Maven Central has whole: 3.7.1 was published without the modules that its connector needs. */
+export const DEBEZIUM_VERSION = '3.7.0.Final';
+
+const POM = join(import.meta.dirname, 'pom.xml');
+
+/** Brings the jars into the cache and returns their directory. Connect has the version of the broker. */
+export async function fetchDebezium(): Promise<string> {
+  const jars = join(CACHE_DIRECTORY, `debezium-${DEBEZIUM_VERSION}-kafka-${KAFKA_VERSION}`);
+  await makeOnce(jars, async (partial) => {
+    const versions = [`-Dkafka.version=${KAFKA_VERSION}`, `-Ddebezium.version=${DEBEZIUM_VERSION}`];
+    const options = [...versions, '-DincludeScope=runtime', `-DoutputDirectory=${partial}`];
+    await runProgram('mvn', ['--quiet', '--batch-mode', '--file', POM, 'dependency:copy-dependencies', ...options]);
+  });
+  return jars;
+}
