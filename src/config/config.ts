@@ -78,11 +78,15 @@ export interface KafkaClientConfig {
   /** Absent = plaintext; the chain and the host name are always verified */
   readonly tls: KafkaTlsConfig | undefined;
   readonly sasl: KafkaSaslConfig | undefined;
+  readonly compression: CompressionType;
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
   /** How often brokers, topics and their leaders are looked at again */
   readonly metadataMaxAgeMs: number;
 }
+
+/** How record batches are compressed, by Kafka's own names. */
+export type CompressionType = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
 
 /** Encryption towards Kafka. */
 export interface KafkaTlsConfig extends TlsMaterial {

@@ -132,6 +132,7 @@ function resolveClient(name: string, entry: FileEntry<'kafka_clients'>, context:
     clientId: entry.client_id,
     tls: tls && { serverName: tls.server_name, ...resolveTlsMaterial(tls, context) },
     sasl: sasl && { ...sasl, password: secretFrom(sasl.password, context) },
+    compression: entry.compression,
     connectTimeoutMs: entry.connect_timeout,
     requestTimeoutMs: entry.request_timeout,
     metadataMaxAgeMs: entry.metadata_max_age,

@@ -135,6 +135,13 @@ const kafkaClient = v.strictObject(
       ),
     ),
     sasl: v.optional(v.pipe(sasl, v.description('Authentication; without it none is tried'))),
+    compression: v.optional(
+      v.pipe(
+        oneOf(['none', 'gzip', 'snappy', 'lz4', 'zstd']),
+        v.description('How record batches are compressed; a batch that would only grow by it is sent as it is'),
+      ),
+      'none',
+    ),
     connect_timeout: v.optional(
       v.pipe(milliseconds(), v.description('Longest wait for a connection to a broker')),
       5000,

@@ -1,6 +1,7 @@
 import type { KafkaClientConfig, NamespaceConfig } from '../config/config.ts';
 import { BatchBuffers } from '../kafka/batch-buffers.ts';
 import { Cluster } from '../kafka/cluster.ts';
+import { codecOf } from '../kafka/compression.ts';
 import { Producer, type ProducerOptions, type ProducerTopic } from '../kafka/producer.ts';
 import type { RecordTally } from '../kafka/record-batch.ts';
 import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/topic-limits.ts';
@@ -88,6 +89,7 @@ export class Sinks {
           requestTimeoutMs: client.requestTimeoutMs,
           metadataMaxAgeMs: client.metadataMaxAgeMs,
           limits,
+          codec: codecOf(client.compression),
           buffers: new BatchBuffers(KEPT_BUFFER_BYTES / byClient.size),
         });
         producers.set(clientName, producer);

@@ -39,7 +39,7 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       const { action, reason } = judgeFailure(thrown);
       reconnectReason = error.message;
       if (thrown instanceof RecordTooLargeError && (reconnectCount + 1) % REFUSED_TRIAL_ATTEMPTS === 0) {
-        for (const { refusedRecordBytes } of memory.topicLimits.values()) refusedRecordBytes.clear();
+        for (const { refusedRecords } of memory.topicLimits.values()) refusedRecords.clear();
       }
       if (action === 'standby') {
         pauseMs = STANDBY_PAUSE_MS;

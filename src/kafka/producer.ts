@@ -19,6 +19,7 @@ import type { ByteWriter } from '../bytes/writer.ts';
 import { NotifierError, RecordTooLargeError, SinkError } from '../errors.ts';
 import type { BatchBuffers } from './batch-buffers.ts';
 import type { Cluster, TopicMetadata } from './cluster.ts';
+import type { Codec } from './compression.ts';
 import { isTooLarge, judgeError, judgeErrorCode, type KafkaFailure } from './kafka-errors.ts';
 import { phash2 } from './phash2.ts';
 import { encodeProduceRequest, errorCodesByBatch, type ProduceResponse } from './produce-request.ts';
@@ -30,7 +31,7 @@ import {
   singleRecordBatchBytes,
 } from './record-batch.ts';
 import { decideRound, type RoundFailure } from './resend-policy.ts';
-import { type TopicLimits, takeUpLimits } from './topic-limits.ts';
+import { exceededLimit, noteRefusedRecord, type TopicLimits, takeUpLimits } from './topic-limits.ts';
 
 /** A batch is closed at this size even where the topic would take more: it bounds what one resend costs. */
 const BATCH_TARGET_BYTES = 900_000;
@@ -51,6 +52,8 @@ export interface ProducerOptions {
   readonly metadataMaxAgeMs: number;
   /** Name of the client in the configuration, for errors */
   readonly kafkaClient: string;
+  /** What batches are compressed by; undefined = not at all */
+  readonly codec: Codec | undefined;
   readonly buffers: BatchBuffers;
   readonly log: Logger;
   /** Kept by the slot from session to session; the producer adds what it learns */
@@ -71,7 +74,7 @@ export interface ProducerOptions {
 export interface ProduceAnswer {
   readonly roundTripMs: number;
   readonly batchCount: number;
-  /** Of its batches, headers included */
+  /** Of its batches as they went over the wire, headers included */
   readonly bytes: number;
 }
 
@@ -93,9 +96,9 @@ export interface RecordAccount {
 /** Where records of one kind of one namespace go. */
 export interface ProducerTopic {
   readonly name: string;
-  /** Largest batch of one record that is sent, Infinity where we may not know */
+  /** Largest batch of one record, uncompressed, that is sent without a closer look; Infinity where we may not know */
   readonly maxRecordBatchBytes: number;
-  /** Size at which a batch of several records is closed */
+  /** Size, uncompressed, at which a batch of several records is closed: compression never makes it larger */
   readonly maxBatchBytes: number;
   readonly partitions: readonly PartitionQueue[];
 }
@@ -157,7 +160,7 @@ export class Producer {
     return topic;
   }
 
-  /** Bytes of batches that Kafka has not acknowledged. */
+  /** Bytes of batches that Kafka has not acknowledged, as they were before compression: that is the memory they take. */
   get bufferedBytes(): number {
     return this.#bufferedBytes;
   }
@@ -188,13 +191,18 @@ export class Producer {
    * @throws RecordTooLargeError
    */
   check(topic: ProducerTopic, key: ByteWriter, value: ByteWriter): void {
-    const size = singleRecordBatchBytes(key.length, value.length);
-    if (size <= topic.maxRecordBatchBytes) return;
+    const plainBytes = singleRecordBatchBytes(key.length, value.length);
+    if (plainBytes <= topic.maxRecordBatchBytes) return;
+    const { codec, limits } = this.#options;
+    const wireBytes = codec === undefined ? plainBytes : this.#compressedBytes(codec, key, value);
+    const exceeded = exceededLimit(limits, topic.name, { plainBytes, wireBytes });
+    if (exceeded === undefined) return;
+    const size = codec === undefined ? `${plainBytes} bytes` : `${plainBytes} bytes, ${wireBytes} compressed`;
     throw new RecordTooLargeError(
-      `Cannot produce a record of ${size} bytes: the topic takes at most ${topic.maxRecordBatchBytes}`,
+      `Cannot produce a record of ${size}: the topic takes at most ${exceeded.limitBytes}`,
       {
         place: { topic: topic.name, key: key.view().toString() },
-        advice: `Raise max.message.bytes of topic "${topic.name}" to ${size} or more (and replica.fetch.max.bytes of the brokers)`,
+        advice: `Raise max.message.bytes of topic "${topic.name}" to ${exceeded.neededBytes} or more (and replica.fetch.max.bytes of the brokers)`,
       },
     );
   }
@@ -245,6 +253,17 @@ export class Producer {
     this.#stopped.abort();
   }
 
+  /** Size of a batch of this record alone as it would be sent: only a trial can tell. */
+  #compressedBytes(codec: Codec, key: ByteWriter, value: ByteWriter): number {
+    const { buffers } = this.#options;
+    const beginning = { firstOrdinal: 0, timestampMs: 0, begunMs: 0 };
+    const trial = new RecordBatch({ topic: '', partition: 0 }, buffers.take(), beginning);
+    trial.append(key, value, { producedCount: 0, producedBytes: 0 });
+    const length = trial.sealedLength(codec);
+    buffers.give(trial.bytes);
+    return length;
+  }
+
   /** Looks at topics and brokers again and again, also when nothing is sent. */
   async #watchTopics(): Promise<void> {
     // The cluster is closed without us when the session cannot be opened whole.
@@ -288,11 +307,11 @@ export class Producer {
   }
 
   #setLimits(): void {
-    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = this.#options.limits;
+    const { maxMessageBytes, learnedBatchBytes, refusedRecords } = this.#options.limits;
     for (const topic of this.#topics.values()) {
       const known = maxMessageBytes.get(topic.name) ?? Number.POSITIVE_INFINITY;
-      const refused = refusedRecordBytes.get(topic.name);
-      topic.maxRecordBatchBytes = refused === undefined ? known : Math.min(known, refused - 1);
+      const refused = refusedRecords.get(topic.name);
+      topic.maxRecordBatchBytes = refused === undefined ? known : Math.min(known, refused.plainBytes - 1);
       topic.maxBatchBytes = Math.min(
         topic.maxRecordBatchBytes,
         learnedBatchBytes.get(topic.name) ?? BATCH_TARGET_BYTES,
@@ -328,7 +347,7 @@ export class Producer {
         const batch = queue.batches[0];
         if (batch === undefined) continue;
         if (!batch.sealed) {
-          batch.seal(this.#identity, queue.nextSequence);
+          batch.seal(this.#identity, queue.nextSequence, this.#options.codec);
           queue.nextSequence = (queue.nextSequence + batch.recordCount) % SEQUENCE_MODULUS;
         }
         round.push(batch);
@@ -450,7 +469,7 @@ export class Producer {
   #acknowledge(batch: RecordBatch): void {
     const queue = this.topic(batch.topic).partitions[batch.partition]!;
     queue.batches.shift();
-    this.#bufferedBytes -= batch.length - BATCH_HEADER_BYTES;
+    this.#bufferedBytes -= batch.plainLength - BATCH_HEADER_BYTES;
     this.#acknowledgedRecordCount += batch.recordCount;
     batch.settle();
     this.#options.buffers.give(batch.bytes);
@@ -471,13 +490,13 @@ export class Producer {
   }
 
   #sinkError(batch: RecordBatch, failure: KafkaFailure, retryCount: number): SinkError {
-    const { learnedBatchBytes, refusedRecordBytes } = this.#options.limits;
+    const { limits } = this.#options;
     const tooLarge = isTooLarge(failure);
     if (tooLarge && batch.recordCount > 1) {
       // Not a poison row yet: the topic's limit is below what we assumed, and we were not allowed to read it.
-      learnedBatchBytes.set(batch.topic, Math.ceil(batch.length / 2));
+      limits.learnedBatchBytes.set(batch.topic, Math.ceil(batch.plainLength / 2));
     } else if (tooLarge) {
-      refusedRecordBytes.set(batch.topic, Math.min(batch.length, refusedRecordBytes.get(batch.topic) ?? batch.length));
+      noteRefusedRecord(limits, batch.topic, { plainBytes: batch.plainLength, wireBytes: batch.length });
     }
     return new SinkError(
       `Cannot deliver a batch of ${batch.recordCount}: ${failure.id} after ${retryCount + 1} attempts`,

@@ -1,5 +1,5 @@
 /**
- * A Kafka record batch, written in place while its records come in.
+ * A Kafka record batch, written in place while its records come in, and compressed in place when it is sealed.
  *
  * Layout (magic 2; Kafka protocol guide, "Record Batch"):
  *
@@ -9,9 +9,11 @@
  *
  * and one record: length varint | attributes i8 | timestampDelta varlong | offsetDelta varint
  * | keyLength varint | key | valueLength varint | value | headerCount varint, with zig-zag varints.
+ * What is compressed is all of the records; the attributes tell by what.
  */
 import { crc32c } from '@platformatic/kafka';
 import type { ByteWriter } from '../bytes/writer.ts';
+import type { Codec } from './compression.ts';
 
 /** Bytes before the first record. */
 export const BATCH_HEADER_BYTES = 61;
@@ -36,7 +38,7 @@ export interface ProducerIdentity {
 /** Whose records are counted here, once Kafka has acknowledged them. */
 export interface RecordTally {
   producedCount: number;
-  /** What they took in their batches, in bytes, without the batches' headers */
+  /** What they took in their batches, in bytes, uncompressed and without the batches' headers */
   producedBytes: number;
 }
 
@@ -69,8 +71,8 @@ function varintBytes(value: number): number {
 }
 
 /**
- * Size that a batch would have on the wire with this record as its only one: what the broker holds against
- * the topic's `max.message.bytes`.
+ * Size that a batch would have uncompressed with this record as its only one: what the broker holds against
+ * the topic's `max.message.bytes` where nothing is compressed.
  */
 export function singleRecordBatchBytes(keyBytes: number, valueBytes: number): number {
   const body = recordBodyBytes(0, keyBytes, valueBytes);
@@ -87,6 +89,8 @@ export class RecordBatch {
   readonly topic: string;
   readonly partition: number;
   readonly beginning: BatchBeginning;
+  /** Key of the first record, for the error that names a record too large for its topic */
+  firstKey = '';
   /** The batch on the wire is the first `length` of these bytes */
   bytes: Buffer;
   length = BATCH_HEADER_BYTES;
@@ -96,8 +100,8 @@ export class RecordBatch {
   /** One for each tally; few, and mostly the same from record to record */
   readonly #shares: TallyShare[] = [];
   #share: TallyShare | undefined;
-  #firstKeyAt = 0;
-  #firstKeyBytes = 0;
+  /** Length before it was compressed; undefined while and where it is not */
+  #plainLength: number | undefined;
 
   constructor(
     place: { readonly topic: string; readonly partition: number },
@@ -110,9 +114,9 @@ export class RecordBatch {
     this.beginning = beginning;
   }
 
-  /** Key of the first record, for the error that names a record too large for its topic. */
-  get firstKey(): string {
-    return this.bytes.toString('utf8', this.#firstKeyAt, this.#firstKeyAt + this.#firstKeyBytes);
+  /** Length that the batch has without compression: what it is closed by, and what it takes of our memory. */
+  get plainLength(): number {
+    return this.#plainLength ?? this.length;
   }
 
   /** Length that the batch would have with one more record. */
@@ -135,10 +139,7 @@ export class RecordBatch {
     bytes[at++] = 0; // timestamp delta: all records of a batch carry the time at which the batch was begun
     at = this.#varint(at, this.recordCount);
     at = this.#varint(at, key.length);
-    if (this.recordCount === 0) {
-      this.#firstKeyAt = at;
-      this.#firstKeyBytes = key.length;
-    }
+    if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
     key.bytes.copy(bytes, at, 0, key.length);
     at += key.length;
     at = this.#varint(at, value.length);
@@ -149,14 +150,24 @@ export class RecordBatch {
     this.recordCount++;
   }
 
-  /** Writes the header. `baseSequence` counts the records that this producer has sent to the partition before. */
-  seal(identity: ProducerIdentity, baseSequence: number): void {
+  /** Length that `seal` would give the batch. */
+  sealedLength(codec: Codec): number {
+    const records = this.#records();
+    return BATCH_HEADER_BYTES + Math.min(codec.compress(records).length, records.length);
+  }
+
+  /**
+   * Compresses the records, where a codec is given and makes them smaller, and writes the header.
+   * `baseSequence` counts the records that this producer has sent to the partition before.
+   */
+  seal(identity: ProducerIdentity, baseSequence: number, codec?: Codec): void {
+    const attributes = codec === undefined ? 0 : this.#compress(codec);
     const bytes = this.bytes;
     bytes.writeBigInt64BE(0n, 0);
     bytes.writeInt32BE(this.length - 12, 8);
     bytes.writeInt32BE(-1, 12); // the leader fills in its epoch
     bytes[MAGIC_AT] = 2;
-    bytes.writeInt16BE(0, ATTRIBUTES_AT);
+    bytes.writeInt16BE(attributes, ATTRIBUTES_AT);
     bytes.writeInt32BE(this.recordCount - 1, LAST_OFFSET_DELTA_AT);
     bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), BASE_TIMESTAMP_AT);
     bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), MAX_TIMESTAMP_AT);
@@ -179,6 +190,20 @@ export class RecordBatch {
   /** The batch as it goes over the wire; shares memory with the batch. */
   view(): Buffer {
     return this.bytes.subarray(0, this.length);
+  }
+
+  #records(): Buffer {
+    return this.bytes.subarray(BATCH_HEADER_BYTES, this.length);
+  }
+
+  /** Puts the compressed records in place of the plain ones, unless nothing is won by it; returns the attributes. */
+  #compress(codec: Codec): number {
+    const records = this.#records();
+    const compressed = codec.compress(records);
+    if (compressed.length >= records.length) return 0;
+    this.#plainLength = this.length;
+    this.length = BATCH_HEADER_BYTES + compressed.copy(records);
+    return codec.attributes;
   }
 
   #shareOf(tally: RecordTally): TallyShare {

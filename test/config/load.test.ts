@@ -82,6 +82,7 @@ describe('parseConfig accepts', () => {
       clientId: 'cdc-notifier',
       tls: undefined,
       sasl: undefined,
+      compression: 'none',
       connectTimeoutMs: 5000,
       requestTimeoutMs: 30_000,
       metadataMaxAgeMs: 10_000,

@@ -29,7 +29,9 @@ describe('describeConfiguration', () => {
       ...['ca', 'cert', 'key', 'server_name'].map((key) => `kafka_clients.<kafka_client>.tls.${key}`),
       'kafka_clients.<kafka_client>.sasl',
       ...['mechanism', 'username', 'password'].map((key) => `kafka_clients.<kafka_client>.sasl.${key}`),
-      ...['connect_timeout', 'request_timeout', 'metadata_max_age'].map((key) => `kafka_clients.<kafka_client>.${key}`),
+      ...['compression', 'connect_timeout', 'request_timeout', 'metadata_max_age'].map(
+        (key) => `kafka_clients.<kafka_client>.${key}`,
+      ),
       'streams',
       ...['kafka_client', 'eventsink_topic', 'lifecycle_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,

@@ -126,6 +126,7 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
     clientId: 'fuzz',
     tls: undefined,
     sasl: undefined,
+    compression: 'none',
     connectTimeoutMs: 1_000,
     requestTimeoutMs: 50,
     metadataMaxAgeMs: 5,

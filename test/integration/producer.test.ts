@@ -125,12 +125,12 @@ describe('Producer', () => {
   test('takes larger and smaller limits of a topic up while it runs', async () => {
     await kafka.createTopic('widened', { config: { 'max.message.bytes': '1000' } });
     await using open = await openProducer(['widened'], {}, clientConfig({ metadataMaxAgeMs: 50 }));
-    const { maxMessageBytes, learnedBatchBytes, refusedRecordBytes } = open.limits;
+    const { maxMessageBytes, learnedBatchBytes, refusedRecords } = open.limits;
     learnedBatchBytes.set('widened', 500);
-    refusedRecordBytes.set('widened', 900);
+    refusedRecords.set('widened', { plainBytes: 900, wireBytes: 900 });
     await kafka.configureTopic('widened', { 'max.message.bytes': '5000' });
     await waitFor('the larger limit', () => maxMessageBytes.get('widened') === 5_000);
-    expect([...learnedBatchBytes.keys(), ...refusedRecordBytes.keys()]).toEqual([]);
+    expect([...learnedBatchBytes.keys(), ...refusedRecords.keys()]).toEqual([]);
     open.send('widened', [['key', 'x'.repeat(4_000)]]);
     await open.waitUntilAcknowledged();
     await kafka.configureTopic('widened', { 'max.message.bytes': '2000' });
@@ -147,7 +147,11 @@ describe('Producer', () => {
       open.send('guarded', [large]);
       const failure = await open.waitForFailure();
       expect(failure).toMatchObject({ retriable: false, place: { topic: 'guarded', partition: 0, key: 'key' } });
-      expect(unknown.limits.refusedRecordBytes.get('guarded')).toBe(singleRecordBatchBytes(3, 3_000));
+      const refusedBytes = singleRecordBatchBytes(3, 3_000);
+      expect(unknown.limits.refusedRecords.get('guarded')).toEqual({
+        plainBytes: refusedBytes,
+        wireBytes: refusedBytes,
+      });
       expect(open.limits.learnedBatchBytes.size).toBe(0);
     }
     {
@@ -157,7 +161,7 @@ describe('Producer', () => {
       await open.waitUntilAcknowledged();
     }
     await kafka.configureTopic('guarded', { 'max.message.bytes': '4000' });
-    unknown.limits.refusedRecordBytes.clear();
+    unknown.limits.refusedRecords.clear();
     await using open = await openProducer(['guarded'], unknown);
     open.send('guarded', [large]);
     await open.waitUntilAcknowledged();

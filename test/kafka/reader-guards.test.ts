@@ -28,6 +28,7 @@ async function clusterOf(answer: (apiKey: number, correlationId: number) => Buff
     clientId: 'test',
     tls: undefined,
     sasl: undefined,
+    compression: 'none' as const,
     connectTimeoutMs: 5_000,
     requestTimeoutMs: 300,
     metadataMaxAgeMs: 10_000,

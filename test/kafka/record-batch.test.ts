@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'bun:test';
+import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { codecOf } from '../../src/kafka/compression.ts';
 import {
   BATCH_HEADER_BYTES,
   RecordBatch,
@@ -101,6 +103,74 @@ describe('RecordBatch', () => {
     }
     expect(crc32cOf(batch.view().subarray(21))).toBe(crc);
   });
+});
+
+describe.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)('RecordBatch compressed by %s', (type) => {
+  const codec = codecOf(type)!;
+  const records = Array.from({ length: 500 }, (_, index) => ({
+    key: Buffer.from(`key ${index % 7}`),
+    value: Buffer.from(`what is told of number ${index}, and of what it is in`),
+  }));
+
+  test("is read back by the library's own reader, smaller, and whole under its CRC", () => {
+    const batch = batchOf(records);
+    const plainLength = batch.length;
+    expect(batch.plainLength).toBe(plainLength);
+    const sealedLength = batch.sealedLength(codec);
+    batch.seal(IDENTITY, 41, codec);
+    expect(batch.length).toBe(sealedLength);
+    expect(batch.length).toBeLessThan(plainLength / 2);
+    expect(batch.plainLength).toBe(plainLength);
+    const view = batch.view();
+    expect(view).toHaveLength(batch.length);
+    expect(crc32cOf(view.subarray(21))).toBe(view.readUInt32BE(17));
+    const read = readRecordsBatch(Reader.from(view));
+    expect(read).toMatchObject({
+      length: batch.length - 12,
+      attributes: codec.attributes,
+      lastOffsetDelta: records.length - 1,
+      firstSequence: 41,
+    });
+    expect(read.records.map(({ key, value, offsetDelta }) => ({ key, value, offsetDelta }))).toEqual(
+      records.map(({ key, value }, offsetDelta) => ({ key, value, offsetDelta })),
+    );
+  });
+
+  test('keeps the name of its first record and what its records are counted as', () => {
+    const [plain, batch] = [batchOf(records), batchOf([])];
+    const tally = newTally();
+    for (const { key, value } of records) batch.append(writer(key), writer(value), tally);
+    batch.seal(IDENTITY, 0, codec);
+    batch.settle();
+    expect(batch.firstKey).toBe('key 0');
+    expect(tally).toEqual({ producedCount: 500, producedBytes: plain.length - BATCH_HEADER_BYTES });
+  });
+
+  test('is sent as it is when it would only grow', () => {
+    const noise = Buffer.from(Array.from({ length: 64 }, (_, index) => (index * 2_654_435_761) >>> 24));
+    const batch = batchOf([{ key: Buffer.from('k'), value: noise }]);
+    const { length } = batch;
+    expect(batch.sealedLength(codec)).toBe(length);
+    batch.seal(IDENTITY, 0, codec);
+    expect(batch.length).toBe(length);
+    expect(readRecordsBatch(Reader.from(batch.view())).attributes).toBe(0);
+  });
+});
+
+test('what is compressed are all records and nothing else, as zlib reads it', () => {
+  const records = Array.from({ length: 100 }, (_, index) => ({
+    key: Buffer.from('k'),
+    value: Buffer.from(`value ${index}`),
+  }));
+  const plain = batchOf(records).view().subarray(BATCH_HEADER_BYTES);
+  for (const [type, decompress] of [
+    ['gzip', gunzipSync],
+    ['zstd', zstdDecompressSync],
+  ] as const) {
+    const batch = batchOf(records);
+    batch.seal(IDENTITY, 0, codecOf(type));
+    expect(decompress(batch.view().subarray(BATCH_HEADER_BYTES)).equals(plain)).toBe(true);
+  }
 });
 
 /** CRC-32C by its definition (polynomial 0x1EDC6F41, reflected), bit by bit. */

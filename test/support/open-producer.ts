@@ -6,6 +6,7 @@ import type { KafkaClientConfig } from '../../src/config/config.ts';
 import type { SinkError } from '../../src/errors.ts';
 import { BatchBuffers } from '../../src/kafka/batch-buffers.ts';
 import { Cluster } from '../../src/kafka/cluster.ts';
+import { codecOf } from '../../src/kafka/compression.ts';
 import {
   type ProduceAnswer,
   Producer,
@@ -46,6 +47,7 @@ export function clientConfig(ports: readonly number[], change: Partial<KafkaClie
     clientId: 'test',
     tls: undefined,
     sasl: undefined,
+    compression: 'none',
     connectTimeoutMs: 5_000,
     requestTimeoutMs: 30_000,
     metadataMaxAgeMs: 600_000,
@@ -77,6 +79,7 @@ export async function openProducer(
       maxRetries: 3,
       requestTimeoutMs: client.requestTimeoutMs,
       metadataMaxAgeMs: client.metadataMaxAgeMs,
+      codec: codecOf(client.compression),
       buffers: new BatchBuffers(1_000_000),
       onAcknowledged: () => {},
       onResend: (reason) => resends.push(reason),
