@@ -3,9 +3,10 @@
  */
 
 import { formatAddress } from '../config/address.ts';
+import type { CompressionType } from '../config/config.ts';
 import { carryOver, type ImportOutput, type ImportPlace } from './carry-over.ts';
 import type { Setting } from './findings.ts';
-import { hostText, plainText, Settings, wholeNumber } from './settings.ts';
+import { hostText, plainText, Settings, type ValueReader, wholeNumber } from './settings.ts';
 import { isAtom, itemsOf, textOf } from './term.ts';
 import { importTlsOptions, NO_OPTIONS } from './tls.ts';
 
@@ -13,6 +14,15 @@ const SASL_MECHANISMS: Readonly<Record<string, string>> = {
   plain: 'PLAIN',
   scram_sha_256: 'SCRAM-SHA-256',
   scram_sha_512: 'SCRAM-SHA-512',
+};
+
+/** By brod's names (kafka_protocol, `kpro_compress.erl`) */
+const COMPRESSIONS: Readonly<Record<string, CompressionType>> = {
+  no_compression: 'none',
+  gzip: 'gzip',
+  snappy: 'snappy',
+  lz4: 'lz4',
+  zstd: 'zstd',
 };
 
 /** What brod needs to work, and the service does by itself. */
@@ -62,9 +72,9 @@ function importClient(name: string, client: Setting, output: ImportOutput): void
   draft.set(below('client_id').target, name, { origin: client, comment: 'As the brokers know the old service' });
   importTls(settings.take('ssl'), below('tls'));
   importSasl(settings.take('sasl'), name, below('sasl'));
+  importProducer(settings.take('default_producer_config'), place);
   carryOver(settings, 'connect_timeout', { ...place, read: wholeNumber });
   carryOver(settings, 'request_timeout', { ...place, read: wholeNumber });
-  importProducer(settings.take('default_producer_config'), output);
   const topicCreation = settings.take('allow_topic_auto_creation');
   if (topicCreation !== undefined && !isAtom(topicCreation.term, 'false')) {
     findings.open(topicCreation, 'is not possible here: both topics of each namespace must exist');
@@ -153,7 +163,8 @@ function importSasl(sasl: Setting | undefined, client: string, { target, draft, 
   draft.setSecret(passwordTarget, { secret, owner: client, origin: sasl });
 }
 
-function importProducer(producer: Setting | undefined, { findings }: ImportOutput): void {
+function importProducer(producer: Setting | undefined, place: ImportPlace): void {
+  const { findings } = place;
   const settings = producer === undefined ? undefined : Settings.read(producer, findings);
   if (settings === undefined) return;
   const acks = settings.take('required_acks');
@@ -161,10 +172,13 @@ function importProducer(producer: Setting | undefined, { findings }: ImportOutpu
   if (acks !== undefined && !isAll && !(acks.term.kind === 'integer' && acks.term.value === -1n)) {
     findings.open(acks, 'cannot be less than all here: each record waits for every replica in sync');
   }
-  const compression = settings.take('compression');
-  if (compression !== undefined && !isAtom(compression.term, 'no_compression')) {
-    findings.open(compression, 'is not possible here: records are sent uncompressed');
-  }
+  carryOver(settings, 'compression', { ...place, read: compressionType });
   settings.drop(PRODUCER_NOT_NEEDED, 'concerns the inner workings of brod');
   settings.reportRest();
 }
+
+const compressionType: ValueReader<CompressionType> = ({ term, steps }, findings, target) => {
+  const type = term.kind === 'atom' && Object.hasOwn(COMPRESSIONS, term.name) ? COMPRESSIONS[term.name] : undefined;
+  if (type === undefined) findings.open({ term, steps }, 'is no compression of brod and was left out', target);
+  return type;
+};

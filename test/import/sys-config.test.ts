@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Config } from '../../src/config/config.ts';
+import type { CompressionType, Config } from '../../src/config/config.ts';
 import { ConfigError } from '../../src/config/config-error.ts';
 import { parseConfig } from '../../src/config/load.ts';
 import { type ImportedConfig, importSysConfig, loadSysConfig } from '../../src/import/sys-config.ts';
@@ -151,6 +151,19 @@ describe('importSysConfig', () => {
       reconnectTimeoutMs: 10_000,
       http: { host: '0.0.0.0', port: 8022 },
     });
+  });
+
+  test.each([
+    ['no_compression', 'none'],
+    ['gzip', 'gzip'],
+    ['snappy', 'snappy'],
+    ['lz4', 'lz4'],
+    ['zstd', 'zstd'],
+  ])('takes compression %s of brod as %s', (atom, type) => {
+    const imported = importText(whole({ client: `, {default_producer_config, [{compression, ${atom}}]}` }));
+    expect(imported.isComplete).toBe(true);
+    expect(imported.yaml).toContain(`    compression: ${type}\n`);
+    expect(parse(imported).kafkaClients.get('k')?.compression).toBe(type as CompressionType);
   });
 
   test('takes names that mean something to YAML, JavaScript or comments as names', () => {
@@ -353,8 +366,8 @@ describe('what cannot be carried over is listed', () => {
     ],
     [{ client: ', {default_producer_config, [{required_acks, all}, {compression, no_compression}]}' }, []],
     [
-      { client: ', {default_producer_config, [{compression, gzip}]}' },
-      ['brod.clients.k.default_producer_config.compression: is not possible'],
+      { client: ', {default_producer_config, [{compression, brotli}]}' },
+      ['brod.clients.k.default_producer_config.compression: is no compression of brod and was left out'],
     ],
     [
       { client: ', {default_producer_config, [{partitioner, x}]}' },
