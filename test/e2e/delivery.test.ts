@@ -1,4 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
+import { codecOf } from '../../src/kafka/compression.ts';
+import { storedCodecs } from '../support/kafka/stored-batches.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import type { PostgresServer } from '../support/postgres.ts';
 import { waitFor } from '../support/wait.ts';
@@ -35,6 +37,22 @@ describe('cdc-notifier', () => {
     expect(verdict.duplicates).toBe(0);
     expect(await service.stop()).toBe(0);
   }, 30_000);
+
+  test.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)(
+    'delivers the same compressed by %s',
+    async (compression) => {
+      await using scenario = await createScenario({ server, kafka, kafkaClient: { compression } });
+      await using service = await scenario.start();
+      await scenario.writer.write(200);
+      await scenario.confirmed();
+      expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+      for (const { eventsinkTopic } of scenario.namespaces) {
+        expect(storedCodecs(kafka.dataDirectory, eventsinkTopic)).toContain(codecOf(compression)!.attributes);
+      }
+      expect(await service.stop()).toBe(0);
+    },
+    30_000,
+  );
 
   test('does not repeat a transaction that it had acknowledged before a stop', async () => {
     await using scenario = await createScenario({ server, kafka });

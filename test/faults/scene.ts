@@ -2,6 +2,7 @@
  * Where faults happen: a database, topics, a workload, the compiled service between them, the journal of the database and
  * the sampler of the slot. What is known at the end of it is judged (verifier.ts).
  */
+import type { CompressionType } from '../../src/config/config.ts';
 import {
   createDatabase,
   PASSWORD,
@@ -33,6 +34,8 @@ export const PRODUCE = 0;
 const CATCH_UP_TIMEOUT_MS = 120_000;
 const IN_FLIGHT_LIMIT_MS = 2_000;
 const LINE_TIMEOUT_MS = 60_000;
+/** Which of them a scene has follows from its seed */
+const COMPRESSIONS: readonly CompressionType[] = ['none', 'none', 'none', 'none', 'gzip', 'snappy', 'lz4', 'zstd'];
 
 /** What a scene is made of. */
 export interface SceneOptions {
@@ -152,6 +155,7 @@ export async function openScene(stage: Stage, options: SceneOptions): Promise<Sc
         request_timeout: 2000,
         connect_timeout: 2000,
         metadata_max_age: 2000,
+        compression: COMPRESSIONS[options.seed % COMPRESSIONS.length],
       },
     },
     streams: { db: { [slot]: streams } },
