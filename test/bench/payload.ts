@@ -7,22 +7,31 @@ export const PAYLOAD_VARIANT_COUNT = 16;
 const DEEP_LEVEL_COUNT = 3;
 const KEYS_PER_LEVEL = 40;
 
+/** How payloads are filled up and how many there are, where that differs from what backlogs use. */
+export interface PayloadOptions {
+  readonly filler?: (length: number, seed: number) => string;
+  readonly variantCount?: number;
+}
+
 /**
  * ETF payloads, each of exactly `bytes` bytes: what a small event of progressor looks like, filled up by a text. The text
  * is random, so that PostgreSQL cannot compress it: what is longer than 2 KB is kept out of line (TOAST) as it is.
  */
-export function payloadsOf(bytes: number): Buffer[] {
-  return variants((variant) => {
+export function payloadsOf(
+  bytes: number,
+  { filler = randomText, variantCount = PAYLOAD_VARIANT_COUNT }: PayloadOptions = {},
+): Buffer[] {
+  return variants(variantCount, (variant) => {
     const event = [statusChange, textAlone].find((shape) => encodePayload(shape(variant, '')).length <= bytes);
     if (event === undefined) throw new Error(`Cannot make a payload of ${bytes} bytes: that is too small`);
     const bare = encodePayload(event(variant, '')).length;
-    return encodePayload(event(variant, randomText(bytes - bare, variant)));
+    return encodePayload(event(variant, filler(bytes - bare, variant)));
   });
 }
 
 /** ETF payloads of an obj with 40 keys, of which one holds the next level, three levels deep: about 5 KB. */
 export function deepPayloads(): Buffer[] {
-  return variants((variant) => encodePayload({ arr: [int(variant), deepObject(variant, 1)] }));
+  return variants(PAYLOAD_VARIANT_COUNT, (variant) => encodePayload({ arr: [int(variant), deepObject(variant, 1)] }));
 }
 
 /** A typical size of payloads. */
@@ -30,8 +39,8 @@ export function meanBytes(payloads: readonly Buffer[]): number {
   return Math.round(payloads.reduce((sum, { length }) => sum + length, 0) / payloads.length);
 }
 
-function variants(payload: (variant: number) => Buffer): Buffer[] {
-  return Array.from({ length: PAYLOAD_VARIANT_COUNT }, (_, variant) => payload(variant));
+function variants(count: number, payload: (variant: number) => Buffer): Buffer[] {
+  return Array.from({ length: count }, (_, variant) => payload(variant));
 }
 
 function statusChange(variant: number, filler: string): Value {
