@@ -138,8 +138,8 @@ export interface TableFacts {
   readonly persistence: string;
   /** pg_class.relreplident: default, nothing, full, index */
   readonly replicaIdentity: 'd' | 'n' | 'f' | 'i';
-  /** Rows have something to be identified by in updates and deletes */
-  readonly hasReplicaIdentity: boolean;
+  /** The key of the index by which updates and deletes identify rows; empty with FULL, and where there is none */
+  readonly identityColumns: readonly string[];
   readonly owner: string;
   /** Our role is the owner, is a member of it, or is a superuser */
   readonly isOwner: boolean;
@@ -151,10 +151,12 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
     SELECT c.relname, c.oid::int8 AS oid, c.relkind::text AS relkind, c.relpersistence::text AS relpersistence,
       c.relreplident::text AS relreplident, pg_get_userbyid(c.relowner) AS owner,
       pg_has_role(c.relowner, 'USAGE') AS is_owner,
-      c.relreplident = 'f' OR EXISTS (
-        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+      (
+        SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]')
+        FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
           AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
-      ) AS has_identity
+      ) AS identity_columns
     FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ${control([...names])}`;
   return new Map(
@@ -166,7 +168,7 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         kind: row.relkind,
         persistence: row.relpersistence,
         replicaIdentity: row.relreplident,
-        hasReplicaIdentity: row.has_identity,
+        identityColumns: row.identity_columns,
         owner: row.owner,
         isOwner: row.is_owner,
       },
@@ -215,7 +217,7 @@ const KINDS: Readonly<Record<string, string>> = {
  * fail, for everybody: publishing such a table would stop the service that owns it.
  */
 export function eventsIdentityMistake(facts: TableFacts): Mistake | undefined {
-  if (facts.hasReplicaIdentity) return undefined;
+  if (facts.replicaIdentity === 'f' || facts.identityColumns.length > 0) return undefined;
   return {
     table: facts.name,
     detail: `table ${quoteTable(facts.name)} has no replica identity, so that publishing it would make its updates and deletes fail`,

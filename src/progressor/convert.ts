@@ -18,6 +18,7 @@ import {
   UNCHANGED_TOAST,
   type UpdateMessage,
 } from '../postgres/pgoutput.ts';
+import { holdsStatus } from '../postgres/status-index.ts';
 import { type MachineLifecycleEvent, writeLifecycleEvent, writeSinkEvent } from '../thrift/mg-proto.ts';
 import { readFormatVersion } from './format-version.ts';
 import { parseTableName } from './tables.ts';
@@ -91,6 +92,8 @@ export interface ProcessesRelation extends AnyRelation {
   readonly processId: number;
   readonly status: number;
   readonly detail: number;
+  /** An update without an old tuple left the status alone: its index identifies rows, and the status is part of the key */
+  readonly isIdentifiedByStatus: boolean;
 }
 
 /** A configured table as its last Relation message describes it. */
@@ -157,6 +160,9 @@ export function resolveRelation(message: RelationMessage, namespaces: ReadonlySe
       processId: column('process_id', (oid) => TEXT_TYPES.includes(oid)),
       status: column('status', (oid) => oid >= FIRST_USER_TYPE_OID),
       detail: column('detail', (oid) => TEXT_TYPES.includes(oid)),
+      isIdentifiedByStatus:
+        message.replicaIdentity === 'i' &&
+        holdsStatus(message.columns.filter(({ isKey }) => isKey).map(({ name }) => name)),
     };
   }
   return undefined;
@@ -254,7 +260,10 @@ function convertUpdate(
 ): RecordKind | undefined {
   const { oldTuple, newTuple } = change;
   checkColumnCount(relation, newTuple);
-  if (oldTuple === undefined || change.oldKind !== 'O') throw missingOldTuple(relation, change, draft);
+  const { isIdentifiedByStatus } = relation;
+  if (oldTuple === undefined && isIdentifiedByStatus) return undefined;
+  const tellsStatus = change.oldKind === 'O' || isIdentifiedByStatus;
+  if (oldTuple === undefined || !tellsStatus) throw missingOldTuple(relation, change, draft);
   checkColumnCount(relation, oldTuple);
 
   const { status } = relation;
@@ -266,7 +275,9 @@ function convertUpdate(
   if (isValue(newTuple, status, STATUS_ERROR)) {
     if (!isValue(oldTuple, status, STATUS_RUNNING) && !isValue(oldTuple, status, STATUS_INIT)) return undefined;
     const processId = readProcessId(relation, withValue(newTuple, oldTuple, relation.processId), draft);
-    const failed = { reason: readReason(withValue(newTuple, oldTuple, relation.detail), relation.detail) };
+    // In a key the detail is NULL whatever it was: who left a TOASTed one alone leaves nothing to read it from.
+    const detailTuple = change.oldKind === 'O' ? withValue(newTuple, oldTuple, relation.detail) : newTuple;
+    const failed = { reason: readReason(detailTuple, relation.detail) };
     const event = { status_changed: { new_status: { failed } } };
     return writeLifecycle(relation, processId, commitTimeMicros, event, draft);
   }
@@ -413,7 +424,7 @@ function missingOldTuple(relation: ProcessesRelation, change: UpdateMessage, dra
       place: placeOf(relation, draft),
       advice:
         `Set on_missing_old_tuple: skip for namespace "${relation.namespace}" to go on without the status changes ` +
-        'that such updates may have made; updates written since the replica identity is FULL are not affected',
+        'that such updates may have made; updates written since the replica identity is FULL, or an index over process_id and status, are not affected',
     },
   );
 }

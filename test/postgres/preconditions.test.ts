@@ -62,7 +62,7 @@ const table: TableFacts = {
   kind: 'r',
   persistence: 'p',
   replicaIdentity: 'd',
-  hasReplicaIdentity: true,
+  identityColumns: ['process_id', 'event_id'],
   owner: 'progressor',
   isOwner: false,
 };
@@ -81,7 +81,8 @@ describe('tableMistake', () => {
 
   test('eventsIdentityMistake refuses a table whose updates would fail once it is published', () => {
     expect(eventsIdentityMistake(table)).toBeUndefined();
-    expect(eventsIdentityMistake({ ...table, hasReplicaIdentity: false })).toEqual({
+    expect(eventsIdentityMistake({ ...table, replicaIdentity: 'f', identityColumns: [] })).toBeUndefined();
+    expect(eventsIdentityMistake({ ...table, identityColumns: [] })).toEqual({
       table: 'a/b_events',
       detail:
         'table public."a/b_events" has no replica identity, so that publishing it would make its updates and deletes fail',

@@ -22,7 +22,7 @@ function table(name: string, oid: number, change: Partial<TableFacts> = {}): Tab
     kind: 'r',
     persistence: 'p',
     replicaIdentity: 'f',
-    hasReplicaIdentity: true,
+    identityColumns: [],
     owner: 'app',
     isOwner: true,
     ...change,

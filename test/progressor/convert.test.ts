@@ -514,6 +514,87 @@ describe('convertChange of processes', () => {
     }
   });
 
+  describe('of a table that is identified by an index over process_id and status', () => {
+    const columns = PROCESSES_COLUMNS.map((column) => ({
+      ...column,
+      isKey: column.name === 'process_id' || column.name === 'status',
+    }));
+    const byStatus = relationOf('processes', columns, 'i');
+    // What PostgreSQL sends of an old key: all other columns are NULL, whatever they were.
+    const key = (status: string, processId = PROCESS_ID): OldTuple => ({
+      kind: 'K',
+      columns: columns.map(({ name }) =>
+        name === 'process_id' ? Buffer.from(processId) : name === 'status' ? Buffer.from(status) : null,
+      ),
+    });
+
+    test.each(labels)('an update without the old key leaves status %s alone', (label) => {
+      const bytes = update(RELATION_ID, undefined, processRow({ ...status(label), detail: UNCHANGED }));
+      expect(convertMessage(byStatus, bytes)).toBeUndefined();
+    });
+
+    test.each(transitions)('update of status %s to %s tells what it does by the whole row', (from, to) => {
+      const row = processRow({ ...status(to), detail: Buffer.from('причина') });
+      expect(convertMessage(byStatus, update(RELATION_ID, key(from), row))).toEqual(
+        emitted[`${from} ${to}`] as ConvertedRecord,
+      );
+    });
+
+    test('emits nothing for a change of the primary key, and the new key when the status changed too', () => {
+      expect(
+        convertMessage(byStatus, update(RELATION_ID, key('error', 'old'), processRow(status('error')))),
+      ).toBeUndefined();
+      expect(convertMessage(byStatus, update(RELATION_ID, key('error', 'old'), processRow(status('running'))))).toEqual(
+        lifecycle(REPAIRED),
+      );
+    });
+
+    test('takes process_id from the old key when it is unchanged TOAST', () => {
+      const row = processRow({ ...status('running'), process_id: UNCHANGED });
+      expect(convertMessage(byStatus, update(RELATION_ID, key('error'), row))).toEqual(lifecycle(REPAIRED));
+    });
+
+    test('takes unknown for a detail that is NULL, and never for one that was left out', () => {
+      const failing = (detail: ColumnValue) =>
+        update(RELATION_ID, key('running'), processRow({ ...status('error'), detail }));
+      expect(convertMessage(byStatus, failing(null))).toEqual(lifecycle(failed('unknown')));
+      const error = failureOf(byStatus, failing(UNCHANGED));
+      expect(error).toBeInstanceOf(InvalidRowError);
+      expect(error.message).toContain('column "detail" was left out as an unchanged TOAST value');
+      expect(error.place.key).toBe(KEY);
+    });
+
+    test('emits removed for a delete with the key', () => {
+      expect(convertMessage(byStatus, remove(RELATION_ID, key('error')))).toEqual(lifecycle(REMOVED));
+    });
+
+    test('reads a whole old row as well, and the columns of a list', () => {
+      const listed = columns.filter(({ name }) => ['process_id', 'status', 'detail'].includes(name));
+      const relation = relationOf('processes', listed, 'i');
+      const row = processRow({ ...status('error'), detail: Buffer.from('r') }, listed);
+      const old: OldTuple = { kind: 'K', columns: processRow({ ...status('running') }, listed) };
+      expect(convertMessage(relation, update(RELATION_ID, old, row))).toEqual(lifecycle(failed('r')));
+      expect(convertMessage(relation, update(RELATION_ID, undefined, row))).toBeUndefined();
+      const whole = update(RELATION_ID, full(status('error')), processRow(status('running')));
+      expect(convertMessage(byStatus, whole)).toEqual(lifecycle(REPAIRED));
+    });
+
+    test.each([
+      ['the index was dropped, and no column is of the key', [], 'i'],
+      ['status is not of the key', ['process_id'], 'i'],
+      ['process_id is not of the key', ['status'], 'i'],
+      ['the columns are those of the primary key', ['process_id', 'status'], 'd'],
+    ] as const)('an update without the old key proves nothing where %s', (_name, keys, identity) => {
+      const marked = PROCESSES_COLUMNS.map((column) => ({
+        ...column,
+        isKey: (keys as readonly string[]).includes(column.name),
+      }));
+      const relation = relationOf('processes', marked, identity);
+      const error = failureOf(relation, update(RELATION_ID, undefined, processRow(status('error'))));
+      expect(error).toBeInstanceOf(MissingOldTupleError);
+    });
+  });
+
   test('names no key of an update that has neither an old tuple nor a process_id', () => {
     const error = failureOf(PROCESSES, update(RELATION_ID, undefined, processRow({ process_id: UNCHANGED })));
     expect(error).toBeInstanceOf(MissingOldTupleError);
