@@ -121,8 +121,16 @@ export interface SlotSettings {
   readonly acceptLossBehindLsn: Lsn | undefined;
 }
 
+/** How much of a namespace's rows the server is to write and to send: by default everything. */
+export interface PublishSettings {
+  /** By what updates of processes tell the status that they replace: the whole old row, or an index that the operator made */
+  readonly replicaIdentity: 'full' | 'status_index';
+  /** Which columns are published; `needed` goes with `status_index` only */
+  readonly publishColumns: 'all' | 'needed';
+}
+
 /** Where the records of one namespace go. */
-export interface NamespaceConfig {
+export interface NamespaceConfig extends PublishSettings {
   /** A key of `Config.kafkaClients` */
   readonly kafkaClient: string;
   readonly eventsinkTopic: string;

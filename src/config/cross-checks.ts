@@ -22,6 +22,7 @@ export function crossCheck(tree: unknown, report: ReportMistake): void {
   checkSlots(streams, databases, report);
   checkSlotSettings(field(tree, 'slots'), streams, report);
   checkParking(streams, report);
+  checkColumns(streams, report);
 }
 
 function checkAddresses(databases: unknown, report: ReportMistake): void {
@@ -151,11 +152,7 @@ function checkSlotSettings(slots: unknown, streams: unknown, report: ReportMista
 
 /** Parked rows have a format of their own, which no reader of another topic can take. */
 function checkParking(streams: unknown, report: ReportMistake): void {
-  const namespaces = [...entriesOf(streams)].flatMap(([ref, slots]) =>
-    [...entriesOf(slots)].flatMap(([slot, entries]) =>
-      [...entriesOf(entries)].map(([name, namespace]) => ({ steps: ['streams', ref, slot, name], namespace })),
-    ),
-  );
+  const namespaces = namespacesOf(streams);
   const topicOf = (namespace: unknown, key: string) => {
     const topic = field(namespace, key);
     return typeof topic === 'string' ? JSON.stringify([field(namespace, 'kafka_client'), topic]) : undefined;
@@ -177,6 +174,25 @@ function checkParking(streams: unknown, report: ReportMistake): void {
     const other = recordTopics.get(topicOf(namespace, 'parking_topic'));
     if (other !== undefined) report(parkingSteps, `must be a topic of its own; this one is ${other}`);
   }
+}
+
+/** PostgreSQL refuses updates and deletes of a table with a column list, to everybody, as long as its identity is FULL. */
+function checkColumns(streams: unknown, report: ReportMistake): void {
+  for (const { steps, namespace } of namespacesOf(streams)) {
+    if (field(namespace, 'publish_columns') !== 'needed') continue;
+    if (field(namespace, 'replica_identity') === 'status_index') continue;
+    report([...steps, 'publish_columns'], 'needed goes with replica_identity: status_index only');
+  }
+}
+
+function namespacesOf(
+  streams: unknown,
+): readonly { readonly steps: readonly PathStep[]; readonly namespace: unknown }[] {
+  return [...entriesOf(streams)].flatMap(([ref, slots]) =>
+    [...entriesOf(slots)].flatMap(([slot, entries]) =>
+      [...entriesOf(entries)].map(([name, namespace]) => ({ steps: ['streams', ref, slot, name], namespace })),
+    ),
+  );
 }
 
 function listOf(value: unknown): readonly unknown[] {

@@ -161,6 +161,8 @@ function resolveStreams(file: ConfigFile, databases: ReadonlyMap<string, Databas
               kafkaClient: entry.kafka_client,
               eventsinkTopic: entry.eventsink_topic,
               lifecycleTopic: entry.lifecycle_topic,
+              replicaIdentity: entry.replica_identity,
+              publishColumns: entry.publish_columns,
               onMissingOldTuple: entry.on_missing_old_tuple,
               onInvalid: entry.on_invalid,
               parkingTopic: entry.parking_topic,

@@ -166,11 +166,29 @@ const namespace = v.strictObject(
       topic(),
       v.description('Existing topic for creation, failure, repair and removal of processes'),
     ),
+    replica_identity: v.optional(
+      v.pipe(
+        oneOf(['full', 'status_index']),
+        v.description(
+          'By what an update of a process tells the status that it replaces. `full`: REPLICA IDENTITY FULL, set by the service. `status_index`: a unique index over process_id and status that you have made; see [Less work for the walsender](OPERATIONS.md#less-work-for-the-walsender)',
+        ),
+      ),
+      'full',
+    ),
+    publish_columns: v.optional(
+      v.pipe(
+        oneOf(['all', 'needed']),
+        v.description(
+          'Columns that the publication holds: `all`, or those that are `needed`, which takes `replica_identity: status_index` and PostgreSQL 15; see there',
+        ),
+      ),
+      'all',
+    ),
     on_missing_old_tuple: v.optional(
       v.pipe(
         oneOf(['stop', 'skip']),
         v.description(
-          'What to do with an update of a process that was written before its table had REPLICA IDENTITY FULL: `stop` the slot, or `skip` the update, count and log it',
+          'What to do with an update of a process that was written before the replica identity of its table told the old status: `stop` the slot, or `skip` the update, count and log it',
         ),
       ),
       'stop',

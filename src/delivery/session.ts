@@ -216,6 +216,7 @@ async function prepare(
     slot: stream.slot,
     settings: stream.settings,
     namespaces: [...stream.namespaces.keys()],
+    publishing: stream.namespaces,
     known: memory.known,
     isLedgerRefused: memory.isLedgerRefused,
     instance,

@@ -17,7 +17,7 @@ import { type SlotLedger, writeLedger } from './ledger.ts';
 import { formatLsn, type Lsn, laterLsn, parseLsn } from './lsn.ts';
 import { type LedgerContext, ledgerOfLoss } from './next-ledger.ts';
 import type { ServerFacts, TableFacts } from './preconditions.ts';
-import { entriesOf, type PublicationFacts, parseCreationComment, planPublication, tablesOf } from './publication.ts';
+import { describeOmissions, entriesOf, type PublicationFacts, parseCreationComment, tablesOf } from './publication.ts';
 import type { SlotFacts } from './slot.ts';
 import { readTimelineHistory } from './timeline.ts';
 
@@ -107,7 +107,7 @@ function originOf(publication: PublicationFacts, { server, tables }: Findings): 
     createdAtLsn: parseCreationComment(publication.comment, server.systemIdentifier),
     entries: entriesOf(publication, tables),
     // A table that does not exist has nothing to leave out, and is asked for later.
-    omissions: namespaceTables === undefined ? [] : planPublication(publication, namespaceTables).omissions,
+    omissions: namespaceTables === undefined ? [] : describeOmissions(publication, namespaceTables),
   };
 }
 

@@ -5,9 +5,12 @@
  * Source: PostgreSQL manual, "CREATE PUBLICATION", "ALTER PUBLICATION", system catalogs pg_publication*.
  */
 import type { Sql } from 'postgres';
+import type { PublishSettings } from '../config/config.ts';
+import { RECORD_COLUMNS } from '../progressor/tables.ts';
 import { type Lsn, parseLsn } from './lsn.ts';
 import type { Mistake, TableFacts } from './preconditions.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from './quote.ts';
+import { hasStatusIndex } from './status-index.ts';
 
 /** Prefix of the logical message that marks the creation of a publication in the WAL; its content is the publication's name. */
 export const MARKER_PREFIX = 'cdc-notifier';
@@ -39,8 +42,8 @@ export interface PublishedTable {
   readonly entryOid: number;
   /** Has a row filter (PostgreSQL 15) */
   readonly filtered: boolean;
-  /** Has a column list (PostgreSQL 15) */
-  readonly columnList: boolean;
+  /** Its column list (PostgreSQL 15); null = all columns */
+  readonly columns: readonly string[] | null;
 }
 
 /** Reads those of the publications that exist, by name. */
@@ -58,7 +61,12 @@ export async function readPublications(
       (
         SELECT coalesce(json_agg(json_build_object('oid', prrelid::int8, 'entryOid', oid::int8,
           'filtered', ${modern ? control`prqual IS NOT NULL` : control`false`},
-          'columnList', ${modern ? control`prattrs IS NOT NULL` : control`false`}) ORDER BY prrelid), '[]')
+          'columns', ${
+            modern
+              ? control`(SELECT json_agg(attname ORDER BY attnum) FROM pg_attribute
+                  WHERE attrelid = prrelid AND attnum = ANY (prattrs::int2[]))`
+              : control`NULL`
+          }) ORDER BY prrelid), '[]')
         FROM pg_publication_rel WHERE prpubid = pg_publication.oid
       ) AS tables,
       ${
@@ -164,6 +172,7 @@ export interface PublicationPlan {
   /** Which statement for the publication is part of it; `tables` includes the operations */
   readonly setsTables: boolean;
   readonly setsOperations: boolean;
+  readonly columnLists: ColumnLists;
   /**
    * The publication begins to exist for its tables here, so that its beginning is marked in the WAL and in its comment.
    * Not for one that published any table before: rows since then are owed, and a mark would hide them.
@@ -175,53 +184,142 @@ export interface PublicationPlan {
   readonly omissions: readonly string[];
 }
 
-/** What stands among the findings of a plan that sets the replica identity. */
-export const IDENTITY_FINDING = 'replica identity of the processes table is not FULL';
+/** The columns to name for each of the two tables; absent = none, which publishes all. */
+export interface ColumnLists {
+  readonly processes?: readonly string[] | undefined;
+  readonly events?: readonly string[] | undefined;
+}
+
+/**
+ * PostgreSQL refuses every update and delete of a table, for everybody, while a column list of it does not cover its replica
+ * identity, and FULL is covered by no list at all. So there is none before the index is there.
+ */
+function planColumnLists({ publishColumns }: PublishSettings, { processes, events }: NamespaceTables): ColumnLists {
+  if (publishColumns === 'all' || !hasStatusIndex(processes)) return {};
+  const list = (table: TableFacts, columns: readonly string[]) =>
+    table.replicaIdentity === 'f' ? undefined : [...new Set([...columns, ...table.identityColumns])];
+  return { processes: list(processes, RECORD_COLUMNS.processes), events: list(events, RECORD_COLUMNS.events) };
+}
 
 /** Compares what there is with what must be. */
 export function planPublication(
   publication: PublicationFacts | undefined,
-  { processes, events }: NamespaceTables,
+  tables: NamespaceTables,
+  settings: PublishSettings,
 ): PublicationPlan {
-  const setsIdentity = processes.replicaIdentity !== 'f';
-  const identityFindings = setsIdentity ? [IDENTITY_FINDING] : [];
+  const columnLists = planColumnLists(settings, tables);
+  const setsIdentity = settings.replicaIdentity === 'full' && tables.processes.replicaIdentity !== 'f';
+  const same = { setsIdentity, columnLists };
   if (publication === undefined) {
     const nothing = { findings: [], omissions: [] };
-    return { action: 'create', setsIdentity, setsTables: true, setsOperations: false, marks: true, ...nothing };
+    return { action: 'create', ...same, setsTables: true, setsOperations: false, marks: true, ...nothing };
   }
   if (publication.forAllTables) {
     const findings = ['it is FOR ALL TABLES'];
     const refused = { setsTables: false, setsOperations: false, marks: false, findings, omissions: [] };
-    return { action: 'refuse', setsIdentity, ...refused };
+    return { action: 'refuse', ...same, ...refused };
   }
-  const tableOmissions = describeOmissions(publication, [processes, events]);
-  const tableFindings = [...tableOmissions, ...describeExcess(publication, [processes, events])];
-  const missing = NEEDED_OPERATIONS.filter((operation) => !publication.operations.includes(operation));
-  const operationFindings = missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
+  const tableOmissions = describeTableOmissions(publication, tables);
+  const tableFindings = [
+    ...tableOmissions,
+    ...describeColumnLists(publication, tables, columnLists),
+    ...describeExcess(publication, [tables.processes, tables.events]),
+  ];
+  const operationFindings = describeMissingOperations(publication);
   const setsTables = tableFindings.length > 0;
   const setsOperations = operationFindings.length > 0;
   return {
     action: setsTables || setsOperations ? 'mend' : setsIdentity ? 'identity' : 'none',
-    setsIdentity,
+    ...same,
     setsTables,
     setsOperations,
     marks: publication.tables.length === 0 && publication.schemaCount === 0,
-    findings: [...tableFindings, ...operationFindings, ...identityFindings],
+    findings: [
+      ...tableFindings,
+      ...operationFindings,
+      ...(setsIdentity ? ['replica identity of the processes table is not FULL'] : []),
+    ],
     omissions: [...tableOmissions, ...operationFindings],
   };
 }
 
-function describeOmissions(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
+/** By what a publication leaves changes of the two tables out, or columns that records are made of. */
+export function describeOmissions(publication: PublicationFacts, tables: NamespaceTables): string[] {
+  if (publication.forAllTables) return [];
+  return [...describeTableOmissions(publication, tables), ...describeMissingOperations(publication)];
+}
+
+function describeMissingOperations({ operations }: PublicationFacts): string[] {
+  const missing = NEEDED_OPERATIONS.filter((operation) => !operations.includes(operation));
+  return missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
+}
+
+function describeTableOmissions(publication: PublicationFacts, { processes, events }: NamespaceTables): string[] {
   const findings: string[] = [];
   // Whatever is said of single tables beside it, all of their changes are published.
   if (publication.holdsPublic) return findings;
-  for (const table of needed) {
-    const published = publication.tables.find(({ oid }) => oid === table.oid);
+  for (const [table, columns] of [
+    [processes, RECORD_COLUMNS.processes],
+    [events, RECORD_COLUMNS.events],
+  ] as const) {
+    const published = entryOf(publication, table);
     if (published === undefined) findings.push(`it does not hold ${quoteTable(table.name)}`);
     if (published?.filtered) findings.push(`it has a row filter on ${quoteTable(table.name)}`);
-    if (published?.columnList) findings.push(`it has a column list on ${quoteTable(table.name)}`);
+    const missing = published === undefined ? [] : missingColumns(published, columns);
+    if (missing.length > 0)
+      findings.push(
+        `it has a column list on ${quoteTable(table.name)} without ${missing.map(quoteIdentifier).join(', ')}`,
+      );
   }
   return findings;
+}
+
+/** Column lists that are other than they should be, and yet hold all that records are made of. */
+function describeColumnLists(
+  publication: PublicationFacts,
+  { processes, events }: NamespaceTables,
+  wanted: ColumnLists,
+): string[] {
+  const findings: string[] = [];
+  for (const [table, recordColumns, wantedColumns] of [
+    [processes, RECORD_COLUMNS.processes, wanted.processes],
+    [events, RECORD_COLUMNS.events, wanted.events],
+  ] as const) {
+    const published = entryOf(publication, table);
+    if (published === undefined || missingColumns(published, recordColumns).length > 0) continue;
+    const name = quoteTable(table.name);
+    if (wantedColumns === undefined) {
+      if (published.columns !== null) findings.push(`its column list on ${name} is not asked for`);
+    } else if (published.columns === null) findings.push(`it publishes columns of ${name} that are not needed`);
+    else if (!coversIdentity(published, table)) findings.push(uncovered(table));
+  }
+  return findings;
+}
+
+/** Column lists by which PostgreSQL refuses updates and deletes of a table, to everybody. */
+export function describeUncovered(publication: PublicationFacts, { processes, events }: NamespaceTables): string[] {
+  return [processes, events].flatMap((table) => {
+    const published = entryOf(publication, table);
+    return published === undefined || coversIdentity(published, table) ? [] : [uncovered(table)];
+  });
+}
+
+function coversIdentity(published: PublishedTable, { replicaIdentity, identityColumns }: TableFacts): boolean {
+  if (published.columns === null) return true;
+  return replicaIdentity !== 'f' && missingColumns(published, identityColumns).length === 0;
+}
+
+function uncovered({ name }: TableFacts): string {
+  return `its column list on ${quoteTable(name)} does not cover the replica identity, so that updates and deletes fail`;
+}
+
+function entryOf({ tables }: PublicationFacts, { oid }: TableFacts): PublishedTable | undefined {
+  return tables.find((table) => table.oid === oid);
+}
+
+function missingColumns(published: PublishedTable, columns: readonly string[]): string[] {
+  const list = published.columns;
+  return list === null ? [] : columns.filter((column) => !list.includes(column));
 }
 
 function describeExcess(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
@@ -250,7 +348,8 @@ export function createEmptyStatement(namespace: string): string {
 /** The statements for the publication itself that a plan consists of, in their order. */
 function publicationStatements(plan: PublicationPlan, tables: NamespaceTables): string[] {
   const name = quoteIdentifier(tables.namespace);
-  const list = `${quoteTable(tables.processes.name)}, ${quoteTable(tables.events.name)}`;
+  const { columnLists } = plan;
+  const list = `${tableClause(tables.processes, columnLists.processes)}, ${tableClause(tables.events, columnLists.events)}`;
   const operations = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
   if (plan.action === 'create') return [`CREATE PUBLICATION ${name} FOR TABLE ${list} WITH ${operations}`];
   if (plan.action === 'refuse') {
@@ -260,6 +359,11 @@ function publicationStatements(plan: PublicationPlan, tables: NamespaceTables): 
     ...(plan.setsTables ? [`ALTER PUBLICATION ${name} SET TABLE ${list}`] : []),
     ...(plan.setsOperations ? [`ALTER PUBLICATION ${name} SET ${operations}`] : []),
   ];
+}
+
+function tableClause({ name }: TableFacts, columns: readonly string[] | undefined): string {
+  const list = columns === undefined ? '' : ` (${columns.map(quoteIdentifier).join(', ')})`;
+  return `${quoteTable(name)}${list}`;
 }
 
 /** All statements of a plan, in their order; to be run as one transaction. */

@@ -4,14 +4,16 @@
  */
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
+import type { PublishSettings } from '../config/config.ts';
 import { type ErrorPlace, SetupError } from '../errors.ts';
 import type { Lsn } from './lsn.ts';
 import { majorOf, readTables, type ServerFacts } from './preconditions.ts';
 import {
   createEmptyStatement,
   describeEntries,
+  describeOmissions,
+  describeUncovered,
   entriesOf,
-  IDENTITY_FINDING,
   type NamespaceTables,
   type PublicationFacts,
   type PublicationPlan,
@@ -27,6 +29,7 @@ import {
 import { quoteIdentifier } from './quote.ts';
 import { describeSessions, lockHolders, openWriters } from './sessions.ts';
 import { SQL_STATE, sqlStateOf } from './sql-state.ts';
+import { tellsStatusChanges } from './status-index.ts';
 import { runTransaction } from './transaction.ts';
 
 /** A DDL statement that waits for a lock makes all later comers wait behind it. */
@@ -47,9 +50,15 @@ const COLLISIONS: readonly string[] = [
   SQL_STATE.internalError,
 ];
 
-/** What publishing depends on, the same for all namespaces of a slot. */
+/** However the configuration has it: with either of them every change of a status is seen. */
+const IDENTITY_FINDING =
+  'replica identity of the processes table is neither FULL nor an index over process_id and status';
+
+/** What publishing depends on, beside the tables. */
 export interface PublishContext {
   readonly server: ServerFacts;
+  /** Of the namespace */
+  readonly settings: PublishSettings;
   /** The slot is there already, so that transactions from before the publication may still be streamed */
   readonly slotExists: boolean;
   readonly place: ErrorPlace;
@@ -72,7 +81,7 @@ export interface PreparedPublication {
 }
 
 /**
- * By what publications that exist leave changes out at present, or old tuples (replica identity), each with its namespace;
+ * By what publications that exist leave changes out at present, or the status before them (replica identity), each with its namespace;
  * empty when nothing is left out. A table that does not exist is none of it: nobody writes to it. Two short queries that
  * lock nothing.
  */
@@ -95,11 +104,12 @@ export async function publicationMistakes(
     const publication = publications.get(namespace);
     const tables = tablesOf(namespace, facts);
     if (publication === undefined) return [];
-    const plan = tables && planPublication(publication, tables);
     return [
-      ...(plan?.omissions ?? []),
+      ...(tables === undefined ? [] : describeOmissions(publication, tables)),
+      // Nothing is lost, but the next start mends it.
+      ...(tables === undefined ? [] : describeUncovered(publication, tables)),
       ...describeEntries(entriesOf(publication, facts), entryOids?.get(namespace)),
-      ...(plan?.setsIdentity ? [IDENTITY_FINDING] : []),
+      ...(tables === undefined || tellsStatusChanges(tables.processes) ? [] : [IDENTITY_FINDING]),
     ].map((finding) => `publication ${quoteIdentifier(namespace)}: ${finding}`);
   });
 }
@@ -115,7 +125,7 @@ export async function ensurePublication(
   for (let pass = 1; ; pass += 1) {
     context.signal.throwIfAborted();
     const publication = await readPublication(control, namespace, context.server);
-    const plan = planPublication(publication, current);
+    const plan = planPublication(publication, current, context.settings);
     if (plan.action === 'none' && publication !== undefined) {
       const createdAtLsn = parseCreationComment(publication.comment, context.server.systemIdentifier);
       const facts = new Map([current.processes, current.events].map((table) => [table.name, table]));

@@ -3,7 +3,7 @@
  * All that can be refused is refused before anything is created.
  */
 import type { Sql } from 'postgres';
-import type { SlotSettings } from '../config/config.ts';
+import type { PublishSettings, SlotSettings } from '../config/config.ts';
 import { type ErrorPlace, SetupError } from '../errors.ts';
 import { lastWord } from './continuity.ts';
 import {
@@ -48,12 +48,15 @@ import {
   SlotInUseError,
   slotMistake,
 } from './slot.ts';
+import { columnListMistake, hasStatusIndex, statusIndexMistake, statusIndexSql } from './status-index.ts';
 
 /** First version whose slots standbys can keep a copy of. */
 const FAILOVER_MAJOR = 17;
 
 /** Which slot to prepare, and for what. */
 export interface SetupRequest extends ContinuityRequest {
+  /** By namespace */
+  readonly publishing: ReadonlyMap<string, PublishSettings>;
   /** True for a slot that is not to be warned of: the configuration names it, or it was warned of before */
   readonly isConfiguredSlot: (slot: string) => boolean;
   /** Called for each slot that was warned of */
@@ -109,7 +112,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const found = await readPublications(control, namespaces, serverMajor);
   const tables = await readTables(control, tableNames(namespaces));
   const continuity = await checkContinuity(control, request, { server, existing, foundLedger, found, tables });
-  const namespaceTables = checkTables(tables, namespaces, place);
+  const namespaceTables = checkTables(tables, request, server);
   await warnOfAbandonedSlots(control, request);
 
   signal.throwIfAborted();
@@ -118,7 +121,8 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const isUsable = existing !== undefined && unusable === undefined;
   const publications: PreparedPublication[] = [];
   for (const each of namespaceTables) {
-    const context = { server, slotExists: isUsable, place, log, signal };
+    const settings = request.publishing.get(each.namespace)!;
+    const context = { server, settings, slotExists: isUsable, place, log, signal };
     publications.push(await ensurePublication(control, each, context));
   }
 
@@ -326,17 +330,32 @@ function noFailoverSlots(version: string, place: ErrorPlace): Mistake {
 
 function checkTables(
   facts: ReadonlyMap<string, TableFacts>,
-  namespaces: readonly string[],
-  place: ErrorPlace,
+  { databaseRef, slot, namespaces, publishing, log }: SetupRequest,
+  server: ServerFacts,
 ): NamespaceTables[] {
+  const place = { database: databaseRef, slot };
   return namespaces.map((namespace) => {
     for (const table of tableNames([namespace])) {
       refuse(tableMistake(table, facts.get(table)), { ...place, namespace });
     }
     const tables = tablesOf(namespace, facts)!;
     refuse(eventsIdentityMistake(tables.events), { ...place, namespace });
+    const { replicaIdentity, publishColumns } = publishing.get(namespace)!;
+    if (publishColumns === 'needed') refuse(columnListMistake(server), { ...place, namespace });
+    if (replicaIdentity === 'status_index') {
+      refuse(statusIndexMistake(namespace, tables.processes), { ...place, namespace });
+      if (!hasStatusIndex(tables.processes)) warnOfFullIdentity(tables, log);
+    }
     return tables;
   });
+}
+
+/** Nothing is lost, and nothing is gained. */
+function warnOfFullIdentity({ namespace, processes }: NamespaceTables, log: SetupRequest['log']): void {
+  log.warn(
+    { namespace, table: processes.name, advice: statusIndexSql(namespace, processes) },
+    'replica identity of processes is FULL, although the configuration says status_index: every update still carries its old row',
+  );
 }
 
 function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {

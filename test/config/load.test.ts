@@ -100,6 +100,8 @@ describe('parseConfig accepts', () => {
               kafkaClient: 'main',
               eventsinkTopic: 'e',
               lifecycleTopic: 'l',
+              replicaIdentity: 'full',
+              publishColumns: 'all',
               onMissingOldTuple: 'stop',
               onInvalid: 'stop',
               parkingTopic: undefined,
@@ -563,6 +565,16 @@ describe('parseConfig refuses', () => {
       'a parking topic that is the lifecycle topic of another namespace',
       withParking('on_invalid: park, parking_topic: m', `, other: ${NAMESPACE.replace('l}', 'm}')}`),
       /ns.parking_topic: must be a topic of its own; this one is streams.db.slot.other.lifecycle_topic$/,
+    ],
+    [
+      'needed columns of a table with identity FULL',
+      withParking('publish_columns: needed'),
+      /ns.publish_columns: needed goes with replica_identity: status_index only$/,
+    ],
+    [
+      'needed columns of a table with identity FULL that is named',
+      withParking('publish_columns: needed, replica_identity: full'),
+      /ns.publish_columns: needed goes with replica_identity: status_index only$/,
     ],
     [
       'a namespace in two slots',

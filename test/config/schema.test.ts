@@ -36,7 +36,7 @@ describe('describeConfiguration', () => {
       ...['kafka_client', 'eventsink_topic', 'lifecycle_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
       ),
-      ...['on_missing_old_tuple', 'on_invalid', 'parking_topic'].map(
+      ...['replica_identity', 'publish_columns', 'on_missing_old_tuple', 'on_invalid', 'parking_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
       ),
       ...['slots', 'slots.<db_ref>.<slot>.failover', 'slots.<db_ref>.<slot>.accept_loss_behind'],

@@ -135,6 +135,8 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
     kafkaClient: 'main',
     eventsinkTopic: RECORDED_TOPICS.event,
     lifecycleTopic: RECORDED_TOPICS.lifecycle,
+    replicaIdentity: 'full',
+    publishColumns: 'all',
     onMissingOldTuple: 'stop',
     onInvalid: 'stop',
     parkingTopic: undefined,

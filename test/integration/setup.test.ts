@@ -5,6 +5,7 @@ import { SetupError } from '../../src/errors.ts';
 import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
 import { dropSlotSql, readLedger } from '../../src/postgres/ledger.ts';
 import { parseLsn } from '../../src/postgres/lsn.ts';
+import { publicationMistakes } from '../../src/postgres/publish.ts';
 import { publicationNames, quoteIdentifier, quoteTable } from '../../src/postgres/quote.ts';
 import { advanceSlot, createSlot, SlotInUseError } from '../../src/postgres/slot.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
@@ -216,6 +217,146 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   const modern = major >= 15;
+  describe('with a status index', () => {
+    const STATUS_INDEX = { replicaIdentity: 'status_index', publishColumns: 'all' } as const;
+    const NEEDED = { replicaIdentity: 'status_index', publishColumns: 'needed' } as const;
+    const update = (admin: Sql) => admin`UPDATE ns_processes SET status = 'error', detail = 'x' WHERE process_id = 'p'`;
+    const openScene = async () => {
+      const scene = await openSetupScene(server);
+      // Start-up names all columns that records are made of.
+      await createTables(scene.admin, 'ns');
+      await scene.script(`ALTER TABLE ns_events ADD "timestamp" timestamptz, ADD metadata jsonb, ADD task_id int8;
+        ALTER TABLE ns_processes ADD aux_state bytea; INSERT INTO ns_processes VALUES ('p', 'running')`);
+      return scene;
+    };
+    /** Each statement by itself, as an index that is built beside writers has it. */
+    const runAdvice = async (admin: Sql, error: SetupError) => {
+      for (const statement of adviceSql(error).split(/(?<=;) /)) await admin.unsafe(statement);
+    };
+    const listOf = async (admin: Sql, table: string) => {
+      const [row] = await admin`
+        SELECT (SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+          WHERE attrelid = prrelid AND attnum = ANY (prattrs::int2[])) AS columns
+        FROM pg_publication_rel WHERE prrelid = ${table}::regclass`;
+      return row!.columns as string | null;
+    };
+
+    test('refuses a table without one, before anything is made, with SQL that puts it right', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+      expect(error.message).toContain('neither an index over process_id and status nor FULL');
+      expect(error.place).toMatchObject({ namespace: 'ns', table: 'ns_processes' });
+      expect(await admin`SELECT FROM pg_publication`).toHaveLength(0);
+      await runAdvice(admin, error);
+      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+      expect(await replicaIdentity(admin, 'ns_processes')).toBe('i');
+      expect(scene.log.filter((line) => line.level === 'warn')).toEqual([]);
+      await update(admin);
+    });
+
+    test('refuses the primary key as the index, and one that includes the status without its being of the key', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      await admin`CREATE UNIQUE INDEX including ON ns_processes (process_id) INCLUDE (status)`;
+      for (const index of ['ns_processes_pkey', 'including']) {
+        await admin`ALTER TABLE ns_processes REPLICA IDENTITY USING INDEX ${admin(index)}`;
+        await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+      }
+    });
+
+    test('goes on with FULL, and says that nothing is gained', async () => {
+      await using scene = await openScene();
+      await scene.prepare('slot_ns', ['ns']);
+      scene.log.length = 0;
+      await scene.prepare('slot_ns', ['ns'], { publishing: modern ? NEEDED : STATUS_INDEX });
+      expect(scene.log.map(({ level, msg }) => [level, msg])).toEqual([
+        ['warn', expect.stringContaining('replica identity of processes is FULL')],
+      ]);
+      expect(await replicaIdentity(scene.admin, 'ns_processes')).toBe('f');
+      await update(scene.admin);
+    });
+
+    test('tells of an index that was dropped, by which nobody can update, and of the cure', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX })));
+      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+      await admin`DROP INDEX ns_identity`;
+      await update(admin).then(
+        () => expect.unreachable(),
+        (error) => expect(error.code).toBe('55000'),
+      );
+      const mistakes = await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major });
+      expect(mistakes).toEqual([expect.stringContaining('neither FULL nor an index')]);
+      const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+      expect(error.message).toContain('PostgreSQL refuses their updates and deletes');
+      await runAdvice(admin, error);
+      await update(admin);
+      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+    });
+
+    if (!modern) {
+      test('refuses column lists on a server that has none', async () => {
+        await using scene = await openScene();
+        const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED }));
+        expect(error.message).toContain('has no column lists');
+        expect(error.advice).toContain('publish_columns');
+      });
+      return;
+    }
+
+    test('publishes the needed columns alone, all again without the setting, and no update is ever refused', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      const listed = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
+      expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
+      expect(await listOf(admin, 'ns_events')).toBe('process_id event_id payload timestamp metadata');
+      await update(admin);
+      const whole = await scene.stream('slot_ns', ['ns'], { known: listed, publishing: STATUS_INDEX });
+      expect(await listOf(admin, 'ns_processes')).toBeNull();
+      await update(admin);
+      const again = await scene.stream('slot_ns', ['ns'], { known: whole, publishing: NEEDED });
+      await update(admin);
+      await scene.stream('slot_ns', ['ns'], { known: again });
+      expect([await listOf(admin, 'ns_processes'), await listOf(admin, 'ns_events')]).toEqual([null, null]);
+      expect(await replicaIdentity(admin, 'ns_processes')).toBe('f');
+      await update(admin);
+    });
+
+    test('takes a publication of a person whose lists hold what is needed, and mends one whose lists do not', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      await scene.script(`CREATE PUBLICATION ns FOR TABLE ns_processes (process_id, status, detail, aux_state),
+        ns_events (event_id, process_id, payload, metadata, "timestamp")`);
+      await scene.prepare('slot_ns', ['ns'], { publishing: NEEDED });
+      expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail aux_state');
+      await scene.script('ALTER PUBLICATION ns SET TABLE ns_processes (process_id, status), ns_events');
+      await admin`SELECT pg_drop_replication_slot('slot_ns')`;
+      await admin.unsafe(`DROP PUBLICATION "cdc-notifier:slot_ns"`).catch(() => {});
+      await scene.prepare('slot_ns', ['ns'], { publishing: NEEDED });
+      expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
+    });
+
+    test('finds lists by which updates fail since somebody set FULL, and takes them away', async () => {
+      await using scene = await openScene();
+      const { admin } = scene;
+      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      const known = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
+      await admin`ALTER TABLE ns_processes REPLICA IDENTITY FULL`;
+      await update(admin).then(
+        () => expect.unreachable(),
+        (error) => expect(error.code).toBe('42P10'),
+      );
+      const mistakes = await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major });
+      expect(mistakes).toEqual([expect.stringContaining('so that updates and deletes fail')]);
+      await scene.prepare('slot_ns', ['ns'], { known, publishing: NEEDED });
+      await update(admin);
+    });
+  });
+
   test.each([
     ['lacks a table', 'CREATE PUBLICATION ns FOR TABLE ns_events'],
     ['holds nothing', 'CREATE PUBLICATION ns'],

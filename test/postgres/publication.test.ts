@@ -1,7 +1,10 @@
 import { describe, expect, test } from 'bun:test';
+import type { PublishSettings } from '../../src/config/config.ts';
 import type { TableFacts } from '../../src/postgres/preconditions.ts';
 import {
   describeEntries,
+  describeOmissions,
+  describeUncovered,
   entriesOf,
   type NamespaceTables,
   type PublicationFacts,
@@ -32,11 +35,11 @@ function table(name: string, oid: number, change: Partial<TableFacts> = {}): Tab
 const tables: NamespaceTables = {
   namespace: `a"b`,
   processes: table(`a"b_processes`, 1),
-  events: table(`a"b_events`, 2, { replicaIdentity: 'd' }),
+  events: table(`a"b_events`, 2, { replicaIdentity: 'd', identityColumns: ['process_id', 'event_id'] }),
 };
 const withoutIdentity = { ...tables, processes: { ...tables.processes, replicaIdentity: 'd' as const } };
 
-const plain = (oid: number) => ({ oid, entryOid: oid + 10_000, filtered: false, columnList: false });
+const plain = (oid: number) => ({ oid, entryOid: oid + 10_000, filtered: false, columns: null });
 const publication: PublicationFacts = {
   name: `a"b`,
   oid: 10,
@@ -49,11 +52,13 @@ const publication: PublicationFacts = {
   comment: undefined,
 };
 
+const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
 const nothing: PublicationPlan = {
   action: 'none',
   setsIdentity: false,
   setsTables: false,
   setsOperations: false,
+  columnLists: {},
   marks: false,
   findings: [],
   omissions: [],
@@ -123,15 +128,18 @@ describe('planPublication', () => {
       {
         ...publication,
         tables: [
-          { oid: 1, entryOid: 1, filtered: true, columnList: false },
-          { oid: 2, entryOid: 1, filtered: false, columnList: true },
+          { oid: 1, entryOid: 1, filtered: true, columns: null },
+          { oid: 2, entryOid: 1, filtered: false, columns: ['process_id', 'event_id', 'metadata'] },
         ],
       },
       tables,
       {
         action: 'mend',
         setsTables: true,
-        findings: ['it has a row filter on public."a""b_processes"', 'it has a column list on public."a""b_events"'],
+        findings: [
+          'it has a row filter on public."a""b_processes"',
+          'it has a column list on public."a""b_events" without "timestamp", "payload"',
+        ],
       },
     ],
     [
@@ -152,17 +160,131 @@ describe('planPublication', () => {
       { action: 'refuse', findings: ['it is FOR ALL TABLES'] },
     ],
   ])('asks for %s', (_, facts, given, expected) => {
-    const plan = planPublication(facts, given);
+    const plan = planPublication(facts, given, WHOLE_ROWS);
     expect(plan).toEqual({ ...nothing, ...expected, omissions: plan.omissions });
     // What is there beside takes nothing away, and replica identity is about the old tuple alone.
     const isOmission = (finding: string) => /^it (does not|has)/.test(finding);
     expect(plan.omissions).toEqual(plan.findings.filter(isOmission));
+    if (facts !== undefined) expect(describeOmissions(facts, given)).toEqual([...plan.omissions]);
+  });
+});
+
+describe('planPublication with a status index', () => {
+  const ROWS: PublishSettings = { replicaIdentity: 'status_index', publishColumns: 'all' };
+  const COLUMNS: PublishSettings = { replicaIdentity: 'status_index', publishColumns: 'needed' };
+  const indexed = {
+    ...tables,
+    processes: table(`a"b_processes`, 1, { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] }),
+  };
+  const processesList = ['process_id', 'status', 'detail'];
+  const eventsList = ['process_id', 'event_id', 'timestamp', 'metadata', 'payload'];
+  const listed = (processes: readonly string[] | null, events: readonly string[] | null): PublicationFacts => ({
+    ...publication,
+    tables: [
+      { ...plain(1), columns: processes },
+      { ...plain(2), columns: events },
+    ],
+  });
+  const plan = (facts: PublicationFacts | undefined, given: NamespaceTables, settings: PublishSettings) => {
+    const { action, setsIdentity, findings, omissions } = planPublication(facts, given, settings);
+    return { action, setsIdentity, findings, omissions };
+  };
+  const none = { action: 'none', setsIdentity: false, findings: [], omissions: [] } as const;
+
+  test('leaves the identity to the operator, whatever it is', () => {
+    for (const given of [indexed, tables, withoutIdentity]) expect(plan(publication, given, ROWS)).toEqual(none);
+  });
+
+  test('sets FULL again, and takes the lists away in the same transaction, when the setting is gone', () => {
+    const facts = listed(processesList, eventsList);
+    expect(plan(facts, indexed, WHOLE_ROWS)).toEqual({
+      action: 'mend',
+      setsIdentity: true,
+      findings: [
+        'its column list on public."a""b_processes" is not asked for',
+        'its column list on public."a""b_events" is not asked for',
+        'replica identity of the processes table is not FULL',
+      ],
+      // All that records are made of was published all the time.
+      omissions: [],
+    });
+    expect(planSql(planPublication(facts, indexed, WHOLE_ROWS), indexed, SYSTEM)).toBe(
+      'BEGIN; ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL; ' +
+        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
+        'ALTER PUBLICATION "a""b" SET TABLE public."a""b_processes", public."a""b_events"; COMMIT;',
+    );
+  });
+
+  test('names the columns of records when they are to be published alone', () => {
+    expect(plan(publication, indexed, COLUMNS)).toMatchObject({
+      action: 'mend',
+      setsIdentity: false,
+      findings: [
+        'it publishes columns of public."a""b_processes" that are not needed',
+        'it publishes columns of public."a""b_events" that are not needed',
+      ],
+      omissions: [],
+    });
+    const sql = planSql(planPublication(publication, indexed, COLUMNS), indexed, SYSTEM);
+    expect(sql).toContain(
+      'SET TABLE public."a""b_processes" ("process_id", "status", "detail"), ' +
+        'public."a""b_events" ("process_id", "event_id", "timestamp", "metadata", "payload");',
+    );
+    expect(planSql(planPublication(undefined, indexed, COLUMNS), indexed, SYSTEM)).toContain(
+      'CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes" ("process_id", "status", "detail"), ',
+    );
+  });
+
+  test('takes a list that holds more, and one with a column that is missing for an omission', () => {
+    expect(plan(listed([...processesList, 'metadata'], eventsList), indexed, COLUMNS)).toEqual(none);
+    const finding = 'it has a column list on public."a""b_processes" without "detail"';
+    const facts = listed(['process_id', 'status'], eventsList);
+    expect(plan(facts, indexed, COLUMNS)).toMatchObject({
+      action: 'mend',
+      findings: [finding],
+      omissions: [finding],
+    });
+    expect(describeOmissions(facts, indexed)).toEqual([finding]);
+  });
+
+  test('covers the replica identity, or updates of the writer would be refused', () => {
+    const uncovered =
+      'its column list on public."a""b_processes" does not cover the replica identity, so that updates and deletes fail';
+    const wide = table(`a"b_processes`, 1, {
+      replicaIdentity: 'i',
+      identityColumns: ['created_at', 'process_id', 'status'],
+    });
+    const facts = listed(processesList, eventsList);
+    expect(plan(facts, { ...indexed, processes: wide }, COLUMNS)).toMatchObject({
+      action: 'mend',
+      findings: [uncovered],
+      omissions: [],
+    });
+    expect(
+      plan(listed([...processesList, 'created_at'], eventsList), { ...indexed, processes: wide }, COLUMNS),
+    ).toEqual(none);
+    // No list covers FULL.
+    const fullEvents = {
+      ...indexed,
+      events: { ...indexed.events, replicaIdentity: 'f' as const, identityColumns: [] },
+    };
+    expect(plan(listed(processesList, null), fullEvents, COLUMNS)).toEqual(none);
+    expect(plan(facts, fullEvents, COLUMNS).findings).toEqual([
+      'its column list on public."a""b_events" is not asked for',
+    ]);
+    expect(plan(publication, tables, COLUMNS)).toEqual(none);
+    expect(plan(facts, tables, COLUMNS).action).toBe('mend');
+
+    expect(describeUncovered(facts, { ...indexed, processes: wide })).toEqual([uncovered]);
+    expect(describeUncovered(listed(processesList, null), tables)).toEqual([uncovered]);
+    expect(describeUncovered(facts, indexed)).toEqual([]);
+    expect(describeUncovered(publication, tables)).toEqual([]);
   });
 });
 
 describe('planSql', () => {
   const sql = (facts: PublicationFacts | undefined, given = tables) =>
-    planSql(planPublication(facts, given), given, SYSTEM);
+    planSql(planPublication(facts, given, WHOLE_ROWS), given, SYSTEM);
 
   test('is identity, lock, publication and mark, in this order and in one transaction, for a creation', () => {
     const text = sql(undefined, withoutIdentity);
@@ -190,7 +312,7 @@ describe('planSql', () => {
 
   test('planAdvice names the one who may run it, and a superuser where that is nobody', () => {
     const advice = (facts: PublicationFacts | undefined, given = tables) =>
-      planAdvice(planPublication(facts, given), given, facts, SYSTEM);
+      planAdvice(planPublication(facts, given, WHOLE_ROWS), given, facts, SYSTEM);
     const filtered = { ...publication, tables: [plain(1)] };
     expect(advice(undefined)).toStartWith(
       'Run as "app", who also needs CREATE on the database, or a superuser: BEGIN; LOCK',
@@ -202,7 +324,7 @@ describe('planSql', () => {
 
   test('refusal lists what was found', () => {
     const facts = { ...publication, forAllTables: true };
-    expect(refusal(planPublication(facts, tables), tables, facts, SYSTEM).detail).toBe(
+    expect(refusal(planPublication(facts, tables, WHOLE_ROWS), tables, facts, SYSTEM).detail).toBe(
       'publication "a""b" is not as it must be: it is FOR ALL TABLES',
     );
   });

@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'bun:test';
-import { parseTableName } from '../../src/progressor/tables.ts';
+import { resolveRelation } from '../../src/progressor/convert.ts';
+import { parseTableName, RECORD_COLUMNS } from '../../src/progressor/tables.ts';
+import { EVENTS_COLUMNS, PROCESSES_COLUMNS, relationMessage } from '../support/pgoutput.ts';
 
 describe('parseTableName', () => {
   test.each([
@@ -16,5 +18,22 @@ describe('parseTableName', () => {
 
   test.each(['', '_', 'events', '_events', 'invoice_'])('finds no namespace and kind in %j', (name) => {
     expect(parseTableName(name)).toBeUndefined();
+  });
+});
+
+describe.each([
+  ['processes', PROCESSES_COLUMNS],
+  ['events', EVENTS_COLUMNS],
+] as const)('RECORD_COLUMNS of %s', (kind, columns) => {
+  const resolve = (names: readonly string[]) =>
+    resolveRelation(
+      relationMessage({ name: `ns_${kind}`, columns: columns.filter(({ name }) => names.includes(name)) }),
+      new Set(['ns']),
+    );
+
+  test('are all that a record is made of, and not one more', () => {
+    const names = RECORD_COLUMNS[kind];
+    expect(resolve(names)).toMatchObject({ kind, columnCount: names.length });
+    for (const left of names) expect(() => resolve(names.filter((name) => name !== left))).toThrow(left);
   });
 });

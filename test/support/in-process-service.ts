@@ -11,6 +11,8 @@ import { type WaitOptions, waitFor } from './wait.ts';
 export interface ServiceNamespace {
   readonly eventsink_topic: string;
   readonly lifecycle_topic: string;
+  readonly replica_identity?: 'full' | 'status_index' | undefined;
+  readonly publish_columns?: 'all' | 'needed' | undefined;
   readonly on_missing_old_tuple?: 'stop' | 'skip' | undefined;
   readonly on_invalid?: 'stop' | 'park' | undefined;
   readonly parking_topic?: string | undefined;

@@ -1,6 +1,6 @@
 /** The scene of a start-up test: a database of its own on a server, and the service's connections to it. */
 import type { Sql } from 'postgres';
-import type { DatabaseEndpoint, SlotSettings } from '../../src/config/config.ts';
+import type { DatabaseEndpoint, PublishSettings, SlotSettings } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { connectControl } from '../../src/postgres/connect.ts';
 import type { SlotLedger } from '../../src/postgres/ledger.ts';
@@ -36,7 +36,11 @@ export interface PrepareOptions {
   readonly isLedgerRefused?: boolean;
   readonly instance?: string;
   readonly settings?: Partial<SlotSettings>;
+  /** Of every namespace */
+  readonly publishing?: Partial<PublishSettings>;
 }
+
+const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
 
 let sceneCount = 0;
 
@@ -84,6 +88,7 @@ function sceneOn(server: PostgresServer, database: string): SetupScene {
       slot,
       settings: { failover: false, acceptLossBehindLsn: undefined, ...options.settings },
       namespaces,
+      publishing: new Map(namespaces.map((namespace) => [namespace, { ...WHOLE_ROWS, ...options.publishing }])),
       instance: options.instance ?? 'instance of the test',
       known: options.known,
       isLedgerRefused: options.isLedgerRefused ?? false,

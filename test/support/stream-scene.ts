@@ -86,6 +86,8 @@ export interface StreamScene extends AsyncDisposable {
 export interface StartOptions {
   readonly slots?: Readonly<Record<string, readonly string[]>> | undefined;
   readonly onMissingOldTuple?: 'stop' | 'skip' | undefined;
+  /** Further settings of namespaces, by namespace */
+  readonly namespaceSettings?: Readonly<Record<string, Partial<ServiceNamespace>>> | undefined;
   readonly settings?: ServiceOptions['settings'];
   readonly kafkaSettings?: ServiceOptions['kafkaSettings'];
   readonly onLog?: ServiceOptions['onLog'];
@@ -125,6 +127,7 @@ export async function openStreamScene(options: SceneOptions): Promise<StreamScen
       const target = (namespace: string): ServiceNamespace => ({
         ...topics(namespace),
         ...(start.onMissingOldTuple === undefined ? {} : { on_missing_old_tuple: start.onMissingOldTuple }),
+        ...start.namespaceSettings?.[namespace],
       });
       const entries = own.map((namespace) => [namespace, target(namespace)] as const);
       return { database, slot: slot(name), namespaces: Object.fromEntries(entries) };
