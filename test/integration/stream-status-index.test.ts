@@ -322,4 +322,28 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     ]);
     expect(await kafka.readAll([parking_topic])).toHaveLength(1);
   }, 60_000);
+
+  // It takes as long as the service looks away.
+  if (major === 18) {
+    test('lists by which updates fail, since somebody set FULL, are taken away while it streams', async () => {
+      await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+      const { sql } = scene;
+      await makeIndex(sql, NS);
+      await useIndex(sql, NS);
+      scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } });
+      await scene.confirmed('main');
+      const createdAt = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+      await useFull(sql, NS);
+      const fail = () => scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'reason'));
+      await expect(fail()).rejects.toMatchObject({ code: '42P10' });
+      const failedAt = await waitFor('an update that is not refused', () => fail().catch(() => undefined), {
+        timeoutMs: 30_000,
+      });
+      await scene.confirmed('main');
+      expect(await scene.emitted()).toEqual([
+        lifecycle(NS, 'p', 'created', createdAt),
+        lifecycle(NS, 'p', 'failed: reason', failedAt),
+      ]);
+    }, 60_000);
+  }
 });
