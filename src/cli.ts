@@ -71,17 +71,18 @@ Configuration: one YAML (or JSON) file. The least that it needs:
           eventsink_topic: eventsink        # both topics must exist
           lifecycle_topic: lifecycle
 
-Further keys and their defaults: tls (none) of a database or Kafka client;
-port (5432) of a database, or hosts: [a:5432, b:5432] in place of host, of which
-the writable one is followed; sasl (none), client_id (cdc-notifier),
-compression (none), connect_timeout (5000), request_timeout (30000),
-metadata_max_age (10000) of a Kafka client; on_missing_old_tuple (stop),
-on_invalid (stop), parking_topic (none; for on_invalid: park) of a namespace;
-failover (false) and accept_loss_behind (none) of a slot, in slots: {DB_REF:
-{SLOT: {...}}}; at the top resend_timeout (3000), max_retries (3),
-reconnect_timeout (5000), shutdown_timeout (20000), http (none; {host, port
-(8022), in_flight_limit (30000)} listens on 127.0.0.1 for /live, /ready, /status
-and /metrics) and log ({level: info, format: auto}). Times are in milliseconds.
+Further keys and their defaults: tls (none) of a database or Kafka client; port
+(5432) of a database, or hosts: [a:5432, b:5432] in place of host, of which the
+writable one is followed; sasl (none), client_id (cdc-notifier), compression
+(none), connect_timeout (5000), request_timeout (30000), metadata_max_age
+(10000) of a Kafka client; replica_identity (full), publish_columns (all),
+on_missing_old_tuple (stop), on_invalid (stop), parking_topic (none; for
+on_invalid: park) of a namespace; failover (false) and accept_loss_behind (none)
+of a slot, in slots: {DB_REF: {SLOT: {...}}}; at the top resend_timeout (3000),
+max_retries (3), reconnect_timeout (5000), shutdown_timeout (20000), http (none;
+{host, port (8022), in_flight_limit (30000)} listens on 127.0.0.1 for /live,
+/ready, /status and /metrics) and log ({level: info, format: auto}). Times are
+in milliseconds.
 config/cdc-notifier.example.yaml shows every key with a comment; the README has
 the reference.
 `;
