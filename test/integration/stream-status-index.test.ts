@@ -323,6 +323,48 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(await kafka.readAll([parking_topic])).toHaveLength(1);
   }, 60_000);
 
+  test('an index that is dropped while an update runs takes the old key from the rest of it, which is told', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = scene;
+    const { processes } = tablesOf(NS);
+    await makeIndex(sql, NS);
+    await useIndex(sql, NS);
+    const service = scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
+    await scene.confirmed('main');
+    await scene.commit(async (tx) => {
+      for (const id of ['a', 'b', 'c']) await insertProcess(tx, NS, id);
+    });
+    await scene.confirmed('main');
+    await service.stop();
+    // The server learns what others have changed in the middle of a statement too, whenever it opens a table.
+    await sql.unsafe(`
+      CREATE FUNCTION reason(id text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock(1);
+        EXECUTE format('CREATE TEMP TABLE %I ()', id);
+        RETURN id;
+      END $$`);
+    await using gate = await sql
+      .reserve()
+      .then((held) => ({ held, [Symbol.asyncDispose]: async () => held.release() }));
+    await gate.held`SELECT pg_advisory_lock(1)`;
+    const updated = sql`UPDATE ${sql(processes)} SET status = 'error', detail = reason(process_id)`.execute();
+    const waiting = () => sql`SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`;
+    await waitFor('the update', async () => (await waiting()).length === 1);
+    const dropped = sql`DROP INDEX CONCURRENTLY ${sql(indexOf(NS))}`.execute();
+    await waitFor('the drop', async () => (await sql`SELECT FROM pg_index WHERE NOT indisvalid`).length === 1);
+    await gate.held`SELECT pg_advisory_unlock(1)`;
+    await Promise.all([updated, dropped]);
+    await useFull(sql, NS);
+
+    const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'skip' } as const;
+    const skipping = scene.start({ namespaceSettings: { [NS]: settings } });
+    await scene.confirmed('main');
+    const told = (await scene.emitted()).length - 3;
+    const skipped = skipping.log.filter((line) => 'skippedRowCount' in line).length;
+    expect(skipped).toBeGreaterThan(0);
+    expect(told + skipped).toBe(3);
+  }, 60_000);
+
   // It takes as long as the service looks away.
   if (major === 18) {
     test('lists by which updates fail, since somebody set FULL, are taken away while it streams', async () => {
