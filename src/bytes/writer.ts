@@ -13,11 +13,14 @@ const SHORT_COPY_BYTES = 24;
 export class ByteWriter {
   /** The storage; only the first `length` bytes mean anything */
   bytes: Buffer;
+  /** The same storage, for numbers of several bytes: one store each, which also keeps compiled code small */
+  data: DataView;
   /** Number of bytes written so far, which is where the next one goes */
   length = 0;
 
   constructor(initialCapacityBytes = 256) {
     this.bytes = Buffer.allocUnsafeSlow(Math.max(initialCapacityBytes, 16));
+    this.data = viewOf(this.bytes);
   }
 
   /** Forgets what was written and keeps the storage, so that a scratch writer stops allocating. */
@@ -43,21 +46,17 @@ export class ByteWriter {
   i16(v: number): this {
     this.reserve(2);
     const at = this.length;
-    const bytes = this.bytes;
-    bytes[at] = v >> 8;
-    bytes[at + 1] = v;
+    this.data.setInt16(at, v);
     this.length = at + 2;
     return this;
   }
 
   /** Appends the low 24 bits of `v`: the size of a Thrift field header (type byte, i16 field id). */
   u24(v: number): this {
-    this.reserve(3);
+    // Four bytes are written, of which the last one is written over by whatever comes next.
+    this.reserve(4);
     const at = this.length;
-    const bytes = this.bytes;
-    bytes[at] = v >> 16;
-    bytes[at + 1] = v >> 8;
-    bytes[at + 2] = v;
+    this.data.setInt32(at, v << 8);
     this.length = at + 3;
     return this;
   }
@@ -65,7 +64,7 @@ export class ByteWriter {
   /** Appends the low 32 bits of `v`; unsigned values may be given as they are. */
   i32(v: number): this {
     this.reserve(4);
-    this.setI32(this.length, v);
+    this.data.setInt32(this.length, v);
     this.length += 4;
     return this;
   }
@@ -73,7 +72,8 @@ export class ByteWriter {
   /** Appends a 64-bit two's complement integer; RangeError when `v` does not fit. */
   i64(v: bigint): this {
     this.reserve(8);
-    this.bytes.writeBigInt64BE(v, this.length);
+    if (BigInt.asIntN(64, v) !== v) throw new RangeError(`Cannot write ${v}: it does not fit 64 bits`);
+    this.data.setBigInt64(this.length, v);
     this.length += 8;
     return this;
   }
@@ -81,7 +81,7 @@ export class ByteWriter {
   /** Appends an IEEE 754 double. */
   f64(v: number): this {
     this.reserve(8);
-    this.bytes.writeDoubleBE(v, this.length);
+    this.data.setFloat64(this.length, v);
     this.length += 8;
     return this;
   }
@@ -111,11 +111,7 @@ export class ByteWriter {
 
   /** Overwrites four bytes that were written before: a count or a length that was not known at the time. */
   setI32(at: number, v: number): void {
-    const bytes = this.bytes;
-    bytes[at] = v >> 24;
-    bytes[at + 1] = v >> 16;
-    bytes[at + 2] = v >> 8;
-    bytes[at + 3] = v;
+    this.data.setInt32(at, v);
   }
 
   /** What was written, sharing memory: valid until the next write or reset. */
@@ -132,5 +128,10 @@ export class ByteWriter {
     const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
     this.bytes.copy(grown, 0, 0, this.length);
     this.bytes = grown;
+    this.data = viewOf(grown);
   }
+}
+
+function viewOf(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -2,7 +2,8 @@ import { describe, expect, test } from 'bun:test';
 import { constants, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { MalformedError } from '../../src/errors.ts';
-import { EtfValue, MAX_DEPTH, MAX_INFLATED_BYTES } from '../../src/etf/value.ts';
+import { MAX_DEPTH } from '../../src/etf/careful-value.ts';
+import { EtfValue, MAX_INFLATED_BYTES } from '../../src/etf/value.ts';
 import {
   type AtomForm,
   compressTerm,
