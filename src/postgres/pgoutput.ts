@@ -30,6 +30,9 @@ const UNCHANGED_COLUMN = 0x75; // 'u'
 const TEXT_COLUMN = 0x74; // 't'
 const BINARY_COLUMN = 0x62; // 'b'
 
+const NEW_TUPLE_DUE = "the new tuple's 'N'";
+const OLD_TUPLE_DUE = "the old tuple's 'O' or 'K'";
+
 /** Bytes before a column's value: its kind and the i32 length. */
 const COLUMN_HEADER_BYTES = 5;
 
@@ -193,68 +196,61 @@ export class MessageDecoder {
   };
   readonly #delete: Mutable<DeleteMessage> = { tag: 'delete', relationId: 0, oldKind: 'O', oldTuple: this.#old };
 
-  /** Offset after the message that was decoded last. Messages delimit themselves, so this is where the next frame is. */
-  end = 0;
-
   /**
-   * Decodes the message that begins at `start`. Throws MalformedError, whose offset counts from the beginning of
-   * `bytes`, when a message is cut short, has an unknown kind, or holds a value that the protocol does not know.
+   * Decodes the message that is `bytes[start..end)`. Throws MalformedError, whose offset counts from the beginning of
+   * `bytes`, when a message is cut short or followed by other bytes, has an unknown kind, or holds a value that the
+   * protocol does not know.
    */
-  decode(bytes: Buffer, start: number): PgoutputMessage {
+  decode(bytes: Buffer, start: number, end = bytes.length): PgoutputMessage {
     // Row messages first: everything else is rare beside them.
-    switch (bytes[start]) {
+    const kind = start < end ? bytes[start] : undefined;
+    switch (kind) {
       case INSERT:
-        return this.#decodeInsert(bytes, start + 1);
+        return this.#decodeInsert(bytes, start + 1, end);
       case UPDATE:
-        return this.#decodeUpdate(bytes, start + 1);
+        return this.#decodeUpdate(bytes, start + 1, end);
       case DELETE:
-        return this.#decodeDelete(bytes, start + 1);
+        return this.#decodeDelete(bytes, start + 1, end);
       default:
-        return this.#decodeRare(bytes, start);
+        return decodeRareMessage(bytes, start, end);
     }
   }
 
-  #decodeInsert(bytes: Buffer, start: number): InsertMessage {
+  #decodeInsert(bytes: Buffer, start: number, end: number): InsertMessage {
     const insert = this.#insert;
-    insert.relationId = readRelationId(bytes, start);
-    if (bytes[start + 4] !== NEW_TUPLE) throw unexpectedByte(bytes, start + 4, "the new tuple's 'N'");
-    this.end = decodeTuple(this.#new, bytes, start + 5);
+    insert.relationId = readRelationId(bytes, start, end);
+    const newAt = start + 4;
+    if (newAt >= end || bytes[newAt] !== NEW_TUPLE) throw unexpectedByte(bytes, { at: newAt, end }, NEW_TUPLE_DUE);
+    expectEnd(decodeTuple(this.#new, bytes, newAt + 1, end), end);
     return insert;
   }
 
-  #decodeUpdate(bytes: Buffer, start: number): UpdateMessage {
+  #decodeUpdate(bytes: Buffer, start: number, end: number): UpdateMessage {
     const update = this.#update;
-    update.relationId = readRelationId(bytes, start);
+    update.relationId = readRelationId(bytes, start, end);
     let at = start + 4;
-    const kind = bytes[at];
+    const kind = at < end ? bytes[at] : undefined;
     if (kind === OLD_TUPLE || kind === KEY_TUPLE) {
       update.oldKind = kind === OLD_TUPLE ? 'O' : 'K';
       update.oldTuple = this.#old;
-      at = decodeTuple(this.#old, bytes, at + 1);
+      at = decodeTuple(this.#old, bytes, at + 1, end);
     } else {
       update.oldKind = undefined;
       update.oldTuple = undefined;
     }
-    if (bytes[at] !== NEW_TUPLE) throw unexpectedByte(bytes, at, "the new tuple's 'N'");
-    this.end = decodeTuple(this.#new, bytes, at + 1);
+    if (at >= end || bytes[at] !== NEW_TUPLE) throw unexpectedByte(bytes, { at, end }, NEW_TUPLE_DUE);
+    expectEnd(decodeTuple(this.#new, bytes, at + 1, end), end);
     return update;
   }
 
-  #decodeDelete(bytes: Buffer, start: number): DeleteMessage {
+  #decodeDelete(bytes: Buffer, start: number, end: number): DeleteMessage {
     const message = this.#delete;
-    message.relationId = readRelationId(bytes, start);
-    const kind = bytes[start + 4];
-    if (kind !== OLD_TUPLE && kind !== KEY_TUPLE) throw unexpectedByte(bytes, start + 4, "the old tuple's 'O' or 'K'");
+    message.relationId = readRelationId(bytes, start, end);
+    const at = start + 4;
+    const kind = at < end ? bytes[at] : undefined;
+    if (kind !== OLD_TUPLE && kind !== KEY_TUPLE) throw unexpectedByte(bytes, { at, end }, OLD_TUPLE_DUE);
     message.oldKind = kind === OLD_TUPLE ? 'O' : 'K';
-    this.end = decodeTuple(this.#old, bytes, start + 5);
-    return message;
-  }
-
-  #decodeRare(bytes: Buffer, start: number): PgoutputMessage {
-    const reader = new ByteReader(FORMAT, bytes);
-    reader.offset = start;
-    const message = decodeRareMessage(reader);
-    this.end = reader.offset;
+    expectEnd(decodeTuple(this.#old, bytes, at + 1, end), end);
     return message;
   }
 }
@@ -272,8 +268,7 @@ function createTuple(): Mutable<Tuple> {
  * TupleData: u16 column count, then for each column its kind ('n' NULL, 'u' unchanged TOAST, 't' text, 'b' binary) and,
  * for the last two, i32 length and value. Returns the offset after it.
  */
-function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number): number {
-  const end = bytes.length;
+function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number, end: number): number {
   if (start + 2 > end) throw new MalformedError(FORMAT, end, 'the column count is cut short');
   const columnCount = (bytes[start]! << 8) | bytes[start + 1]!;
   if (columnCount > MAX_COLUMN_COUNT) {
@@ -282,7 +277,7 @@ function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number): numbe
   const { starts, lengths } = tuple;
   let at = start + 2;
   for (let column = 0; column < columnCount; column++) {
-    const kind = bytes[at];
+    const kind = at < end ? bytes[at] : undefined;
     if (kind === BINARY_COLUMN || kind === TEXT_COLUMN) {
       const valueStart = at + COLUMN_HEADER_BYTES;
       if (valueStart > end) throw new MalformedError(FORMAT, end, 'the length of a column is cut short');
@@ -297,7 +292,7 @@ function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number): numbe
       lengths[column] = kind === NULL_COLUMN ? NULL : UNCHANGED_TOAST;
       at++;
     } else {
-      throw unexpectedByte(bytes, at, 'a column kind');
+      throw unexpectedByte(bytes, { at, end }, 'a column kind');
     }
   }
   tuple.bytes = bytes;
@@ -305,12 +300,21 @@ function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number): numbe
   return at;
 }
 
-function readRelationId(bytes: Buffer, at: number): number {
-  if (at + 4 > bytes.length) throw new MalformedError(FORMAT, bytes.length, 'the relation id is cut short');
+function readRelationId(bytes: Buffer, at: number, end: number): number {
+  if (at + 4 > end) throw new MalformedError(FORMAT, end, 'the relation id is cut short');
   return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
 }
 
-function decodeRareMessage(reader: ByteReader): PgoutputMessage {
+function decodeRareMessage(bytes: Buffer, start: number, end: number): PgoutputMessage {
+  // From the beginning, because offsets in errors count from there.
+  const reader = new ByteReader(FORMAT, bytes, 0, end);
+  reader.offset = start;
+  const message = decodeRareBody(reader);
+  expectEnd(reader.offset, end);
+  return message;
+}
+
+function decodeRareBody(reader: ByteReader): PgoutputMessage {
   const start = reader.offset;
   const kind = reader.u8();
   switch (kind) {
@@ -376,13 +380,21 @@ function readFlags(reader: ByteReader, known: number): number {
   return flags;
 }
 
-function unexpectedByte(bytes: Buffer, at: number, expected: string): MalformedError {
-  const found = bytes[at];
-  const detail =
-    found === undefined ? `the bytes end where ${expected} is due` : `${hex(found)} in place of ${expected}`;
-  return new MalformedError(FORMAT, Math.min(at, bytes.length), detail);
+/** CopyData tells how long its message is; were there more, decoder and server would not mean the same. */
+function expectEnd(at: number, end: number): void {
+  if (at !== end) throw new MalformedError(FORMAT, at, `${end - at} bytes behind the message`);
 }
 
-function hex(byte: number): string {
+function unexpectedByte(
+  bytes: Buffer,
+  { at, end }: { readonly at: number; readonly end: number },
+  expected: string,
+): MalformedError {
+  const detail = at >= end ? `the bytes end where ${expected} is due` : `${hex(bytes[at]!)} in place of ${expected}`;
+  return new MalformedError(FORMAT, Math.min(at, end), detail);
+}
+
+/** A byte as the protocol's documents write it. */
+export function hex(byte: number): string {
   return `0x${byte.toString(16).padStart(2, '0')}`;
 }

@@ -1,5 +1,8 @@
 /**
  * The replication connection of one slot: frames come in as chunks, status updates go out. It decides nothing.
+ *
+ * The driver logs in, starts the replication, writes, and hears of errors and of the end. CopyData does not pass through
+ * it: as a stream of one chunk a row that costs more than all that is done to the row (backlog a: 5.0 against 3.4 us).
  * Source: PostgreSQL manual, "Streaming Replication Protocol", START_REPLICATION ... LOGICAL.
  */
 import type { Socket } from 'node:net';
@@ -9,6 +12,7 @@ import type postgres from 'postgres';
 import type { DatabaseEndpoint } from '../config/config.ts';
 import { SourceError } from '../errors.ts';
 import { connectReplication, startCopyBoth } from './connect.ts';
+import { CopyDataInbox } from './copy-data-inbox.ts';
 import { listenForLastWords } from './last-words.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from './quote.ts';
 
@@ -22,7 +26,7 @@ export interface ReplicationStreamOptions {
   readonly signal: AbortSignal;
   /** Publications whose tables are wanted, at least one: PostgreSQL 14 and 15 refuse an empty list */
   readonly publications: readonly string[];
-  /** A whole number of frames; see FrameReader */
+  /** Whole CopyData messages; see FrameReader */
   readonly onChunk: (chunk: Buffer) => void;
   /** Warnings that the server sends on this very connection, such as a publication that it cannot load */
   readonly onNotice: (notice: postgres.Notice) => void;
@@ -34,21 +38,19 @@ export interface ReplicationStreamOptions {
 /** See the head of this file. */
 export class ReplicationStream {
   readonly #stream: Duplex;
-  readonly #socket: Socket | undefined;
-  #paused = true;
+  readonly #copyData: CopyDataInbox;
 
-  private constructor(stream: Duplex, socket: Socket | undefined, options: ReplicationStreamOptions) {
+  private constructor(stream: Duplex, copyData: CopyDataInbox, options: ReplicationStreamOptions) {
     this.#stream = stream;
-    this.#socket = socket;
+    this.#copyData = copyData;
     let closed = false;
     const close = (error: Error | undefined) => {
       if (closed) return;
       closed = true;
       options.onClosed(error);
     };
-    // The first frames may be here already; they wait until whoever works on them is ready.
-    stream.pause();
-    stream.on('data', options.onChunk);
+    // Nothing comes on it but its end, which nobody is told of before he reads.
+    stream.resume();
     stream.once('end', () => close(undefined));
     // The driver destroys the stream with an ERROR of the server, or with CONNECTION_CLOSED. Later errors add nothing.
     stream.on('error', close);
@@ -62,6 +64,7 @@ export class ReplicationStream {
    */
   static async open(database: DatabaseEndpoint, options: ReplicationStreamOptions): Promise<ReplicationStream> {
     let socket: Socket | undefined;
+    let copyData: CopyDataInbox | undefined;
     let lastWords: (() => Error | undefined) | undefined;
     const sql = connectReplication(database, {
       applicationName: `cdc-notifier ${options.slot}`,
@@ -70,6 +73,7 @@ export class ReplicationStream {
       onSocket: (opened) => {
         socket = opened;
         if (options.signal.aborted) opened.destroy();
+        copyData = new CopyDataInbox(opened, options.onChunk);
         lastWords = listenForLastWords(opened);
       },
     });
@@ -81,7 +85,7 @@ export class ReplicationStream {
         `START_REPLICATION SLOT ${quoteIdentifier(options.slot)} LOGICAL 0/0 (proto_version '1', ` +
           `publication_names ${quoteLiteral(publicationNames(options.publications))}, binary 'true', messages 'true')`,
       );
-      return new ReplicationStream(stream, socket, {
+      return new ReplicationStream(stream, copyData!, {
         ...options,
         onClosed: (error) => options.onClosed(lastWords?.() ?? error),
       });
@@ -93,18 +97,21 @@ export class ReplicationStream {
 
   /** True while `pause` holds the server back. */
   get isPaused(): boolean {
-    return this.#paused;
+    return this.#copyData.isPaused;
   }
 
-  /** Stops reading; the server stops sending when the buffers between us are full. Statuses still go out. */
+  /** Hands nothing over any more; the server stops sending when the buffers between us are full. Statuses still go out. */
   pause(): void {
-    this.#paused = true;
-    this.#stream.pause();
+    this.#copyData.pause();
   }
 
   resume(): void {
-    this.#paused = false;
-    this.#stream.resume();
+    this.#copyData.resume();
+  }
+
+  /** Reads nothing for so long, while the stream goes on; see CopyDataInbox. */
+  rest(durationMs: number): void {
+    this.#copyData.rest(durationMs);
   }
 
   /** Sends a standby status update. Does nothing on a stream that has ended. */
@@ -123,7 +130,7 @@ export class ReplicationStream {
    * server has read what lies in its socket.
    */
   destroy(): void {
-    this.#socket?.destroy();
+    this.#copyData.destroy();
   }
 }
 

@@ -1,13 +1,14 @@
 /**
  * What travels inside CopyData on a replication connection: XLogData and keepalives come in, status updates go out.
- * A chunk of the driver's stream normally holds one frame, but a slow consumer may find several merged into one; frames
- * carry no length, so where one ends is known only when its message is decoded. A frame is never split between chunks.
+ * A chunk is what one read of the socket brought, as whole CopyData messages one behind the other (message-splitter.ts):
+ * u8 'd', i32 length that counts itself, one frame.
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html, START_REPLICATION
  */
 import { ByteWriter } from '../bytes/writer.ts';
 import { MalformedError } from '../errors.ts';
 import type { Lsn } from './lsn.ts';
-import { MessageDecoder, type PgoutputMessage } from './pgoutput.ts';
+import { MESSAGE_HEADER_BYTES, messageEnd } from './message-splitter.ts';
+import { hex, MessageDecoder, type PgoutputMessage } from './pgoutput.ts';
 
 const FORMAT = 'replication frame';
 
@@ -45,12 +46,14 @@ export class FrameReader {
   readonly #decoder = new MessageDecoder();
   #chunk: Buffer = Buffer.alloc(0);
   #frameStart = 0;
+  #frameEnd = 0;
   #offset = 0;
 
   /** Takes a chunk; what was left of the last one is forgotten. */
   start(chunk: Buffer): void {
     this.#chunk = chunk;
     this.#frameStart = 0;
+    this.#frameEnd = 0;
     this.#offset = 0;
   }
 
@@ -60,23 +63,31 @@ export class FrameReader {
    */
   next(): ReplicationMessage | undefined {
     const chunk = this.#chunk;
-    const start = this.#offset;
-    if (start >= chunk.length) return undefined;
+    if (this.#offset >= chunk.length) return undefined;
+    const start = this.#offset + MESSAGE_HEADER_BYTES;
+    const end = messageEnd(chunk, this.#offset);
+    if (end === undefined || end > chunk.length) throw new MalformedError(FORMAT, chunk.length, 'it is cut short');
+    this.#offset = end;
     this.#frameStart = start;
-    const kind = chunk[start];
+    this.#frameEnd = end;
+    const kind = start < end ? chunk[start] : undefined;
     if (kind === XLOG_DATA) {
       const messageStart = start + XLOG_DATA_HEADER_BYTES;
-      if (messageStart > chunk.length)
-        throw new MalformedError(FORMAT, chunk.length, 'the XLogData header is cut short');
-      const message = this.#decoder.decode(chunk, messageStart);
-      this.#offset = this.#decoder.end;
-      return message;
+      if (messageStart > end) throw new MalformedError(FORMAT, end, 'the XLogData header is cut short');
+      return this.#decoder.decode(chunk, messageStart, end);
     }
-    if (kind === PRIMARY_KEEPALIVE) {
-      this.#offset = start + PRIMARY_KEEPALIVE_BYTES;
-      return decodeKeepalive(chunk, start);
-    }
-    throw new MalformedError(FORMAT, start, `unknown frame kind 0x${kind!.toString(16).padStart(2, '0')}`);
+    if (kind === PRIMARY_KEEPALIVE) return decodeKeepalive(chunk, start, end);
+    throw new MalformedError(FORMAT, start, kind === undefined ? 'it is empty' : `unknown frame kind ${hex(kind)}`);
+  }
+
+  /**
+   * When the server sent the XLogData frame that `next` returned last, by its clock, microseconds since 2000-01-01;
+   * undefined for a keepalive and before the first frame.
+   */
+  get sentMicros(): number | undefined {
+    if (this.#frameEnd - this.#frameStart < XLOG_DATA_HEADER_BYTES) return undefined;
+    if (this.#chunk[this.#frameStart] !== XLOG_DATA) return undefined;
+    return readMicros(this.#chunk, this.#frameStart + 17);
   }
 
   /**
@@ -84,15 +95,24 @@ export class FrameReader {
    * frame. Read from the bytes on demand. Relation and Type frames carry 0.
    */
   get walStart(): Lsn | undefined {
+    if (this.#frameEnd - this.#frameStart < XLOG_DATA_HEADER_BYTES) return undefined;
     if (this.#chunk[this.#frameStart] !== XLOG_DATA) return undefined;
-    if (this.#chunk.length - this.#frameStart < XLOG_DATA_HEADER_BYTES) return undefined;
     return this.#chunk.readBigUInt64BE(this.#frameStart + 1);
   }
 }
 
-function decodeKeepalive(chunk: Buffer, start: number): KeepaliveMessage {
-  if (start + PRIMARY_KEEPALIVE_BYTES > chunk.length) {
-    throw new MalformedError(FORMAT, chunk.length, 'the keepalive is cut short');
+/** Microseconds since 2000-01-01 by the server's clock, as a number: exact until the year 2255. */
+function readMicros(bytes: Buffer, at: number): number {
+  return bytes.readInt32BE(at) * 0x1_0000_0000 + bytes.readUInt32BE(at + 4);
+}
+
+function decodeKeepalive(chunk: Buffer, start: number, end: number): KeepaliveMessage {
+  if (end - start !== PRIMARY_KEEPALIVE_BYTES) {
+    throw new MalformedError(
+      FORMAT,
+      start,
+      `a keepalive of ${end - start} bytes in place of ${PRIMARY_KEEPALIVE_BYTES}`,
+    );
   }
   const reply = chunk[start + 17]!;
   if (reply > 1) throw new MalformedError(FORMAT, start + 17, 'the reply request of a keepalive is neither 0 nor 1');

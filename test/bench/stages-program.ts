@@ -7,6 +7,7 @@ import { Progress } from '../../src/delivery/progress.ts';
 import { BatchBuffers } from '../../src/kafka/batch-buffers.ts';
 import { phash2 } from '../../src/kafka/phash2.ts';
 import { RecordBatch } from '../../src/kafka/record-batch.ts';
+import { MessageSplitter } from '../../src/postgres/message-splitter.ts';
 import type { InsertMessage, RowMessage } from '../../src/postgres/pgoutput.ts';
 import { FrameReader } from '../../src/postgres/wire.ts';
 import { convertChange, type RecordDraft } from '../../src/progressor/convert.ts';
@@ -71,7 +72,19 @@ function transactionStages(): Stage[] {
   ];
 }
 
-function decode(chunk: Buffer): number {
+function decode(read: Buffer): number {
+  let sum = 0;
+  const splitter = new MessageSplitter({
+    onCopyData(chunk) {
+      sum += decodeChunk(chunk);
+    },
+    onOther() {},
+  });
+  splitter.push(read);
+  return sum;
+}
+
+function decodeChunk(chunk: Buffer): number {
   const reader = new FrameReader();
   let position = 0n;
   let sum = 0;

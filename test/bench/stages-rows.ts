@@ -69,7 +69,7 @@ export function emptyTransactions(count: number): Buffer {
   const frames = Array.from({ length: count }, (_, index) =>
     wire.transaction([], { commitLsn: BigInt(0x1000 * (index + 1)), commitTimeMicros: COMMIT_TIME_MICROS }),
   );
-  return Buffer.concat(frames.flat());
+  return wire.copyData(...frames.flat());
 }
 
 /** How many different records stages cycle through: few, for in the service a record is still in the nearest cache. */
@@ -95,7 +95,7 @@ function rows<M extends RowMessage>(
   keep: (message: RowMessage) => M,
 ): Rows<M> {
   const relation = resolveRelation(wire.relationMessage(description), new Set([NAMESPACE])) as SourceRelation;
-  const chunk = Buffer.concat(bodies.map((body, row) => wire.xlogData(body, BigInt(0x1000 * (row + 1)))));
+  const chunk = wire.copyData(...bodies.map((body, row) => wire.xlogData(body, BigInt(0x1000 * (row + 1)))));
   const reader = new FrameReader();
   reader.start(chunk);
   const messages: M[] = [];

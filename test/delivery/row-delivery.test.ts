@@ -7,6 +7,7 @@ import {
   RecordTooLargeError,
   SourceError,
 } from '../../src/errors.ts';
+import { MESSAGE_HEADER_BYTES } from '../../src/postgres/message-splitter.ts';
 import {
   Bench,
   EVENTS,
@@ -134,7 +135,7 @@ describe('RowDelivery: rows that cannot be read', () => {
   test('bytes that are no frame are an error', async () => {
     const bench = new Bench();
     await bench.receive(Buffer.from('?'));
-    expect(bench.error(MalformedError).offset).toBe(0);
+    expect(bench.error(MalformedError).offset).toBe(MESSAGE_HEADER_BYTES);
   });
 });
 

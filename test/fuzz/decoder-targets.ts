@@ -14,6 +14,7 @@ import { compressTerm, encodePayload, encodeValue, randomValue } from '../suppor
 import {
   CAPTURES,
   type ColumnValue,
+  copyData,
   EVENTS_COLUMNS,
   insert,
   int2,
@@ -43,23 +44,24 @@ const NAMESPACES = new Set([NAMESPACE]);
 /** Frames of real servers, with the messages that the captures lack, into rows, records and parked rows. */
 export function frames(): FuzzTarget {
   const captures = CAPTURES.map((name) => {
-    const chunks = readCapture(name).map(({ bytes }) => bytes);
-    return { chunks: [...chunks, ...rareFrames()], relations: relationsOf(chunks) };
+    const read = readCapture(name).map(({ bytes }) => bytes);
+    return { frames: [...read, ...rareFrames()], relations: relationsOf(read) };
   });
   return {
     name: 'frames',
     run(random) {
-      const { chunks, relations } = pick(random, captures);
-      const sequence = random() < 0.5 ? rowFrames(random) : damagedCapture(chunks, random);
-      return workOff(random() < 0.3 ? [Buffer.concat(sequence)] : sequence, new Map(relations));
+      const { frames, relations } = pick(random, captures);
+      const sequence = random() < 0.5 ? rowFrames(random) : damagedCapture(frames, random);
+      const chunks = random() < 0.3 ? [copyData(...sequence)] : sequence.map((frame) => copyData(frame));
+      return workOff(chunks, new Map(relations));
     },
   };
 }
 
 /** Some frames behind the damaged one as well: a relation that was changed speaks through its rows. */
-function damagedCapture(chunks: readonly Buffer[], random: Random): Buffer[] {
-  const start = below(random, chunks.length);
-  const sequence = chunks.slice(start, start + 1 + below(random, 6));
+function damagedCapture(frames: readonly Buffer[], random: Random): Buffer[] {
+  const start = below(random, frames.length);
+  const sequence = frames.slice(start, start + 1 + below(random, 6));
   return sequence.with(0, mutateBytes(sequence[0]!, random));
 }
 
@@ -128,14 +130,12 @@ function rareFrames(): Buffer[] {
   ];
 }
 
-function relationsOf(chunks: readonly Buffer[]): Map<number, RelationMessage> {
+function relationsOf(frames: readonly Buffer[]): Map<number, RelationMessage> {
   const reader = new FrameReader();
   const relations = new Map<number, RelationMessage>();
-  for (const chunk of chunks) {
-    reader.start(chunk);
-    for (let message = reader.next(); message !== undefined; message = reader.next()) {
-      if (message.tag === 'relation') relations.set(message.relationId, message);
-    }
+  reader.start(copyData(...frames));
+  for (let message = reader.next(); message !== undefined; message = reader.next()) {
+    if (message.tag === 'relation') relations.set(message.relationId, message);
   }
   return relations;
 }

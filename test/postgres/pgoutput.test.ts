@@ -6,10 +6,7 @@ import * as build from '../support/pgoutput.ts';
 import { UNCHANGED } from '../support/pgoutput.ts';
 
 function decode(bytes: Buffer): unknown {
-  const decoder = new MessageDecoder();
-  const message = build.snapshot(decoder.decode(bytes, 0));
-  expect(decoder.end).toBe(bytes.length);
-  return message;
+  return build.snapshot(new MessageDecoder().decode(bytes, 0));
 }
 
 /** Changes one byte of a good message and gives the error. */
@@ -218,7 +215,7 @@ describe('captures from a real server', () => {
   const read = (name: (typeof build.CAPTURES)[number]): { note: string; message: unknown }[] => {
     const reader = new FrameReader();
     return build.readCapture(name).map(({ note, bytes }) => {
-      reader.start(bytes);
+      reader.start(build.copyData(bytes));
       return { note, message: build.snapshot(reader.next()!) };
     });
   };

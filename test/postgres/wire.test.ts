@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
+import { MESSAGE_HEADER_BYTES } from '../../src/postgres/message-splitter.ts';
 import { encodeStandbyStatusUpdate, FrameReader, type KeepaliveMessage } from '../../src/postgres/wire.ts';
 import {
   begin,
   CAPTURES,
   commit,
+  copyData,
   insert,
   keepalive,
   logicalMessage,
@@ -13,10 +15,10 @@ import {
   xlogData,
 } from '../support/pgoutput.ts';
 
-/** Everything that a chunk holds, as plain values. */
-function readAll(chunk: Buffer): unknown[] {
+/** Everything that a chunk of these frames holds, as plain values. */
+function readAll(...frames: readonly Buffer[]): unknown[] {
   const reader = new FrameReader();
-  reader.start(chunk);
+  reader.start(copyData(...frames));
   const messages: unknown[] = [];
   for (let message = reader.next(); message !== undefined; message = reader.next()) messages.push(snapshot(message));
   return messages;
@@ -35,17 +37,17 @@ describe('FrameReader', () => {
   });
 
   test('next gives nothing for an empty chunk', () => {
-    expect(readAll(Buffer.alloc(0))).toEqual([]);
+    expect(readAll()).toEqual([]);
   });
 
-  test.each(CAPTURES)('next decodes the frames of %s merged into one chunk as it does alone', (name) => {
+  test.each(CAPTURES)('next decodes the frames of %s in one chunk as it does alone', (name) => {
     const frames = readCapture(name).map((frame) => frame.bytes);
-    const alone = frames.flatMap(readAll);
+    const alone = frames.flatMap((frame) => readAll(frame));
     expect(alone).toHaveLength(frames.length);
-    expect(readAll(Buffer.concat(frames))).toEqual(alone);
+    expect(readAll(...frames)).toEqual(alone);
     // Keepalives between the messages move nothing.
     const mixed = frames.flatMap((frame) => [keepalive(1n), frame]);
-    expect(readAll(Buffer.concat(mixed)).filter((_, index) => index % 2 === 1)).toEqual(alone);
+    expect(readAll(...mixed).filter((_, index) => index % 2 === 1)).toEqual(alone);
   });
 
   test.each(CAPTURES)('next refuses every truncation of every frame of %s', (name) => {
@@ -55,16 +57,28 @@ describe('FrameReader', () => {
         const cut = Buffer.from(bytes.subarray(0, length));
         const error = failureOf(cut);
         if (!(error instanceof MalformedError)) throw new Error(`${note}: ${length} bytes gave ${error}`);
-        expect(error.offset).toBeLessThanOrEqual(length);
+        expect(error.offset).toBeLessThanOrEqual(MESSAGE_HEADER_BYTES + length);
       }
     }
   });
 
-  test.each(CAPTURES)('next refuses bytes behind a frame of %s that are no frame', (name) => {
+  test.each(CAPTURES)('next refuses a frame of %s that is longer than its message', (name) => {
     for (const { bytes } of readCapture(name)) {
-      const error = failureOf(Buffer.concat([bytes, Buffer.from([0])]));
-      expect(error).toBeInstanceOf(MalformedError);
-      expect((error as MalformedError).offset).toBe(bytes.length);
+      expect(failureOf(Buffer.concat([bytes, Buffer.from([0])]))).toBeInstanceOf(MalformedError);
+    }
+  });
+
+  test('next refuses a frame that is cut short, whose bytes the next one would lend', () => {
+    const cut = xlogData(insert(1, ['x'])).subarray(0, -1);
+    expect(failureOf(cut, xlogData(insert(1, ['x'])))).toMatchObject({ name: 'MalformedError' });
+    expect(failureOf(xlogData(commit()).subarray(0, -1), keepalive(1n))).toMatchObject({ name: 'MalformedError' });
+  });
+
+  test('next refuses a CopyData message that the chunk does not hold whole', () => {
+    const reader = new FrameReader();
+    for (const length of [1, 4, 5, 22]) {
+      reader.start(copyData(keepalive(1n)).subarray(0, length));
+      expect(() => reader.next()).toThrow(MalformedError);
     }
   });
 
@@ -90,26 +104,23 @@ describe('FrameReader', () => {
     const good = xlogData(insert(1, ['x']));
     const bad = Buffer.from(xlogData(commit()));
     bad[26] = 7;
-    expect(failureOf(Buffer.concat([good, bad]))).toMatchObject({ format: 'pgoutput', offset: good.length + 26 });
-    expect(failureOf(Buffer.concat([good, Buffer.from('x')]))).toMatchObject({
-      format: 'replication frame',
-      offset: good.length,
-    });
-    expect(failureOf(Buffer.concat([good, keepalive(1n).subarray(0, 17)]))).toMatchObject({ offset: good.length + 17 });
+    const start = MESSAGE_HEADER_BYTES + good.length + MESSAGE_HEADER_BYTES;
+    expect(failureOf(good, bad)).toMatchObject({ format: 'pgoutput', offset: start + 26 });
+    expect(failureOf(good, Buffer.from('x'))).toMatchObject({ format: 'replication frame', offset: start });
+    expect(failureOf(good, Buffer.alloc(0))).toMatchObject({ format: 'replication frame', offset: start });
+    expect(failureOf(good, keepalive(1n).subarray(0, 17))).toMatchObject({ offset: start });
   });
 
   test('next refuses a keepalive whose last byte is neither 0 nor 1', () => {
     const bytes = keepalive(1n);
     bytes[17] = 2;
-    expect(failureOf(bytes)).toMatchObject({ name: 'MalformedError', offset: 17 });
+    expect(failureOf(bytes)).toMatchObject({ name: 'MalformedError', offset: MESSAGE_HEADER_BYTES + 17 });
   });
 
   test('walStart is the LSN of the frame that next returned, also above 2^63', () => {
     const reader = new FrameReader();
     expect(reader.walStart).toBeUndefined();
-    reader.start(
-      Buffer.concat([xlogData(begin(), 0xffff_ffff_ffff_fffen), keepalive(9n), xlogData(insert(1, [null]), 5n)]),
-    );
+    reader.start(copyData(xlogData(begin(), 0xffff_ffff_ffff_fffen), keepalive(9n), xlogData(insert(1, [null]), 5n)));
     const seen: unknown[] = [];
     for (let message = reader.next(); message !== undefined; message = reader.next()) {
       seen.push([message.tag, reader.walStart]);
@@ -123,19 +134,29 @@ describe('FrameReader', () => {
 
   test('walStart is known of a frame that cannot be decoded, and not of one without its header', () => {
     const reader = new FrameReader();
-    reader.start(xlogData(Buffer.from('?'), 42n));
+    reader.start(copyData(xlogData(Buffer.from('?'), 42n)));
     expect(() => reader.next()).toThrow(MalformedError);
     expect(reader.walStart).toBe(42n);
-    reader.start(xlogData(Buffer.alloc(0), 42n).subarray(0, 20));
+    reader.start(copyData(xlogData(Buffer.alloc(0), 42n).subarray(0, 20)));
     expect(() => reader.next()).toThrow(MalformedError);
     expect(reader.walStart).toBeUndefined();
   });
 
+  test('sentMicros is the clock of the frame that next returned, and unknown of a keepalive', () => {
+    const reader = new FrameReader();
+    expect(reader.sentMicros).toBeUndefined();
+    const sent = [0n, -1n, 848_000_000_123_456n, 2n ** 32n - 1n];
+    reader.start(copyData(...sent.map((micros) => xlogData(begin(), 1n, micros)), keepalive(1n, { clockMicros: 7n })));
+    const seen: unknown[] = [];
+    while (reader.next() !== undefined) seen.push(reader.sentMicros);
+    expect(seen).toEqual([...sent.map(Number), undefined]);
+  });
+
   test('start forgets what was left of the chunk before', () => {
     const reader = new FrameReader();
-    reader.start(Buffer.concat([keepalive(1n), keepalive(2n)]));
+    reader.start(copyData(keepalive(1n), keepalive(2n)));
     reader.next();
-    reader.start(keepalive(3n));
+    reader.start(copyData(keepalive(3n)));
     expect(reader.next()).toMatchObject({ walEnd: 3n });
     expect(reader.next()).toBeUndefined();
   });
@@ -143,7 +164,7 @@ describe('FrameReader', () => {
   test('next keeps the content of a logical message that holds frame letters apart from the next frame', () => {
     const content = Buffer.from('wkIUD');
     const message = logicalMessage({ transactional: false, lsn: 1n, prefix: 'w', content });
-    expect(readAll(Buffer.concat([xlogData(message), keepalive(1n)]))).toEqual([
+    expect(readAll(xlogData(message), keepalive(1n))).toEqual([
       { tag: 'message', transactional: false, lsn: 1n, prefix: 'w', content },
       { tag: 'keepalive', walEnd: 1n, serverClockMicros: 0n, replyRequested: false },
     ]);
@@ -178,9 +199,9 @@ describe('encodeStandbyStatusUpdate', () => {
   });
 });
 
-function failureOf(chunk: Buffer): unknown {
+function failureOf(...frames: readonly Buffer[]): unknown {
   try {
-    readAll(chunk);
+    readAll(...frames);
     return undefined;
   } catch (error) {
     return error;

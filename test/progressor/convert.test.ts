@@ -7,6 +7,7 @@ import { convertChange, type RecordDraft, resolveRelation, type SourceRelation }
 import {
   CAPTURES,
   type ColumnValue,
+  copyData,
   EVENTS_COLUMNS,
   insert,
   int2,
@@ -60,7 +61,7 @@ function convertMessage(
   commitTime = COMMIT_TIME,
 ): ConvertedRecord | undefined {
   const reader = new FrameReader();
-  reader.start(xlogData(bytes));
+  reader.start(copyData(xlogData(bytes)));
   const kind = convertChange(relation, reader.next() as RowMessage, commitTime, draft);
   if (kind === undefined) return undefined;
   return { kind, key: draft.key.view().toString(), value: draft.value.view().toString('hex') };
@@ -758,7 +759,7 @@ describe('captures from a real server', () => {
     const seen: string[] = [];
     let commitTime = 0n;
     for (const { bytes } of readCapture(name)) {
-      reader.start(bytes);
+      reader.start(copyData(bytes));
       const message = reader.next()!;
       if (message.tag === 'begin') commitTime = message.commitTimeMicros;
       if (message.tag === 'relation') {
@@ -807,7 +808,7 @@ describe('captures from a real server', () => {
 
   test('a truncate is no row change', () => {
     const reader = new FrameReader();
-    reader.start(xlogData(truncate([RELATION_ID])));
+    reader.start(copyData(xlogData(truncate([RELATION_ID]))));
     expect(reader.next()?.tag).toBe('truncate');
   });
 });

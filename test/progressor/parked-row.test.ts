@@ -12,6 +12,7 @@ import { encodeParkedRow } from '../../src/progressor/parked-row.ts';
 import {
   CAPTURES,
   type ColumnValue,
+  copyData,
   EVENTS_COLUMNS,
   insert,
   int2,
@@ -218,7 +219,7 @@ describe('encodeParkedRow', () => {
     const relations = new Map<number, RelationMessage>();
     let rowCount = 0;
     for (const { bytes } of readCapture(capture)) {
-      reader.start(bytes);
+      reader.start(copyData(bytes));
       const message = reader.next()!;
       if (message.tag === 'relation') relations.set(message.relationId, message);
       if (message.tag !== 'insert' && message.tag !== 'update' && message.tag !== 'delete') continue;

@@ -48,8 +48,13 @@ class FakeStream {
   isPaused = true;
   isFinished = false;
 
+  readonly restsMs: number[] = [];
+
   pause(): void {
     this.isPaused = true;
+  }
+  rest(durationMs: number): void {
+    this.restsMs.push(durationMs);
   }
   resume(): void {
     this.isPaused = false;
@@ -144,6 +149,7 @@ export class Bench {
       namespaces: new Set(['invoice', 'a_b']),
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
       timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
+      inFlightBudgetBytes: 1024 * 1024,
       progress: this.progress,
       currentLsn: CONFIRMED,
       memory: this.memory,
@@ -162,9 +168,15 @@ export class Bench {
     this.flow.start(this.stream as unknown as ReplicationStream, this.sinks as unknown as Sinks);
   }
 
-  /** Gives chunks as one read of the socket would, and lets the flow work them off. */
-  async receive(...chunks: readonly Buffer[]): Promise<void> {
-    for (const chunk of chunks) this.flow.onChunk(chunk);
+  /** Gives frames, each in a chunk of its own, and lets the flow work them off. */
+  async receive(...frames: readonly Buffer[]): Promise<void> {
+    for (const frame of frames) this.flow.onChunk(wire.copyData(frame));
+    await settle();
+  }
+
+  /** Gives frames in one chunk. */
+  async receiveAtOnce(...frames: readonly Buffer[]): Promise<void> {
+    this.flow.onChunk(wire.copyData(...frames));
     await settle();
   }
 

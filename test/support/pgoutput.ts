@@ -198,15 +198,27 @@ export function logicalMessage(options: {
   ]);
 }
 
-/** XLogData frame around one message. */
-export function xlogData(message: Uint8Array, walStart = 0x16_b374_d848n): Buffer {
-  return Buffer.concat([letter('w'), int8(walStart), int8(walStart), int8(0n), message]);
+/** XLogData frame around one message. `sentMicros`: the server's clock, microseconds since 2000-01-01. */
+export function xlogData(message: Uint8Array, walStart = 0x16_b374_d848n, sentMicros = 0n): Buffer {
+  return Buffer.concat([letter('w'), int8(walStart), int8(walStart), int8(sentMicros), message]);
+}
+
+/** The XLogData frame with another clock of its sender. */
+export function sentAt(frame: Buffer, sentMicros: bigint): Buffer {
+  const changed = Buffer.from(frame);
+  changed.writeBigInt64BE(sentMicros, 17);
+  return changed;
 }
 
 /** Keepalive frame. */
 export function keepalive(walEnd: bigint, options: { clockMicros?: bigint; replyRequested?: boolean } = {}): Buffer {
   const { clockMicros = 0n, replyRequested = false } = options;
   return Buffer.concat([letter('k'), int8(walEnd), int8(clockMicros), u8(replyRequested ? 1 : 0)]);
+}
+
+/** A chunk as the frames of one read of the socket make it: a CopyData message around each. */
+export function copyData(...frames: readonly Uint8Array[]): Buffer {
+  return Buffer.concat(frames.flatMap((frame) => [letter('d'), int4(frame.length + 4), frame]));
 }
 
 /** Frames of a whole transaction: Begin, the messages, Commit; one frame each. */
