@@ -20,15 +20,13 @@ import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../
 import type { SlotStatus, StreamView } from '../status/slot-status.ts';
 import { noteGarbage } from './garbage.ts';
 import type { Progress } from './progress.ts';
+import { restAfterRead } from './read-pacing.ts';
 import { RowDelivery } from './row-delivery.ts';
 import type { Sinks } from './sinks.ts';
 import type { SlotMemory } from './slot-memory.ts';
 import { POSTGRES_EPOCH_MS, StandbyDialogue } from './standby-dialogue.ts';
 import { judgeMissingPublication, type StreamingPlan } from './streaming-plan.ts';
 
-/** Unacknowledged bytes at which the socket is paused, and at which it is read again: enough for full rounds, no more. */
-const PAUSE_AT_BYTES = 1024 * 1024;
-const RESUME_AT_BYTES = 512 * 1024;
 /** What may lie between the end of WAL that a query tells and the one that a walsender tells: the header of a page */
 const WAL_PAGE_HEADER_BYTES = 40n;
 
@@ -40,6 +38,8 @@ export interface FlowOptions {
   readonly namespaces: ReadonlySet<string>;
   readonly plan: StreamingPlan;
   readonly timings: LivenessTimings;
+  /** Unacknowledged bytes at which no more is taken until half of them is acknowledged */
+  readonly inFlightBudgetBytes: number;
   /** End of the server's WAL when the session began: who has come so far has caught up */
   readonly currentLsn: Lsn;
   readonly progress: Progress;
@@ -67,6 +67,8 @@ export class Flow implements StreamView {
   #dialogue: StandbyDialogue | undefined;
   /** The transaction that is being received */
   #begin: BeginMessage | undefined;
+  /** Commit time of the transaction that was received last, as a number: exact until the year 2285 */
+  #lastCommitMicros = Number.POSITIVE_INFINITY;
   /** Set when no more WAL is to be taken: by `drain`, or at a boundary */
   #draining = false;
   #drained = Promise.withResolvers<void>();
@@ -201,6 +203,7 @@ export class Flow implements StreamView {
       return;
     }
     this.#scheduleFlush();
+    this.#restAfter(chunk.length);
   };
 
   /** To be called when Kafka has acknowledged something. */
@@ -267,6 +270,7 @@ export class Flow implements StreamView {
   #onBegin(message: BeginMessage): void {
     if (this.#reachBoundaryBefore(message.finalLsn)) return;
     this.#begin = message;
+    this.#lastCommitMicros = Number(message.commitTimeMicros);
     this.#rows!.isRehearsing = message.finalLsn === this.#options.memory.refusedCommitLsn;
     this.#progress.begin();
   }
@@ -328,7 +332,7 @@ export class Flow implements StreamView {
   #scheduleFlush(): void {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
-    // The driver hands over all frames of a socket read in one go; one flush for all of them.
+    // A read may come in several chunks; one flush for all of them.
     queueMicrotask(() => {
       this.#flushScheduled = false;
       const sinks = this.#sinks!;
@@ -338,9 +342,17 @@ export class Flow implements StreamView {
         this.#progress.received(walStart);
         this.#dialogue!.noteData();
       }
-      if (sinks.bufferedBytes >= PAUSE_AT_BYTES && !this.#replication!.isPaused) this.#replication!.pause();
+      if (sinks.bufferedBytes >= this.#options.inFlightBudgetBytes && !this.#replication!.isPaused)
+        this.#replication!.pause();
       this.#dialogue!.sendStatusIfDue();
     });
+  }
+
+  #restAfter(readBytes: number): void {
+    const { sentMicros } = this.#reader;
+    if (sentMicros === undefined) return;
+    const restMs = restAfterRead({ readBytes, behindMs: (sentMicros - this.#lastCommitMicros) / 1000 });
+    if (restMs > 0) this.#replication!.rest(restMs);
   }
 
   #noteAcknowledged(): void {
@@ -352,7 +364,7 @@ export class Flow implements StreamView {
     if (this.#progress.flushed > flushed) this.#options.status.noteProven();
     if (this.#draining) {
       if (lowest === Number.POSITIVE_INFINITY) this.#drained.resolve();
-    } else if (this.#replication!.isPaused && sinks.bufferedBytes <= RESUME_AT_BYTES) {
+    } else if (this.#replication!.isPaused && sinks.bufferedBytes <= this.#options.inFlightBudgetBytes / 2) {
       this.#dialogue!.noteInbound();
       this.#replication!.resume();
     }

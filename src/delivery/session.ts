@@ -20,6 +20,7 @@ import { SQL_STATE, sqlStateOf } from '../postgres/sql-state.ts';
 import { waitUntilFree } from '../postgres/standby.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import { type EndReason, Flow, wallClockMs } from './flow.ts';
+import { inFlightBudgetBytes } from './in-flight-budget.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
 import { takeInYoungerPublications } from './missing-publication.ts';
 import { Progress } from './progress.ts';
@@ -30,6 +31,9 @@ import { planStreaming, type StreamingPlan } from './streaming-plan.ts';
 
 /** Every wait of the preparation has a bound of its own, which is shorter: this is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;
+
+/** Batches that wait or are in flight, with the room that they were given to grow */
+const BUFFERS_PER_BUDGET = 4;
 
 /** A ledger that is not closed is no mistake, only less exact: a server that is about to go is not waited for */
 const CLOSE_LEDGER_TIMEOUT_MS = 2_000;
@@ -143,6 +147,7 @@ export async function runSession(options: SessionOptions, stopSignal: AbortSigna
     namespaces: new Set(stream.namespaces.keys()),
     plan,
     timings: livenessTimings(prepared.walSenderTimeoutMs),
+    inFlightBudgetBytes: inFlightBudgetBytes(options.config.streams.length),
     currentLsn: prepared.currentLsn,
     progress,
     memory,
@@ -239,6 +244,7 @@ async function openSinks(options: SessionOptions, flow: Flow): Promise<Sinks> {
     namespaces: stream.namespaces,
     kafkaClients: config.kafkaClients,
     counts: status.namespaces,
+    keptBufferBytes: BUFFERS_PER_BUDGET * inFlightBudgetBytes(config.streams.length),
     resendTimeoutMs: config.resendTimeoutMs,
     maxRetries: config.maxRetries,
     topicLimits: memory.topicLimits,

@@ -8,9 +8,6 @@ import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/topi
 import type { RecordKind } from '../progressor/convert.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
-/** Unused batch buffers that a slot keeps for its next batches. */
-const KEPT_BUFFER_BYTES = 8 * 1024 * 1024;
-
 /** What a slot sends, where to, how stubbornly, and whom to tell. */
 export interface SinksOptions
   extends Pick<
@@ -28,6 +25,8 @@ export interface SinksOptions
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
   readonly topicLimits: Map<string, TopicLimits>;
+  /** Of unused batch buffers that the slot keeps for its next batches */
+  readonly keptBufferBytes: number;
   /** By namespace: what became of its rows */
   readonly counts: ReadonlyMap<string, NamespaceCounts>;
 }
@@ -90,7 +89,7 @@ export class Sinks {
           metadataMaxAgeMs: client.metadataMaxAgeMs,
           limits,
           codec: codecOf(client.compression),
-          buffers: new BatchBuffers(KEPT_BUFFER_BYTES / byClient.size),
+          buffers: new BatchBuffers(options.keptBufferBytes / byClient.size),
         });
         producers.set(clientName, producer);
       }

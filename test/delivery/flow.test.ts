@@ -64,6 +64,21 @@ describe('Flow: records', () => {
     expect(bench.sinks.flushCount).toBe(2);
   });
 
+  test('rests behind a small read out of a backlog, by the clock of the server alone', async () => {
+    const bench = new Bench();
+    const commitTimeMicros = 848_000_000_000_000n;
+    const sent = (lateMicros: bigint) =>
+      wire
+        .transaction([eventsRelation(), event('p1')], { commitLsn: 0x200n, commitTimeMicros })
+        .map((frame) => wire.sentAt(frame, commitTimeMicros + lateMicros));
+    await bench.receiveAtOnce(...sent(99_000n));
+    expect(bench.stream.restsMs).toEqual([]);
+    await bench.receiveAtOnce(...sent(100_000n));
+    expect(bench.stream.restsMs).toEqual([6]);
+    await bench.receiveAtOnce(wire.keepalive(0x400n));
+    expect(bench.stream.restsMs).toEqual([6]);
+  });
+
   test('takes all frames of one chunk', async () => {
     const bench = new Bench();
     await bench.receiveAtOnce(...events(0x200n, 'p1'), wire.keepalive(0x400n), ...events(0x500n, 'p2'));

@@ -147,6 +147,7 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
     counts: new SlotStatus({ database: 'main', slot: 'slot', namespaces: [NAMESPACE] }).namespaces,
     resendTimeoutMs: 1,
     maxRetries: 1,
+    keptBufferBytes: 1024 * 1024,
     topicLimits: new Map(),
     log: pino({ level: 'silent' }),
     onResend: () => {},
