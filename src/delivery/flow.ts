@@ -38,7 +38,7 @@ export interface FlowOptions {
   readonly namespaces: ReadonlySet<string>;
   readonly plan: StreamingPlan;
   readonly timings: LivenessTimings;
-  /** Unacknowledged bytes at which no more is taken until half of them is acknowledged */
+  /** Unacknowledged bytes at which no more is taken until some of them are acknowledged */
   readonly inFlightBudgetBytes: number;
   /** End of the server's WAL when the session began: who has come so far has caught up */
   readonly currentLsn: Lsn;
@@ -364,7 +364,7 @@ export class Flow implements StreamView {
     if (this.#progress.flushed > flushed) this.#options.status.noteProven();
     if (this.#draining) {
       if (lowest === Number.POSITIVE_INFINITY) this.#drained.resolve();
-    } else if (this.#replication!.isPaused && sinks.bufferedBytes <= this.#options.inFlightBudgetBytes / 2) {
+    } else if (this.#replication!.isPaused && sinks.bufferedBytes < this.#options.inFlightBudgetBytes) {
       this.#dialogue!.noteInbound();
       this.#replication!.resume();
     }

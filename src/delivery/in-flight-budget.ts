@@ -4,7 +4,7 @@
  * grow, in the request that the client library makes of them, in what was read.
  */
 
-const PROCESS_BYTES = 8 * 1024 * 1024;
+const PROCESS_BYTES = 6 * 1024 * 1024;
 const MOST_BYTES = 1024 * 1024;
 /** Below this, requests would be small and many */
 const LEAST_BYTES = 256 * 1024;
