@@ -64,11 +64,23 @@ describe('writeUsualValue', () => {
     expect(usually(term)).toBeUndefined();
   });
 
-  test('leaves alone what is cut short, wherever, though other bytes stand behind it', () => {
-    const term = encodeValue({ arr: [obj(str('key'), int(5)), { flt: 1 }, { b: false }, { nl: {} }, text(40)] });
+  test.each<[string, Value]>([
+    ['a container', { arr: [obj(str('key'), int(5)), { flt: 1 }, { b: false }, { nl: {} }, text(40)] }],
+    ['an integer', int(-70_000n)],
+    ['a big integer', int(2n ** 40n)],
+    ['a float', { flt: 1 }],
+    ['a truth', { b: true }],
+    ['nothing', { nl: {} }],
+    ['a text', text(40)],
+  ])('leaves %s alone that is cut short, wherever, though other bytes stand behind it', (_, value) => {
+    const term = encodeValue(value);
     expect(usually(term)).toBeDefined();
     for (let length = 0; length < term.length; length++) {
-      expect([length, usually(term.subarray(0, length))]).toEqual([length, undefined]);
+      const cut = Buffer.from(term.subarray(0, length));
+      // As if the rest were there, but belonged to somebody else.
+      const whole = Buffer.concat([term, NEIGHBOUR]);
+      const out = new ByteWriter();
+      expect([length, usually(cut), writeUsualValue(whole, 0, length, out)]).toEqual([length, undefined, false]);
     }
   });
 
