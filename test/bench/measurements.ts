@@ -2,7 +2,7 @@
 import { startKafka } from '../support/kafka.ts';
 import { measureBacklog } from './backlog-run.ts';
 import { backlogSection } from './backlog-section.ts';
-import { PAYLOAD_BYTES, planBacklogs, WARM_UP } from './backlogs.ts';
+import { PAYLOAD_BYTES, planBacklogs, WARM_UPS } from './backlogs.ts';
 import type { Environment } from './environment.ts';
 import { type Growth, measureGrowth } from './growth.ts';
 import { growthSection } from './growth-section.ts';
@@ -40,7 +40,7 @@ export async function measureAll(environment: Environment, extent: Extent): Prom
   const size = quick ? 'quick' : 'full';
   const sections: Section[] = [];
   const planned = planBacklogs(quick).filter(({ backlog }) => only.has(backlog.id));
-  await measureBacklog(environment, WARM_UP.backlog, WARM_UP);
+  for (const { backlog, ...how } of WARM_UPS) await measureBacklog(environment, backlog, how);
   if (planned.length > 0) {
     const results: BacklogResult[] = [];
     for (const { backlog, ...how } of planned) results.push(await measureBacklog(environment, backlog, how));

@@ -17,7 +17,7 @@ export interface Gulp {
 export const GULPS: readonly Gulp[] = [
   { bytes: 256 * 1024, pauseMs: 3 },
   { bytes: 1024 * 1024, pauseMs: 8 },
-  { bytes: 512 * 1024, pauseMs: 3 },
+  { bytes: 512 * 1024, pauseMs: 0 },
 ];
 
 /** Reads the backlog; the program ends by itself where the backlog ends. */
