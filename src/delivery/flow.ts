@@ -203,7 +203,7 @@ export class Flow implements StreamView {
       return;
     }
     this.#scheduleFlush();
-    this.#restAfter(chunk.length);
+    this.#restWhenBehind();
   };
 
   /** To be called when Kafka has acknowledged something. */
@@ -332,25 +332,26 @@ export class Flow implements StreamView {
   #scheduleFlush(): void {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
-    // A read may come in several chunks; one flush for all of them.
     queueMicrotask(() => {
       this.#flushScheduled = false;
       const sinks = this.#sinks!;
-      sinks.flush();
+      const replication = this.#replication!;
+      if (sinks.bufferedBytes >= this.#options.inFlightBudgetBytes && !replication.isPaused) replication.pause();
+      // One flush for all chunks of a read: a request for each of them would be small.
+      if (!replication.isHandingOver) sinks.flush();
       const { walStart } = this.#reader;
       if (walStart !== undefined) {
         this.#progress.received(walStart);
         this.#dialogue!.noteData();
       }
-      if (sinks.bufferedBytes >= this.#options.inFlightBudgetBytes && !this.#replication!.isPaused)
-        this.#replication!.pause();
       this.#dialogue!.sendStatusIfDue();
     });
   }
 
-  #restAfter(readBytes: number): void {
+  #restWhenBehind(): void {
     const { sentMicros } = this.#reader;
     if (sentMicros === undefined) return;
+    const readBytes = this.#replication!.lastReadBytes;
     const restMs = restAfterRead({ readBytes, behindMs: (sentMicros - this.#lastCommitMicros) / 1000 });
     if (restMs > 0) this.#replication!.rest(restMs);
   }

@@ -1,8 +1,8 @@
 /**
  * Splits what a replication connection brings into CopyData and everything else, without touching what is inside.
  *
- * Input are the bytes of the socket as they come, output are runs of whole messages: the many CopyData of one read in one
- * piece, where they lie. Only a message that is cut by the end of a read is put together in memory of its own.
+ * Input are the bytes of the socket as they come, output are runs of whole messages: the many CopyData of one read in few
+ * pieces, where they lie. Only a message that is cut by the end of a read is put together in memory of its own.
  * Source: PostgreSQL manual, "Message Formats": u8 kind, i32 length that counts itself, contents.
  */
 import { MalformedError } from '../errors.ts';
@@ -15,6 +15,9 @@ export const MESSAGE_HEADER_BYTES = 5;
 /** The length counts itself, and PostgreSQL's MaxAllocSize bounds whatever it sends. */
 const LEAST_LENGTH = 4;
 const GREATEST_LENGTH = 0x3fff_ffff;
+
+/** A run ends behind the message that reaches this size: whoever works it off is not kept from everything else for long. */
+const RUN_BYTES = 128 * 1024;
 
 /** Takes runs of whole messages, headers included, in the order in which they came. */
 export interface MessageReceiver {
@@ -48,10 +51,10 @@ export class MessageSplitter {
         this.#keep(read.subarray(at), end === undefined ? MESSAGE_HEADER_BYTES : end - at);
         return;
       }
-      if ((read[at] === COPY_DATA) !== isCopyData) {
+      if ((read[at] === COPY_DATA) !== isCopyData || at - runStart >= RUN_BYTES) {
         this.#give(read.subarray(runStart, at), isCopyData);
         runStart = at;
-        isCopyData = !isCopyData;
+        isCopyData = read[at] === COPY_DATA;
       }
       at = end;
     }

@@ -109,6 +109,16 @@ export class ReplicationStream {
     this.#copyData.resume();
   }
 
+  /** True while another chunk of the same read is about to come. */
+  get isHandingOver(): boolean {
+    return this.#copyData.isHandingOver;
+  }
+
+  /** Size of the read that the last chunk was in. */
+  get lastReadBytes(): number {
+    return this.#copyData.lastReadBytes;
+  }
+
   /** Reads nothing for so long, while the stream goes on; see CopyDataInbox. */
   rest(durationMs: number): void {
     this.#copyData.rest(durationMs);

@@ -77,6 +77,19 @@ describe('Flow: records', () => {
     expect(bench.stream.restsMs).toEqual([6]);
     await bench.receiveAtOnce(wire.keepalive(0x400n));
     expect(bench.stream.restsMs).toEqual([6]);
+    bench.stream.lastReadBytes = 64 * 1024;
+    await bench.receiveAtOnce(...sent(100_000n));
+    expect(bench.stream.restsMs).toEqual([6]);
+  });
+
+  test('flushes when the last chunk of a read is worked off, or no more is taken', async () => {
+    const bench = new Bench();
+    bench.stream.isHandingOver = true;
+    await bench.receive(...events(0x200n, 'p1'));
+    expect(bench.sinks.flushCount).toBe(0);
+    bench.stream.isHandingOver = false;
+    await bench.receive(...events(0x300n, 'p2'));
+    expect([bench.sinks.flushCount, bench.sinks.flushedRecordCount]).toEqual([1, 2]);
   });
 
   test('takes all frames of one chunk', async () => {

@@ -51,7 +51,10 @@ function textOf(messages: Buffer): string {
 const row = (text: string): Buffer => copyData(Buffer.from(text));
 const COPY_BOTH = Buffer.concat([Buffer.from('W'), int4(7), Buffer.from([0, 0, 0])]);
 const COPY_DONE = Buffer.concat([Buffer.from('c'), int4(4)]);
-const settled = (): Promise<void> => Promise.resolve();
+/** Lets a turn of the event loop pass, and everything that waits for one after the other. */
+const settled = async (): Promise<void> => {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+};
 
 describe('CopyDataInbox', () => {
   test('keeps CopyData from the driver, and nothing else', async () => {
@@ -120,6 +123,36 @@ describe('CopyDataInbox', () => {
     inbox.resume();
     await settled();
     expect(socket.isRead).toBe(true);
+  });
+
+  test('hands over a large read in pieces, with a turn of the event loop after each', async () => {
+    const { socket, inbox, chunks } = open();
+    inbox.resume();
+    await settled();
+    const texts = Array.from({ length: 40 }, (_, index) => String(index).padEnd(10_000));
+    socket.emit('data', Buffer.concat(texts.map(row)));
+    expect([chunks.length, inbox.isHandingOver, inbox.lastReadBytes]).toEqual([1, true, 40 * 10_005]);
+    let turnCount = 0;
+    while (inbox.isHandingOver) {
+      const before = chunks.length;
+      await new Promise((resolve) => setImmediate(resolve));
+      if (chunks.length > before) turnCount++;
+    }
+    expect([chunks.length, turnCount]).toEqual([3, 2]);
+    expect(chunks.join('')).toBe(texts.join(''));
+  });
+
+  test('hands over everything that was read before an error of the server, and before the end', async () => {
+    for (const last of ['error of the server', 'end', 'close']) {
+      const { socket, inbox, chunks, seenByDriver } = open();
+      inbox.resume();
+      await settled();
+      const rows = Buffer.concat(Array.from({ length: 40 }, () => row('x'.repeat(10_000))));
+      socket.emit('data', last === 'error of the server' ? Buffer.concat([rows, COPY_DONE]) : rows);
+      if (last !== 'error of the server') socket.emit(last);
+      expect([last, chunks.join('').length]).toEqual([last, 400_000]);
+      expect(seenByDriver).toEqual(last === 'error of the server' ? ['c'] : []);
+    }
   });
 
   test('passes on all other events, and drops a connection of another protocol', () => {

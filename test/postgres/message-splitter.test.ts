@@ -35,6 +35,13 @@ describe('MessageSplitter', () => {
     ]);
   });
 
+  test('ends a run behind the message that reaches 128 KiB', () => {
+    const large = copyData(Buffer.alloc(50_000, 'x'));
+    const larger = copyData(Buffer.alloc(200_000, 'y'));
+    const runs = split([Buffer.concat([large, large, large, large, larger, ROW])]);
+    expect(runs.map((run) => run.length - 2)).toEqual([3 * large.length, large.length + larger.length, ROW.length]);
+  });
+
   test('shares the memory of the read', () => {
     const bytes = Buffer.concat([ROW, OTHER_ROW]);
     const runs: Buffer[] = [];

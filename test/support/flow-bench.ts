@@ -49,6 +49,8 @@ class FakeStream {
   isFinished = false;
 
   readonly restsMs: number[] = [];
+  lastReadBytes = 0;
+  isHandingOver = false;
 
   pause(): void {
     this.isPaused = true;
