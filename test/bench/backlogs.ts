@@ -38,7 +38,7 @@ function warmUp(size: { id: string; eventCount: number; eventsPerTransaction: nu
 export function planBacklogs(quick: boolean): readonly PlannedBacklog[] {
   const repeatCount = quick ? 1 : 3;
   const compared = { readers: ALL_READERS, repeatCount };
-  const idleSeconds = quick ? 15 : 60;
+  const idleSeconds = quick ? 8 : 60;
   const deep = deepPayloads();
   const large = (id: string, title: string, eventCount: number, payloads: { bytes: number; all?: readonly Buffer[] }) =>
     eventBacklog({
