@@ -11,7 +11,7 @@ BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
 PACKAGES_STAMP := node_modules/.installed
 KAFKA := $(KAFKA_VERSIONS:%=.cache/kafka-%-classes.jsa)
 BINARY := dist/cdc-notifier
-SOURCES := $(shell find src -name '*.ts' -not -path src/thrift/codegen.ts -not -path 'src/release/*' 2>/dev/null)
+SOURCES := $(shell find src -name '*.ts' -not -path 'src/build/*' 2>/dev/null)
 
 export PATH := $(BUN_HOME)/node_modules/.bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
@@ -68,7 +68,7 @@ typecheck: install ## Check the types
 
 .PHONY: codegen
 codegen: install ## Write the Thrift codec anew from the IDL
-	@bun src/thrift/codegen.ts
+	@bun src/build/thrift/codegen.ts
 
 .PHONY: build
 build: $(BINARY) ## Build dist/cdc-notifier, one file that needs nothing else
@@ -83,11 +83,11 @@ $(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
 
 .PHONY: release
 release: install ## Make dist/release/: linux x64, x64 with musl, arm64; checksums, bills of materials, licences
-	@bun src/release/release.ts
+	@bun src/build/release.ts
 
 .PHONY: image
 image: install ## Make an OCI image under dist/ from pinned Debian packages, without a container engine
-	@bun src/release/image.ts
+	@bun src/build/image/image.ts
 
 .PHONY: image-test
 image-test: install kafka ## Make image and release twice, and run the service in the image (needs Debian; root or namespaces)

@@ -5,8 +5,8 @@ import type { Config } from './config/config.ts';
 import { ConfigError } from './config/config-error.ts';
 import { loadConfig } from './config/load.ts';
 import { NotifierError } from './errors.ts';
-import { loadSysConfig } from './import/sys-config.ts';
 import { createLogger, type Logger } from './log.ts';
+import { loadSysConfig } from './sys-config/import.ts';
 
 /** As --help tells. */
 const EXIT = { stopped: 0, failed: 1, mistake: 2, incomplete: 3 } as const;

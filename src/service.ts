@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Config } from './config/config.ts';
-import { runSlot } from './delivery/slot-runner.ts';
-import { startHttpListener } from './http/listener.ts';
+import { runSlot } from './slot/runner.ts';
+import { startHttpListener } from './status/http.ts';
 import { SlotStatus } from './status/slot-status.ts';
 
 /** What the service is given beside its configuration. */

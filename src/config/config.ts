@@ -3,7 +3,7 @@
  * `load.ts` makes it from a file; `schema.ts` says what a file may hold.
  */
 
-import type { Lsn } from '../postgres/lsn.ts';
+import type { Lsn } from '../lsn.ts';
 import type { Secret } from './secret.ts';
 
 /** Everything that one configuration file says. */

@@ -6,7 +6,7 @@
  */
 
 import * as v from 'valibot';
-import { type Lsn, parseLsn } from '../postgres/lsn.ts';
+import { type Lsn, parseLsn } from '../lsn.ts';
 import { isHost, POSTGRES_PORT, parseAddress } from './address.ts';
 import type { ServerAddress } from './config.ts';
 import { type SchemaNode, shapeOf } from './schema-shape.ts';

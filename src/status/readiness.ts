@@ -1,5 +1,5 @@
 /** Whether a slot's stream does what it is there for: a pure verdict over what the slot says of itself. */
-import { formatLsn } from '../postgres/lsn.ts';
+import { formatLsn } from '../lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
 import type { SlotState, SlotStatus } from './slot-status.ts';
 

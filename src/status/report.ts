@@ -1,5 +1,5 @@
 /** What `/ready` and `/status` tell, as JSON. Unknown values are null, so that every key is always there. */
-import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import { formatLsn, type Lsn } from '../lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
 import { judgeReadiness, type ReadinessOptions } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';

@@ -2,7 +2,7 @@
  * What one slot says of itself. Its sessions write here, plain numbers on the record path; the HTTP listener reads.
  * Nothing in here decides anything: whether a stream is ready is `readiness.ts`'s verdict.
  */
-import type { Lsn } from '../postgres/lsn.ts';
+import type { Lsn } from '../lsn.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 
 /**

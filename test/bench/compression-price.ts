@@ -3,10 +3,10 @@
  * one record. Payloads are filled by one letter, which compresses better than anything real, or by noise, which is worse.
  */
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { EtfValue } from '../../src/etf/value.ts';
-import { codecOf } from '../../src/kafka/compression.ts';
-import { RecordBatch } from '../../src/kafka/record-batch.ts';
-import { writeSinkEvent } from '../../src/thrift/mg-proto.ts';
+import { writeSinkEvent } from '../../src/conversion/mg-proto.ts';
+import { EtfValue } from '../../src/conversion/payload/payload.ts';
+import { codecOf } from '../../src/kafka/produce/compression.ts';
+import { RecordBatch } from '../../src/kafka/produce/record-batch.ts';
 import { seededRandom } from '../support/etf.ts';
 import { payloadsOf } from './payload.ts';
 

@@ -10,7 +10,7 @@ const node = (id: number, functionName: string, url: string, children: number[] 
 const NODES: CpuProfile['nodes'] = [
   node(1, '(root)', '', [2, 3]),
   node(2, 'start', 'file:///p/src/main.ts'),
-  node(3, 'onChunk', 'file:///p/src/delivery/flow.ts', [4]),
+  node(3, 'onChunk', 'file:///p/src/flow/flow.ts', [4]),
   node(4, 'copy', ''),
 ];
 
@@ -20,7 +20,7 @@ describe('readSampling', () => {
     expect(stacks).toEqual([
       {
         frames: [
-          { label: 'onChunk flow.ts:10', url: 'file:///p/src/delivery/flow.ts' },
+          { label: 'onChunk flow.ts:10', url: 'file:///p/src/flow/flow.ts' },
           { label: 'copy', url: '' },
         ],
         micros: 1_000,

@@ -36,7 +36,7 @@ export interface Sampling {
 }
 
 /** Whoever has this on the stack works on the stream: everything before is start-up, everything after is the end. */
-const STREAMING = '/src/delivery/flow.ts';
+const STREAMING = '/src/flow/flow.ts';
 
 /** A sample stands for no more than so many usual distances between samples; in a longer one nobody looked. */
 const LONGEST_SAMPLE = 2;

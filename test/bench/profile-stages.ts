@@ -16,12 +16,12 @@ const STAGES: readonly Stage[] = [
   { name: 'system calls', natives: /^(writeBuffered|write|writev|send|recv|read|shutdown|pauseSocket|resumeSocket)$/ },
   { name: 'garbage collection', natives: /^gc$/ },
   { name: 'CRC', natives: /^crc32c/i, files: /\/crc32c\.js$/ },
-  { name: 'partition', files: /\/src\/kafka\/phash2\.ts$/ },
-  { name: 'batch', files: /\/src\/kafka\/(record-batch|batch-buffers)\.ts$/ },
-  { name: 'convert', files: /\/src\/(progressor|etf|thrift)\// },
+  { name: 'partition', files: /\/src\/kafka\/produce\/partitioner\.ts$/ },
+  { name: 'batch', files: /\/src\/kafka\/produce\/(record-batch|batch-buffers)\.ts$/ },
+  { name: 'convert', files: /\/src\/conversion\// },
   { name: 'decode', files: /\/src\/postgres\// },
   { name: 'produce, library', files: /\/src\/kafka\/|\/node_modules\/@platformatic\// },
-  { name: 'flow, accounting', files: /\/src\/(delivery|status)\// },
+  { name: 'flow, accounting', files: /\/src\/(flow|slot|status)\// },
   { name: 'driver, streams', files: /\/node_modules\/postgres\/|^node:(net|events|stream)|^internal:streams/ },
 ];
 

@@ -4,7 +4,7 @@
  * at once. It confirms the end and leaves as pg_recvlogical does. Its last line says what CPU time the reading took.
  */
 import { connect, type Socket } from 'node:net';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { BackendFrames } from './backend-frames.ts';
 
 interface Options {

@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'bun:test';
 import { SecretError } from '../../src/config/secret.ts';
-import { judgeFailure } from '../../src/delivery/failure.ts';
 import {
   InvalidRowError,
   LossError,
@@ -11,6 +10,7 @@ import {
   SinkError,
   SourceError,
 } from '../../src/errors.ts';
+import { judgeFailure } from '../../src/slot/failure.ts';
 
 describe('judgeFailure', () => {
   const cases = [

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test';
 import type postgres from 'postgres';
 import { LossError, SourceError } from '../../src/errors.ts';
-import { MARKER_PREFIX } from '../../src/postgres/publication.ts';
+import { MARKER_PREFIX } from '../../src/postgres/setup/publication-plan.ts';
 import { encodePayload, str } from '../support/etf.ts';
 import {
   ANSWER_TIMEOUT_MS,

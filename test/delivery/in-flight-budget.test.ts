@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { inFlightBudgetBytes } from '../../src/delivery/in-flight-budget.ts';
+import { inFlightBudgetBytes } from '../../src/flow/in-flight-budget.ts';
 
 const KIB = 1024;
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { Progress } from '../../src/delivery/progress.ts';
+import { Progress } from '../../src/flow/progress.ts';
 
 /** A transaction with so many records, received whole. */
 function receive(progress: Progress, recordCount: number, endLsn: bigint): void {

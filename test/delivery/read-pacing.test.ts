@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { restAfterRead } from '../../src/delivery/read-pacing.ts';
+import { restAfterRead } from '../../src/flow/read-pacing.ts';
 
 const KIB = 1024;
 

@@ -7,7 +7,7 @@ import {
   RecordTooLargeError,
   SourceError,
 } from '../../src/errors.ts';
-import { MESSAGE_HEADER_BYTES } from '../../src/postgres/message-splitter.ts';
+import { MESSAGE_HEADER_BYTES } from '../../src/postgres/replication/backend-messages.ts';
 import {
   Bench,
   EVENTS,

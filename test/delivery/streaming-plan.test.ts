@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { judgeMissingPublication, planStreaming } from '../../src/delivery/streaming-plan.ts';
+import { judgeMissingPublication, planStreaming } from '../../src/postgres/setup/streaming-plan.ts';
 
 describe('planStreaming', () => {
   const none = new Map<string, bigint>();

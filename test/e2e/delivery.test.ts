@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import { codecOf } from '../../src/kafka/compression.ts';
+import { codecOf } from '../../src/kafka/produce/compression.ts';
 import { storedCodecs } from '../support/kafka/stored-batches.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import type { PostgresServer } from '../support/postgres.ts';

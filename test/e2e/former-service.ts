@@ -5,11 +5,11 @@
  */
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { textSecret } from '../../src/config/secret.ts';
-import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
-import { formatLsn } from '../../src/postgres/lsn.ts';
-import { MessageDecoder } from '../../src/postgres/pgoutput.ts';
-import { runReplicationCommand } from '../../src/postgres/replication-command.ts';
-import { convertChange, resolveRelation, type SourceRelation } from '../../src/progressor/convert.ts';
+import { convertChange, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
+import { formatLsn } from '../../src/lsn.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
+import { runReplicationCommand } from '../../src/postgres/replication/command.ts';
+import { MessageDecoder } from '../../src/postgres/replication/pgoutput.ts';
 import { clientConfig, openProducer } from '../support/open-producer.ts';
 import { tablesOf } from '../support/progressor.ts';
 import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from './scenario.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { findMapKeyFault } from '../../src/etf/map-keys.ts';
+import { findMapKeyFault } from '../../src/conversion/payload/map-keys.ts';
 
 /** Keys one behind the other, whose bytes decide whether they are equal. */
 function faultOf(texts: readonly string[]): string | undefined {

@@ -2,8 +2,8 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteReader } from '../../src/bytes/reader.ts';
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { writeCarefulValue } from '../../src/etf/careful-value.ts';
-import { writeUsualValue } from '../../src/etf/usual-value.ts';
+import { writeCarefulValue } from '../../src/conversion/payload/decoder.ts';
+import { writeUsualValue } from '../../src/conversion/payload/fast-path.ts';
 import { type AtomForm, encodeValue, int, randomValue, seededRandom, str, type Value } from '../support/etf.ts';
 
 /** Stands behind every term, as the next row does: without it the last value of a chunk would be left alone. */

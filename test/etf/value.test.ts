@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test';
 import { constants, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { MAX_DEPTH } from '../../src/conversion/payload/decoder.ts';
+import { EtfValue, MAX_INFLATED_BYTES } from '../../src/conversion/payload/payload.ts';
 import { MalformedError } from '../../src/errors.ts';
-import { MAX_DEPTH } from '../../src/etf/careful-value.ts';
-import { EtfValue, MAX_INFLATED_BYTES } from '../../src/etf/value.ts';
 import {
   type AtomForm,
   compressTerm,

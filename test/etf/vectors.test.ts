@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { writeSinkEvent } from '../../src/conversion/mg-proto.ts';
+import { EtfValue } from '../../src/conversion/payload/payload.ts';
+import { formatTimestamp } from '../../src/conversion/timestamp.ts';
 import { MalformedError } from '../../src/errors.ts';
-import { EtfValue } from '../../src/etf/value.ts';
-import { formatTimestamp } from '../../src/progressor/timestamp.ts';
-import { writeSinkEvent } from '../../src/thrift/mg-proto.ts';
 import { seededRandom } from '../support/etf.ts';
 import { decodeSinkEvent, decodeValue } from '../support/thrift-reader.ts';
 import {

@@ -3,7 +3,7 @@
  * that it did not name must have arrived all the same.
  */
 import { expect } from 'bun:test';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { startService } from '../e2e/scenario.ts';
 import { type BinaryLogLine, STARTED } from '../support/binary.ts';
 import { waitFor } from '../support/wait.ts';

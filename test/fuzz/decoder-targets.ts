@@ -1,15 +1,15 @@
 /** What reads bytes and texts without a connection: frames, rows, payloads, LSNs. Seeds of the mutations are real ones. */
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { convertChange, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
+import { readFormatVersion } from '../../src/conversion/format-version.ts';
+import { encodeParkedRow } from '../../src/conversion/parking-record.ts';
+import { EtfValue } from '../../src/conversion/payload/payload.ts';
 import { InvalidRowError } from '../../src/errors.ts';
-import { EtfValue } from '../../src/etf/value.ts';
-import { encodeLedger, parseLedger } from '../../src/postgres/ledger.ts';
-import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
-import type { BeginMessage, RelationMessage, RowMessage } from '../../src/postgres/pgoutput.ts';
-import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/timeline.ts';
-import { FrameReader, type ReplicationMessage } from '../../src/postgres/wire.ts';
-import { convertChange, resolveRelation, type SourceRelation } from '../../src/progressor/convert.ts';
-import { readFormatVersion } from '../../src/progressor/format-version.ts';
-import { encodeParkedRow } from '../../src/progressor/parked-row.ts';
+import { formatLsn, parseLsn } from '../../src/lsn.ts';
+import { encodeLedger, parseLedger } from '../../src/postgres/continuity/ledger.ts';
+import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/continuity/timeline.ts';
+import { FrameReader, type ReplicationMessage } from '../../src/postgres/replication/frames.ts';
+import type { BeginMessage, RelationMessage, RowMessage } from '../../src/postgres/replication/pgoutput.ts';
 import { compressTerm, encodePayload, encodeValue, randomValue } from '../support/etf.ts';
 import {
   CAPTURES,

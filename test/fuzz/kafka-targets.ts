@@ -14,9 +14,9 @@ import {
 import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../../src/config/config.ts';
-import { Sinks, type SinksOptions } from '../../src/delivery/sinks.ts';
-import { chooseProduceVersion } from '../../src/kafka/cluster.ts';
-import { judgeError } from '../../src/kafka/kafka-errors.ts';
+import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
+import { chooseProduceVersion } from '../../src/kafka/client/cluster.ts';
+import { judgeError } from '../../src/kafka/client/errors.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import type { FuzzTarget } from './campaign.ts';
 import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from './kafka-answers.ts';

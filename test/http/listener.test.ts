@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'bun:test';
 import { NotifierError } from '../../src/errors.ts';
-import { type HttpListener, startHttpListener } from '../../src/http/listener.ts';
+import { type HttpListener, startHttpListener } from '../../src/status/http.ts';
 import type { SlotStatus } from '../../src/status/slot-status.ts';
 import { lintExposition, parseExposition } from '../status/exposition.ts';
 import { createStatus, streamView } from '../status/statuses.ts';

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { fetchPackages, SupersededError } from '../../src/release/debian.ts';
+import { fetchPackages, SupersededError } from '../../src/build/image/debian.ts';
 import { createScenario, isFailure, KAFKA_PASSWORD, PASSWORD, type Scenario, startServer } from '../e2e/scenario.ts';
 import {
   ARCHITECTURE,
@@ -74,7 +74,7 @@ async function providePackages(copies: readonly ProjectCopy[]): Promise<void> {
     // That the archive moves on is no mistake in here. It is one to release, and `make image` refuses to.
     console.warn(`${error.message}\nTested are the newest ones.`);
     await copies[0]!.run('pin-debian');
-    const [pins, ...others] = copies.map((copy) => join(copy.directory, 'src/release/debian-packages.json'));
+    const [pins, ...others] = copies.map((copy) => join(copy.directory, 'src/build/image/debian-packages.json'));
     for (const other of others) await cp(pins!, other);
   }
 }
@@ -120,7 +120,7 @@ describe('the image', () => {
   });
 
   test('is run in the same way when an engine makes it', async () => {
-    const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/release/Dockerfile'), 'utf8');
+    const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/build/image/Dockerfile'), 'utf8');
     const instruction = (name: string) => new RegExp(`^${name} (.+)$`, 'm').exec(dockerfile)?.[1] as string;
     expect(configuration.config).toMatchObject({
       User: instruction('USER'),

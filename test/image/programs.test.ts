@@ -37,7 +37,7 @@ test('a release is the same bytes wherever it is made', async () => {
 });
 
 test('the Dockerfile finds its programs, each by a name that fits no other', async () => {
-  const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/release/Dockerfile'), 'utf8');
+  const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/build/image/Dockerfile'), 'utf8');
   const names = await readdir(releases[0]!);
   const patterns = [...dockerfile.matchAll(/^COPY (\S+)/gm)].map(([, pattern]) => pattern!);
   const found = patterns.map((pattern) => names.filter((name) => new Bun.Glob(pattern).match(name)));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { CompressionType, Config } from '../../src/config/config.ts';
 import { ConfigError } from '../../src/config/config-error.ts';
 import { parseConfig } from '../../src/config/load.ts';
-import { type ImportedConfig, importSysConfig, loadSysConfig } from '../../src/import/sys-config.ts';
+import { type ImportedConfig, importSysConfig, loadSysConfig } from '../../src/sys-config/import.ts';
 
 const FIXTURES = join(import.meta.dirname, '../fixtures/sys-config');
 const NAMES = readdirSync(FIXTURES)

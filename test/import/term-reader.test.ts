@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Term, textOf } from '../../src/import/term.ts';
-import { positionAt, readTerm, TermError } from '../../src/import/term-reader.ts';
+import { type Term, textOf } from '../../src/sys-config/term.ts';
+import { positionAt, readTerm, TermError } from '../../src/sys-config/term-reader.ts';
 
 const FIXTURES = join(import.meta.dirname, '../fixtures/sys-config');
 const FIXTURE_TEXTS = readdirSync(FIXTURES)

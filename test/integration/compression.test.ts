@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CompressionType, KafkaClientConfig } from '../../src/config/config.ts';
 import { RecordTooLargeError } from '../../src/errors.ts';
-import { createTopicLimits } from '../../src/kafka/topic-limits.ts';
+import { createTopicLimits } from '../../src/kafka/produce/topic-limits.ts';
 import { seededRandom } from '../support/etf.ts';
 import { fetchKafka, javaProgram } from '../support/kafka/storage.ts';
 import { type KafkaServer, OLDEST_KAFKA_VERSION, startKafka } from '../support/kafka.ts';

@@ -1,14 +1,14 @@
 /** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { judgeFailure } from '../../src/delivery/failure.ts';
 import { LossError, SetupError, SourceError } from '../../src/errors.ts';
-import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
-import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../src/postgres/ledger.ts';
-import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
-import { publicationMistakes } from '../../src/postgres/publish.ts';
-import { claimSlot } from '../../src/postgres/setup.ts';
-import { SlotInUseError } from '../../src/postgres/slot.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
+import { SlotInUseError } from '../../src/postgres/catalog/slots.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
+import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../src/postgres/continuity/ledger.ts';
+import { publicationMistakes } from '../../src/postgres/setup/ensure-publication.ts';
+import { claimSlot } from '../../src/postgres/setup/prepare-slot.ts';
+import { judgeFailure } from '../../src/slot/failure.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { startStandby } from '../support/postgres-standby.ts';
 import { createTables, openSetupScene, type SetupScene } from '../support/setup-scene.ts';

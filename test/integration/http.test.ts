@@ -1,6 +1,6 @@
 /** What the running service tells of itself over HTTP, held against what happens to it. Real servers. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import type { ReadinessReport, StreamReadinessReport, StreamReport } from '../../src/status/report.ts';
 import { lintExposition, type ParsedFamily, parseExposition } from '../status/exposition.ts';
 import { type InProcessService, startInProcessService } from '../support/in-process-service.ts';

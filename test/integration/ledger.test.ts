@@ -1,6 +1,7 @@
 /** The slot's ledger on real servers: who may write it, over whose word, and what comes back. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { SetupError } from '../../src/errors.ts';
+import { quoteIdentifier } from '../../src/postgres/client/quote.ts';
 import {
   dropSlotSql,
   ledgerGrantSql,
@@ -8,8 +9,7 @@ import {
   readLedger,
   type SlotLedger,
   writeLedger,
-} from '../../src/postgres/ledger.ts';
-import { quoteIdentifier } from '../../src/postgres/quote.ts';
+} from '../../src/postgres/continuity/ledger.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { openSetupScene } from '../support/setup-scene.ts';
 

@@ -7,7 +7,7 @@ import pino from 'pino';
 import type { DatabaseConfig, ServerAddress } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { SetupError, SourceError } from '../../src/errors.ts';
-import { findPrimary } from '../../src/postgres/primary.ts';
+import { findPrimary } from '../../src/postgres/availability/primary.ts';
 import { freePort } from '../support/ports.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { type LogLine, recordingLogger } from '../support/recording-logger.ts';

@@ -1,7 +1,7 @@
 /** The producer on three brokers: whatever they do, each record is stored once, in the order of its key. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
-import type { ProducerOptions } from '../../src/kafka/producer.ts';
+import type { ProducerOptions } from '../../src/kafka/produce/producer.ts';
 import { kafkaTopics, type PartitionState, type TopicOptions } from '../support/kafka/topics.ts';
 import { type KafkaCluster, startKafkaCluster } from '../support/kafka-cluster.ts';
 import * as support from '../support/open-producer.ts';

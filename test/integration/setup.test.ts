@@ -2,12 +2,12 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { SetupError } from '../../src/errors.ts';
-import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
-import { dropSlotSql, readLedger } from '../../src/postgres/ledger.ts';
-import { parseLsn } from '../../src/postgres/lsn.ts';
-import { publicationMistakes } from '../../src/postgres/publish.ts';
-import { publicationNames, quoteIdentifier, quoteTable } from '../../src/postgres/quote.ts';
-import { advanceSlot, createSlot, SlotInUseError } from '../../src/postgres/slot.ts';
+import { parseLsn } from '../../src/lsn.ts';
+import { advanceSlot, createSlot, SlotInUseError } from '../../src/postgres/catalog/slots.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
+import { publicationNames, quoteIdentifier, quoteTable } from '../../src/postgres/client/quote.ts';
+import { dropSlotSql, readLedger } from '../../src/postgres/continuity/ledger.ts';
+import { publicationMistakes } from '../../src/postgres/setup/ensure-publication.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { createTables, databaseEndpoint, openSetupScene } from '../support/setup-scene.ts';
 import { waitFor } from '../support/wait.ts';

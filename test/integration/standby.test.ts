@@ -1,7 +1,7 @@
 /** Standing by for a slot on real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { connectReplication, startCopyBoth } from '../../src/postgres/connect.ts';
-import { type SlotHolder, waitUntilFree } from '../../src/postgres/standby.ts';
+import { type SlotHolder, waitUntilFree } from '../../src/postgres/availability/slot-holder.ts';
+import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { openSetupScene } from '../support/setup-scene.ts';
 import { waitFor } from '../support/wait.ts';

@@ -1,6 +1,6 @@
 /** Which record each change of progressor's tables gives, through the whole service, on real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { formatLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn } from '../../src/lsn.ts';
 import { encodePayload, int, str, type Value } from '../support/etf.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';

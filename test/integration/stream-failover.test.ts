@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
 import type { InProcessService, LoggedError } from '../support/in-process-service.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';

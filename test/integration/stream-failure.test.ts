@@ -1,6 +1,6 @@
 /** What stops a slot on purpose: rows that cannot be converted, publications that are gone. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
 import type { LoggedError } from '../support/in-process-service.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';

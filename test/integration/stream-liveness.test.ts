@@ -1,6 +1,6 @@
 /** What keeps a stream alive, and what ends it: silence, a stuck Kafka, a server that stops, lost connections. Real servers. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { type Lsn, parseLsn } from '../../src/lsn.ts';
 import { encodePayload } from '../support/etf.ts';
 import type { InProcessService } from '../support/in-process-service.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';

@@ -3,8 +3,8 @@
  * confirms nothing, disturbs no other slot, and goes on when the configuration accepts that loss. Real servers.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { ledgerGrantSql, ledgerName, parseLedger, type SlotLedger } from '../../src/postgres/ledger.ts';
-import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
+import { ledgerGrantSql, ledgerName, parseLedger, type SlotLedger } from '../../src/postgres/continuity/ledger.ts';
 import { type InProcessService, type LoggedError, startInProcessService } from '../support/in-process-service.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';

@@ -1,6 +1,6 @@
 /** A namespace that is added to a slot with a backlog: every row behind its publication's creation arrives. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../support/kafka.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { tablesOf } from '../support/progressor.ts';

@@ -1,8 +1,8 @@
 /** Rows that cannot be delivered: parked in their place of the stream, or in front of a slot that stands still. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
-import { phash2 } from '../../src/kafka/phash2.ts';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import type { StreamReport } from '../../src/status/report.ts';
 import { encodePayload } from '../support/etf.ts';
 import {

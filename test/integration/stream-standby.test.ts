@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { guardProcess, releaseProcess } from '../support/guardian.ts';
 import {
   type InProcessService,

@@ -1,7 +1,7 @@
 /** Topics that change, vanish and refuse while the service streams to them. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
-import { phash2 } from '../../src/kafka/phash2.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
 import { encodePayload } from '../support/etf.ts';
 import type { InProcessService } from '../support/in-process-service.ts';
 import { kafkaAccess } from '../support/kafka/access.ts';

@@ -1,7 +1,7 @@
 /** Transactions that are larger than memory should ever be: the compiled program on real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { TransactionSql } from 'postgres';
-import { type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { type Lsn, parseLsn } from '../../src/lsn.ts';
 import { peakRssBytes } from '../bench/process-usage.ts';
 import { countRecords } from '../bench/topics.ts';
 import { startBinary } from '../support/binary.ts';

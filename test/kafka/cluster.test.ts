@@ -4,7 +4,7 @@ import pino from 'pino';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { SinkError } from '../../src/errors.ts';
-import { Cluster } from '../../src/kafka/cluster.ts';
+import { Cluster } from '../../src/kafka/client/cluster.ts';
 import { clientConfig } from '../support/open-producer.ts';
 
 const API_VERSIONS = 18;

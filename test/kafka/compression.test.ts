@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { compressionsAlgorithms } from '@platformatic/kafka';
-import { codecOf } from '../../src/kafka/compression.ts';
+import { codecOf } from '../../src/kafka/produce/compression.ts';
 
 const TYPES = ['gzip', 'snappy', 'lz4', 'zstd'] as const;
 

@@ -9,7 +9,7 @@ import {
   TimeoutError,
   UserError,
 } from '@platformatic/kafka';
-import { connectAdvice, isTooLarge, judgeError, judgeErrorCode } from '../../src/kafka/kafka-errors.ts';
+import { connectAdvice, isTooLarge, judgeError, judgeErrorCode } from '../../src/kafka/client/errors.ts';
 
 describe('judgeErrorCode', () => {
   test('knows every error code of the protocol, and resends what the protocol calls retriable', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { phash2 } from '../../src/kafka/phash2.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
 import { readEventVectors, readLifecycleVectors, readPhash2Vectors } from '../support/vectors.ts';
 
 describe('phash2', () => {

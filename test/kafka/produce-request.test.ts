@@ -1,8 +1,8 @@
 import { expect, test } from 'bun:test';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { encodeProduceRequest, errorCodesByBatch } from '../../src/kafka/produce-request.ts';
-import { RecordBatch } from '../../src/kafka/record-batch.ts';
+import { encodeProduceRequest, errorCodesByBatch } from '../../src/kafka/produce/produce-request.ts';
+import { RecordBatch } from '../../src/kafka/produce/record-batch.ts';
 
 function batch(topic: string, partition: number): RecordBatch {
   const made = new RecordBatch({ topic, partition }, Buffer.alloc(1024), {

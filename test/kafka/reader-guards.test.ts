@@ -2,7 +2,7 @@ import { afterEach, expect, test } from 'bun:test';
 import { createServer, type Server } from 'node:net';
 import { initProducerIdV4, Reader } from '@platformatic/kafka';
 import pino from 'pino';
-import { Cluster } from '../../src/kafka/cluster.ts';
+import { Cluster } from '../../src/kafka/client/cluster.ts';
 import { answerFrame, type KafkaAnswer, readKafkaAnswers } from '../fuzz/kafka-answers.ts';
 
 const METADATA = 3;

@@ -2,13 +2,13 @@ import { describe, expect, test } from 'bun:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { codecOf } from '../../src/kafka/compression.ts';
+import { codecOf } from '../../src/kafka/produce/compression.ts';
 import {
   BATCH_HEADER_BYTES,
   RecordBatch,
   type RecordTally,
   singleRecordBatchBytes,
-} from '../../src/kafka/record-batch.ts';
+} from '../../src/kafka/produce/record-batch.ts';
 
 const IDENTITY = { producerId: 0x0102_0304_0506_0708n, producerEpoch: 7 };
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
-import type { ProduceVerdict } from '../../src/kafka/kafka-errors.ts';
-import { decideRound, type RoundFailure } from '../../src/kafka/resend-policy.ts';
+import type { ProduceVerdict } from '../../src/kafka/client/errors.ts';
+import { decideRound, type RoundFailure } from '../../src/kafka/produce/round-policy.ts';
 
 /** Failures of batches whose leader is still the one that they were sent to. */
 const failures = (...verdicts: readonly ProduceVerdict[]): RoundFailure[] =>

@@ -6,7 +6,7 @@ import {
   noteRefusedRecord,
   type TopicLimits,
   takeUpLimits,
-} from '../../src/kafka/topic-limits.ts';
+} from '../../src/kafka/produce/topic-limits.ts';
 
 test('what was learned of a topic holds until its limit is raised, also while nobody looked', () => {
   const limits = createTopicLimits();

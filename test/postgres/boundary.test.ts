@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
-import { firstThatWorks } from '../../src/postgres/boundary.ts';
+import { firstThatWorks } from '../../src/postgres/setup/publication-start.ts';
 
 async function search(from: bigint, to: bigint, works: (lsn: bigint) => boolean) {
   const probes: bigint[] = [];

@@ -1,6 +1,7 @@
 /** What was known against what is there: every way in which a stream can stop being the same stream. */
 import { describe, expect, test } from 'bun:test';
 import { LossError, SourceError } from '../../src/errors.ts';
+import type { SlotFacts } from '../../src/postgres/catalog/slots.ts';
 import {
   type ContinuityFacts,
   droppedPublicationError,
@@ -8,9 +9,8 @@ import {
   lastWord,
   lossError,
   wrongServerError,
-} from '../../src/postgres/continuity.ts';
-import type { SlotLedger } from '../../src/postgres/ledger.ts';
-import type { SlotFacts } from '../../src/postgres/slot.ts';
+} from '../../src/postgres/continuity/judge.ts';
+import type { SlotLedger } from '../../src/postgres/continuity/ledger.ts';
 
 const US = 'this process';
 const PEER = 'another process';

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { MalformedError } from '../../src/errors.ts';
-import { CopyDataInbox } from '../../src/postgres/copy-data-inbox.ts';
+import { CopyDataInbox } from '../../src/postgres/replication/copy-data.ts';
 import { copyData, int4 } from '../support/pgoutput.ts';
 import { waitFor } from '../support/wait.ts';
 

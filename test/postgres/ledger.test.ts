@@ -7,7 +7,7 @@ import {
   ledgerName,
   parseLedger,
   type SlotLedger,
-} from '../../src/postgres/ledger.ts';
+} from '../../src/postgres/continuity/ledger.ts';
 
 const ledger: SlotLedger = {
   systemIdentifier: '7710967555485513451',

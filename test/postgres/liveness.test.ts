@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { isStatusDue, judgeSilence, livenessTimings } from '../../src/postgres/liveness.ts';
+import { isStatusDue, judgeSilence, livenessTimings } from '../../src/postgres/replication/liveness.ts';
 
 describe('livenessTimings', () => {
   test.each([

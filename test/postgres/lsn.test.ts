@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
-import { formatLsn, laterLsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { formatLsn, laterLsn, parseLsn } from '../../src/lsn.ts';
 
 const PAIRS: readonly [string, bigint][] = [
   ['0/0', 0n],

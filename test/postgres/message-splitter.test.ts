@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { MalformedError } from '../../src/errors.ts';
-import { MessageSplitter } from '../../src/postgres/message-splitter.ts';
+import { MessageSplitter } from '../../src/postgres/replication/backend-messages.ts';
 import { copyData, int4 } from '../support/pgoutput.ts';
 
 /** A backend message of any kind. */

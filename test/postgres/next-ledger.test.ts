@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
-import { type Continuity, judgeContinuity, type Loss } from '../../src/postgres/continuity.ts';
-import type { SlotLedger } from '../../src/postgres/ledger.ts';
-import { type LedgerContext, ledgerOfLoss, ledgerOfStart } from '../../src/postgres/next-ledger.ts';
+import { type Continuity, judgeContinuity, type Loss } from '../../src/postgres/continuity/judge.ts';
+import type { SlotLedger } from '../../src/postgres/continuity/ledger.ts';
+import { type LedgerContext, ledgerOfLoss, ledgerOfStart } from '../../src/postgres/continuity/transitions.ts';
 
 const known: SlotLedger = {
   systemIdentifier: '1',

@@ -1,7 +1,12 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
-import { type InsertMessage, isBinary, MessageDecoder, type UpdateMessage } from '../../src/postgres/pgoutput.ts';
-import { FrameReader } from '../../src/postgres/wire.ts';
+import { FrameReader } from '../../src/postgres/replication/frames.ts';
+import {
+  type InsertMessage,
+  isBinary,
+  MessageDecoder,
+  type UpdateMessage,
+} from '../../src/postgres/replication/pgoutput.ts';
 import * as build from '../support/pgoutput.ts';
 import { UNCHANGED } from '../support/pgoutput.ts';
 

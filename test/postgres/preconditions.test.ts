@@ -6,7 +6,7 @@ import {
   serverMistake,
   type TableFacts,
   tableMistake,
-} from '../../src/postgres/preconditions.ts';
+} from '../../src/postgres/setup/preconditions.ts';
 
 const server: ServerFacts = {
   versionNumber: 140_023,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import type { PublishSettings } from '../../src/config/config.ts';
-import type { TableFacts } from '../../src/postgres/preconditions.ts';
+import type { TableFacts } from '../../src/postgres/setup/preconditions.ts';
 import {
   describeEntries,
   describeOmissions,
@@ -14,7 +14,7 @@ import {
   planPublication,
   planSql,
   refusal,
-} from '../../src/postgres/publication.ts';
+} from '../../src/postgres/setup/publication-plan.ts';
 
 const SYSTEM = '7710967555485513451';
 

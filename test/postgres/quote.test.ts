@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { publicationNames, quoteIdentifier, quoteLiteral, quoteTable } from '../../src/postgres/quote.ts';
+import { publicationNames, quoteIdentifier, quoteLiteral, quoteTable } from '../../src/postgres/client/quote.ts';
 
 describe('quote', () => {
   test.each([

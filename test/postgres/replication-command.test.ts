@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import type { DatabaseEndpoint } from '../../src/config/config.ts';
 import { SourceError } from '../../src/errors.ts';
-import { runReplicationCommand } from '../../src/postgres/replication-command.ts';
+import { runReplicationCommand } from '../../src/postgres/replication/command.ts';
 
 const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');
 const pem = (name: string) => readFileSync(join(CERTIFICATES, name));

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { type BlockingSession, describeSessions } from '../../src/postgres/sessions.ts';
+import { type BlockingSession, describeSessions } from '../../src/postgres/catalog/blocking-sessions.ts';
 
 const session: BlockingSession = {
   pid: 71,

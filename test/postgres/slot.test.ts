@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { dropSql, isInvalidated, type SlotFacts, slotMistake } from '../../src/postgres/slot.ts';
+import { dropSql, isInvalidated, type SlotFacts, slotMistake } from '../../src/postgres/catalog/slots.ts';
 
 const slot: SlotFacts = {
   name: 'cdc_slot',

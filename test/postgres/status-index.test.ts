@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'bun:test';
-import type { ServerFacts, TableFacts } from '../../src/postgres/preconditions.ts';
+import type { ServerFacts, TableFacts } from '../../src/postgres/setup/preconditions.ts';
 import {
   columnListMistake,
   hasStatusIndex,
   statusIndexMistake,
   tellsStatusChanges,
-} from '../../src/postgres/status-index.ts';
+} from '../../src/postgres/setup/replica-identity.ts';
 
 const table: TableFacts = {
   name: `a"b_processes`,

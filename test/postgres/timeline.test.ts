@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
-import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/timeline.ts';
+import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/continuity/timeline.ts';
 
 /** As PostgreSQL writes it, with an empty line between entries. */
 const HISTORY = [

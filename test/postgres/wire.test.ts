@@ -1,7 +1,11 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../src/errors.ts';
-import { MESSAGE_HEADER_BYTES } from '../../src/postgres/message-splitter.ts';
-import { encodeStandbyStatusUpdate, FrameReader, type KeepaliveMessage } from '../../src/postgres/wire.ts';
+import { MESSAGE_HEADER_BYTES } from '../../src/postgres/replication/backend-messages.ts';
+import {
+  encodeStandbyStatusUpdate,
+  FrameReader,
+  type KeepaliveMessage,
+} from '../../src/postgres/replication/frames.ts';
 import {
   begin,
   CAPTURES,

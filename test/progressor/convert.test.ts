@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { convertChange, type RecordDraft, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
 import { InvalidRowError, MalformedError, MissingOldTupleError, type NotifierError } from '../../src/errors.ts';
-import type { RelationMessage, ReplicaIdentity, RowMessage } from '../../src/postgres/pgoutput.ts';
-import { FrameReader } from '../../src/postgres/wire.ts';
-import { convertChange, type RecordDraft, resolveRelation, type SourceRelation } from '../../src/progressor/convert.ts';
+import { FrameReader } from '../../src/postgres/replication/frames.ts';
+import type { RelationMessage, ReplicaIdentity, RowMessage } from '../../src/postgres/replication/pgoutput.ts';
 import {
   CAPTURES,
   type ColumnValue,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
+import { readFormatVersion } from '../../src/conversion/format-version.ts';
 import { InvalidRowError } from '../../src/errors.ts';
-import { readFormatVersion } from '../../src/progressor/format-version.ts';
 import { seededRandom } from '../support/etf.ts';
 
 /** The text stands between bytes that would change the meaning if they were read. */

@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { ByteWriter } from '../../src/bytes/writer.ts';
+import { encodeParkedRow } from '../../src/conversion/parking-record.ts';
+import { FrameReader } from '../../src/postgres/replication/frames.ts';
 import {
   type BeginMessage,
   MessageDecoder,
   type RelationMessage,
   type RowMessage,
-} from '../../src/postgres/pgoutput.ts';
-import { FrameReader } from '../../src/postgres/wire.ts';
-import { encodeParkedRow } from '../../src/progressor/parked-row.ts';
+} from '../../src/postgres/replication/pgoutput.ts';
 import {
   CAPTURES,
   type ColumnValue,

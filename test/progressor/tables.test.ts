@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { resolveRelation } from '../../src/progressor/convert.ts';
+import { resolveRelation } from '../../src/conversion/convert.ts';
 import { parseTableName, RECORD_COLUMNS } from '../../src/progressor/tables.ts';
 import { EVENTS_COLUMNS, PROCESSES_COLUMNS, relationMessage } from '../support/pgoutput.ts';
 

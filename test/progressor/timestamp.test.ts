@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
+import { formatTimestamp } from '../../src/conversion/timestamp.ts';
 import { InvalidRowError } from '../../src/errors.ts';
-import { formatTimestamp } from '../../src/progressor/timestamp.ts';
 import { readEventVectors, timestampMicros } from '../support/vectors.ts';
 
 const format = (micros: bigint) => formatTimestamp(micros).toString('latin1');

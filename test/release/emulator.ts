@@ -1,6 +1,6 @@
 /** Programs of the other architecture, run by QEMU in user mode. */
 import { join } from 'node:path';
-import { aptOptions } from '../../src/release/debian.ts';
+import { aptOptions } from '../../src/build/image/debian.ts';
 import { CACHE_DIRECTORY, makeOnce } from '../support/make-once.ts';
 import { runProgram } from '../support/run-program.ts';
 import { temporaryDirectory } from '../support/temporary-directory.ts';

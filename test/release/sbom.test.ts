@@ -4,9 +4,9 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import Ajv from 'ajv';
 import packageJson from '../../package.json' with { type: 'json' };
-import { type Metafile, runtimePackage } from '../../src/release/compile.ts';
-import { type Component, licenseReport, packageRoots, takeInventory } from '../../src/release/inventory.ts';
-import { billOfMaterials } from '../../src/release/sbom.ts';
+import { type Metafile, runtimePackage } from '../../src/build/compile.ts';
+import { type Component, licenseReport, packageRoots, takeInventory } from '../../src/build/sbom/inventory.ts';
+import { billOfMaterials } from '../../src/build/sbom/sbom.ts';
 import { PROJECT_DIRECTORY } from '../support/make-once.ts';
 
 const SUBJECT = {

@@ -3,14 +3,14 @@
  * of the flow, which need neither server.
  */
 import { expect } from 'bun:test';
-import { Flow, type FlowOptions } from '../../src/delivery/flow.ts';
-import { Progress } from '../../src/delivery/progress.ts';
-import type { Route, Sinks } from '../../src/delivery/sinks.ts';
-import { createSlotMemory, type SlotMemory } from '../../src/delivery/slot-memory.ts';
-import type { Boundary } from '../../src/delivery/streaming-plan.ts';
+import type { RecordKind } from '../../src/conversion/convert.ts';
 import type { NotifierError } from '../../src/errors.ts';
-import type { ReplicationStream } from '../../src/postgres/replication-stream.ts';
-import type { RecordKind } from '../../src/progressor/convert.ts';
+import { Flow, type FlowOptions } from '../../src/flow/flow.ts';
+import { Progress } from '../../src/flow/progress.ts';
+import type { Route, Sinks } from '../../src/flow/sinks.ts';
+import type { ReplicationStream } from '../../src/postgres/replication/stream.ts';
+import type { Boundary } from '../../src/postgres/setup/streaming-plan.ts';
+import { createSlotMemory, type SlotMemory } from '../../src/slot/memory.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import { encodePayload, str } from './etf.ts';
 import * as wire from './pgoutput.ts';

@@ -4,17 +4,17 @@ import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig } from '../../src/config/config.ts';
 import type { SinkError } from '../../src/errors.ts';
-import { BatchBuffers } from '../../src/kafka/batch-buffers.ts';
-import { Cluster } from '../../src/kafka/cluster.ts';
-import { codecOf } from '../../src/kafka/compression.ts';
+import { Cluster } from '../../src/kafka/client/cluster.ts';
+import { BatchBuffers } from '../../src/kafka/produce/batch-buffers.ts';
+import { codecOf } from '../../src/kafka/produce/compression.ts';
 import {
   type ProduceAnswer,
   Producer,
   type ProducerOptions,
   type RecordTally,
   type TopicChange,
-} from '../../src/kafka/producer.ts';
-import { createTopicLimits, type TopicLimits, takeUpLimits } from '../../src/kafka/topic-limits.ts';
+} from '../../src/kafka/produce/producer.ts';
+import { createTopicLimits, type TopicLimits, takeUpLimits } from '../../src/kafka/produce/topic-limits.ts';
 import { waitFor } from './wait.ts';
 
 /** Texts of a record. */

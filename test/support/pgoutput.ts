@@ -4,14 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ReplicationMessage } from '../../src/postgres/replication/frames.ts';
 import type {
   PgoutputMessage,
   RelationColumn,
   RelationMessage,
   ReplicaIdentity,
   Tuple,
-} from '../../src/postgres/pgoutput.ts';
-import type { ReplicationMessage } from '../../src/postgres/wire.ts';
+} from '../../src/postgres/replication/pgoutput.ts';
 
 /** A TOASTed column that the update did not touch. */
 export const UNCHANGED = Symbol('unchanged TOAST');

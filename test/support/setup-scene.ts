@@ -2,11 +2,11 @@
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, PublishSettings, SlotSettings } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
-import { connectControl } from '../../src/postgres/connect.ts';
-import type { SlotLedger } from '../../src/postgres/ledger.ts';
-import { parseLsn } from '../../src/postgres/lsn.ts';
-import { quoteTable } from '../../src/postgres/quote.ts';
-import { claimSlot, type PreparedSlot, prepareSlot, type SetupRequest } from '../../src/postgres/setup.ts';
+import { parseLsn } from '../../src/lsn.ts';
+import { connectControl } from '../../src/postgres/client/connect.ts';
+import { quoteTable } from '../../src/postgres/client/quote.ts';
+import type { SlotLedger } from '../../src/postgres/continuity/ledger.ts';
+import { claimSlot, type PreparedSlot, prepareSlot, type SetupRequest } from '../../src/postgres/setup/prepare-slot.ts';
 import type { PostgresServer } from './postgres.ts';
 import { type LogLine, recordingLogger } from './recording-logger.ts';
 import { waitFor } from './wait.ts';

@@ -3,8 +3,8 @@
  * what is in the topics in the end, decoded by the independent reader.
  */
 import type { ISql, Sql, TransactionSql } from 'postgres';
-import { phash2 } from '../../src/kafka/phash2.ts';
-import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
 import { encodePayload, int, type Value } from './etf.ts';
 import {
   type InProcessService,

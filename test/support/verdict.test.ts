@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { phash2 } from '../../src/kafka/phash2.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
 import { compare, type ExpectedRecord, type ReadRecord, type Verdict } from './verdict.ts';
 
 const PARTITIONS = 4;

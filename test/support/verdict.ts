@@ -4,7 +4,7 @@
  * Delivery is at least once. So within one topic and key the records read must be the expected ones in order, where any
  * stretch that was read before may come again: repeats are counted and accepted, gaps and reorders are not.
  */
-import { phash2 } from '../../src/kafka/phash2.ts';
+import { phash2 } from '../../src/kafka/produce/partitioner.ts';
 
 /** Whole seconds since 1970, both ends included. */
 export interface SecondsRange {

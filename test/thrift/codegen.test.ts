@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import { readFileSync } from 'node:fs';
+import { generate, readIdlSources } from '../../src/build/thrift/codegen.ts';
+import { parseIdl } from '../../src/build/thrift/idl.ts';
 import { MalformedError } from '../../src/errors.ts';
-import { generate, readIdlSources } from '../../src/thrift/codegen.ts';
-import { parseIdl } from '../../src/thrift/idl.ts';
 
 const sources = readIdlSources();
 
@@ -14,8 +14,8 @@ function changed(file: string, from: string, to: string): Record<string, string>
 }
 
 describe('generate', () => {
-  test('gives the committed src/thrift/mg-proto.ts (run `make codegen` when this fails)', () => {
-    const committed = readFileSync(new URL('../../src/thrift/mg-proto.ts', import.meta.url), 'utf8');
+  test('gives the committed src/conversion/mg-proto.ts (run `make codegen` when this fails)', () => {
+    const committed = readFileSync(new URL('../../src/conversion/mg-proto.ts', import.meta.url), 'utf8');
     expect(generate(sources)).toBe(committed);
   });
 

@@ -8,7 +8,7 @@ import {
   writeMachineEvent,
   writeMachineStatus,
   writeSinkEvent,
-} from '../../src/thrift/mg-proto.ts';
+} from '../../src/conversion/mg-proto.ts';
 import { type DecodedLifecycleEvent, decodeLifecycleEvent, decodeSinkEvent } from '../support/thrift-reader.ts';
 import { type LifecycleVector, readLifecycleVectors } from '../support/vectors.ts';
 

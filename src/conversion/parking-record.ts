@@ -1,0 +1,135 @@
+/**
+ * A row that cannot become a record of its topic, made into a record of its namespace's parking topic.
+ *
+ * Key: namespace, a space, process id, as every other record of the process has it, so that parked rows of one process
+ * stay in order; the namespace alone when the row brings no process id. Value: one JSON object in UTF-8:
+ *
+ * ```
+ * { "database": "main", "slot": "invoicing", "namespace": "invoice", "schema": "public", "table": "invoice_events",
+ *   "operation": "insert" | "update" | "delete", "lsn": "16/B374D848", "xid": 700,
+ *   "commitTime": "2016-03-22T06:12:27.012345Z",  // null outside of the years 0 to 9999
+ *   "key": VALUE, "reason": "Cannot convert a row of table ...",
+ *   "columns": [{ "name": "process_id", "typeOid": 1043, "value": VALUE }, ...],  // none for a delete
+ *   "oldKind": "K" | "O", "oldColumns": [...] }  // of the row before; K: columns that are not part of the key are null
+ * ```
+ *
+ * VALUE is `{"null":true}`; `{"unchanged":true}` for a TOASTed value that the update did not touch; `{"text":"..."}` for
+ * PostgreSQL's text form; `{"base64":"..."}` for its binary form, and for text that is not UTF-8 or shorter that way.
+ * So the object has at most 4/3 of the row's bytes, and for each column its name and 64 bytes.
+ */
+import { isUtf8 } from 'node:buffer';
+import type { ByteWriter } from '../bytes/writer.ts';
+import { formatLsn, type Lsn } from '../lsn.ts';
+import {
+  type BeginMessage,
+  isBinary,
+  NULL,
+  type RelationMessage,
+  type RowMessage,
+  type Tuple,
+  UNCHANGED_TOAST,
+} from '../postgres/replication/pgoutput.ts';
+import type { RecordDraft } from './convert.ts';
+import { formatTimestamp } from './timestamp.ts';
+
+/** Types whose binary form is their text: text, varchar (OIDs of pg_type.dat). */
+const TEXT_TYPES = [25, 1043];
+
+/** Column that holds the process id, in both tables. */
+const PROCESS_ID = 'process_id';
+
+const MICROS_PER_SECOND = 1_000_000n;
+/** Makes every moment since the year 0 a positive number of microseconds: whole seconds before 2000-01-01. */
+const SHIFT_MICROS = 63_113_904_000n * MICROS_PER_SECOND;
+
+/** What is known of a row that is to be parked. */
+export interface ParkedRow {
+  /** db_ref of the configuration */
+  readonly databaseRef: string;
+  readonly slot: string;
+  readonly namespace: string;
+  /** As it described the row; it need not fit it */
+  readonly relation: RelationMessage;
+  readonly change: RowMessage;
+  /** Of the transaction that changed the row */
+  readonly begin: BeginMessage;
+  /** Position of the change in the WAL */
+  readonly lsn: Lsn;
+  /** Message of the error that the row ended in */
+  readonly reason: string;
+}
+
+/** Writes the parking record to `draft`, whose writers are reset. Never throws, whatever the decoder made of the row. */
+export function encodeParkedRow(row: ParkedRow, draft: RecordDraft): void {
+  const { relation, change, begin } = row;
+  const newTuple = change.tag === 'delete' ? undefined : change.newTuple;
+  const oldTuple = change.tag === 'insert' ? undefined : change.oldTuple;
+  writeKey(row, [newTuple, oldTuple], draft.key);
+  const parked = {
+    database: row.databaseRef,
+    slot: row.slot,
+    namespace: row.namespace,
+    schema: relation.schema,
+    table: relation.name,
+    operation: change.tag,
+    lsn: formatLsn(row.lsn),
+    xid: begin.xid,
+    commitTime: formatCommitTime(begin.commitTimeMicros),
+    key: textOrBase64(draft.key.view()),
+    reason: row.reason,
+    columns: newTuple && describeColumns(relation, newTuple),
+    oldKind: change.tag === 'insert' ? undefined : change.oldKind,
+    oldColumns: oldTuple && describeColumns(relation, oldTuple),
+  };
+  draft.value.reset().copy(Buffer.from(JSON.stringify(parked)));
+}
+
+/** Takes the process id from the first tuple that has it: an unchanged one stands in the old tuple only. */
+function writeKey(row: ParkedRow, tuples: readonly (Tuple | undefined)[], key: ByteWriter): void {
+  key.reset().copy(Buffer.from(row.namespace));
+  const column = row.relation.columns.findIndex(({ name }) => name === PROCESS_ID);
+  const tuple = tuples.find((one) => one && column >= 0 && column < one.columnCount && one.lengths[column]! >= 0);
+  if (tuple === undefined) return;
+  key.u8(0x20).copy(valueBytes(tuple, column));
+}
+
+/** Columns of the tuple, which may have more or fewer of them than its relation: one without a description has no name. */
+function describeColumns(relation: RelationMessage, tuple: Tuple): object[] {
+  return Array.from({ length: tuple.columnCount }, (_, column) => {
+    const description = relation.columns[column];
+    const typeOid = description?.typeOid;
+    return { name: description?.name, typeOid, value: describeValue(tuple, column, typeOid) };
+  });
+}
+
+function describeValue(tuple: Tuple, column: number, typeOid: number | undefined): object {
+  if (tuple.lengths[column] === NULL) return { null: true };
+  if (tuple.lengths[column] === UNCHANGED_TOAST) return { unchanged: true };
+  const bytes = valueBytes(tuple, column);
+  const isText = !isBinary(tuple, column) || (typeOid !== undefined && TEXT_TYPES.includes(typeOid));
+  return isText ? textOrBase64(bytes) : { base64: bytes.toString('base64') };
+}
+
+function textOrBase64(bytes: Buffer): object {
+  const base64 = bytes.toString('base64');
+  if (!isUtf8(bytes)) return { base64 };
+  const text = bytes.toString();
+  // JSON makes six bytes of a control character: without a bound such a row outgrows every parking topic.
+  return Buffer.byteLength(JSON.stringify(text)) - '""'.length > base64.length ? { base64 } : { text };
+}
+
+function valueBytes(tuple: Tuple, column: number): Buffer {
+  const start = tuple.starts[column]!;
+  return tuple.bytes.subarray(start, start + tuple.lengths[column]!);
+}
+
+/** RFC 3339 with microseconds; null for a time that it cannot write, which may be just why the row is parked. */
+function formatCommitTime(microsSince2000: bigint): string | null {
+  try {
+    const seconds = formatTimestamp(microsSince2000).toString('latin1', 0, 19);
+    const micros = (microsSince2000 + SHIFT_MICROS) % MICROS_PER_SECOND;
+    return `${seconds}.${micros.toString().padStart(6, '0')}Z`;
+  } catch {
+    return null;
+  }
+}

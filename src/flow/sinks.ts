@@ -1,0 +1,196 @@
+import type { KafkaClientConfig, NamespaceConfig } from '../config/config.ts';
+import type { RecordKind } from '../conversion/convert.ts';
+import { Cluster } from '../kafka/client/cluster.ts';
+import { BatchBuffers } from '../kafka/produce/batch-buffers.ts';
+import { codecOf } from '../kafka/produce/compression.ts';
+import { Producer, type ProducerOptions, type ProducerTopic } from '../kafka/produce/producer.ts';
+import type { RecordTally } from '../kafka/produce/record-batch.ts';
+import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/produce/topic-limits.ts';
+import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
+
+/** What a slot sends, where to, how stubbornly, and whom to tell. */
+export interface SinksOptions
+  extends Pick<
+    ProducerOptions,
+    | 'resendTimeoutMs'
+    | 'maxRetries'
+    | 'log'
+    | 'onAcknowledged'
+    | 'onResend'
+    | 'onProduced'
+    | 'onTopicChanged'
+    | 'onFailed'
+  > {
+  readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
+  readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
+  /** Kept by the slot from session to session, by Kafka client */
+  readonly topicLimits: Map<string, TopicLimits>;
+  /** Of unused batch buffers that the slot keeps for its next batches */
+  readonly keptBufferBytes: number;
+  /** By namespace: what became of its rows */
+  readonly counts: ReadonlyMap<string, NamespaceCounts>;
+}
+
+/** One topic, by whom it is reached, and who is told what it took. */
+export interface Outlet {
+  readonly producer: Producer;
+  readonly topic: ProducerTopic;
+  readonly tally: RecordTally;
+}
+
+/** Where the records of one namespace go. */
+export interface Route {
+  readonly namespace: string;
+  readonly onMissingOldTuple: NamespaceConfig['onMissingOldTuple'];
+  readonly counts: NamespaceCounts;
+  readonly records: Readonly<Record<RecordKind, Outlet>>;
+  /** For rows that cannot be delivered; undefined where those stop the slot */
+  readonly parking: Readonly<Record<RecordKind, Outlet>> | undefined;
+}
+
+/** See the head of this file. */
+export class Sinks {
+  readonly #clusters: readonly Cluster[];
+  readonly #producers: readonly Producer[];
+  readonly #routes: ReadonlyMap<string, Route>;
+
+  private constructor(
+    clusters: readonly Cluster[],
+    producers: readonly Producer[],
+    routes: ReadonlyMap<string, Route>,
+  ) {
+    this.#clusters = clusters;
+    this.#producers = producers;
+    this.#routes = routes;
+  }
+
+  /**
+   * Connects to every cluster and checks that every topic is there.
+   * @throws SinkError, SecretError
+   */
+  static async open(options: SinksOptions): Promise<Sinks> {
+    const clusters: Cluster[] = [];
+    const producers = new Map<string, Producer>();
+    try {
+      const byClient = Map.groupBy(options.namespaces.values(), (namespace) => namespace.kafkaClient);
+      for (const [clientName, namespaces] of byClient) {
+        const client = options.kafkaClients.get(clientName)!; // the configuration's references are checked
+        const cluster = new Cluster(client, options.log);
+        clusters.push(cluster);
+        const topics = [...new Set(namespaces.flatMap(topicsOf))];
+        await cluster.refreshMetadata(topics);
+        const limits = options.topicLimits.get(clientName) ?? createTopicLimits();
+        options.topicLimits.set(clientName, limits);
+        takeUpLimits(limits, await cluster.maxMessageBytes(topics));
+        const producer = await Producer.open(cluster, {
+          ...options,
+          kafkaClient: clientName,
+          requestTimeoutMs: client.requestTimeoutMs,
+          metadataMaxAgeMs: client.metadataMaxAgeMs,
+          limits,
+          codec: codecOf(client.compression),
+          buffers: new BatchBuffers(options.keptBufferBytes / byClient.size),
+        });
+        producers.set(clientName, producer);
+      }
+      const routes = [...options.namespaces].map(([namespace, config]): [string, Route] => {
+        const producer = producers.get(config.kafkaClient)!;
+        const counts = options.counts.get(namespace)!;
+        const outlet = (topic: string, kindCounts: KindCounts, kind: RecordKind): Outlet => ({
+          producer,
+          topic: producer.topic(topic),
+          tally: tallyOf(kindCounts, kind),
+        });
+        const { parkingTopic } = config;
+        const route: Route = {
+          namespace,
+          onMissingOldTuple: config.onMissingOldTuple,
+          counts,
+          records: {
+            event: outlet(config.eventsinkTopic, counts.produced, 'event'),
+            lifecycle: outlet(config.lifecycleTopic, counts.produced, 'lifecycle'),
+          },
+          parking:
+            parkingTopic === undefined
+              ? undefined
+              : {
+                  event: outlet(parkingTopic, counts.parked, 'event'),
+                  lifecycle: outlet(parkingTopic, counts.parked, 'lifecycle'),
+                },
+        };
+        return [namespace, route];
+      });
+      return new Sinks(clusters, [...producers.values()], new Map(routes));
+    } catch (error) {
+      for (const producer of producers.values()) producer.stop();
+      for (const cluster of clusters) cluster.close();
+      throw error;
+    }
+  }
+
+  /** Route of a namespace of the slot. */
+  route(namespace: string): Route {
+    return this.#routes.get(namespace)!;
+  }
+
+  /** Lets every producer send what it has. */
+  flush(): void {
+    for (const producer of this.#producers) producer.flush();
+  }
+
+  /** Bytes that Kafka has not acknowledged. */
+  get bufferedBytes(): number {
+    let sum = 0;
+    for (const producer of this.#producers) sum += producer.bufferedBytes;
+    return sum;
+  }
+
+  /** Lowest ordinal that some cluster has not acknowledged, Infinity when there is none. */
+  get lowestUnacknowledged(): number {
+    let lowest = Number.POSITIVE_INFINITY;
+    for (const producer of this.#producers) lowest = Math.min(lowest, producer.lowestUnacknowledged());
+    return lowest;
+  }
+
+  /** Since when (performance.now(), ms) the oldest record that is not acknowledged is with us; undefined without one. */
+  get inFlightSinceMs(): number | undefined {
+    let oldest: number | undefined;
+    for (const { oldestUnacknowledgedSinceMs: since } of this.#producers) {
+      if (since !== undefined && (oldest === undefined || since < oldest)) oldest = since;
+    }
+    return oldest;
+  }
+
+  /** True when the last contact with each cluster succeeded. */
+  get areBrokersReachable(): boolean {
+    return this.#producers.every((producer) => producer.reachable);
+  }
+
+  /** Records that Kafka has acknowledged in this session. */
+  get acknowledgedRecordCount(): number {
+    return this.#producers.reduce((sum, producer) => sum + producer.acknowledgedRecordCount, 0);
+  }
+
+  /** Sends nothing more and drops the connections. */
+  close(): void {
+    for (const producer of this.#producers) producer.stop();
+    for (const cluster of this.#clusters) cluster.close();
+  }
+}
+
+function topicsOf({ eventsinkTopic, lifecycleTopic, parkingTopic }: NamespaceConfig): string[] {
+  return [eventsinkTopic, lifecycleTopic, ...(parkingTopic === undefined ? [] : [parkingTopic])];
+}
+
+/** Lets a producer count what Kafka has acknowledged right where the status is read. */
+function tallyOf(counts: KindCounts, kind: RecordKind): RecordTally {
+  return {
+    get producedCount() {
+      return counts[kind];
+    },
+    set producedCount(count) {
+      counts[kind] = count;
+    },
+    producedBytes: 0,
+  };
+}

@@ -1,0 +1,237 @@
+/**
+ * A Kafka record batch, written in place while its records come in, and compressed in place when it is sealed.
+ *
+ * Layout (magic 2; Kafka protocol guide, "Record Batch"):
+ *
+ *     baseOffset i64 | batchLength i32 | partitionLeaderEpoch i32 | magic i8 | crc u32 | attributes i16
+ *     | lastOffsetDelta i32 | baseTimestamp i64 | maxTimestamp i64 | producerId i64 | producerEpoch i16
+ *     | baseSequence i32 | recordCount i32 | records
+ *
+ * and one record: length varint | attributes i8 | timestampDelta varlong | offsetDelta varint
+ * | keyLength varint | key | valueLength varint | value | headerCount varint, with zig-zag varints.
+ * What is compressed is all of the records; the attributes tell by what.
+ */
+import { crc32c } from '@platformatic/kafka';
+import type { ByteWriter } from '../../bytes/writer.ts';
+import type { Codec } from './compression.ts';
+
+/** Bytes before the first record. */
+export const BATCH_HEADER_BYTES = 61;
+
+const MAGIC_AT = 16;
+const CRC_AT = 17;
+const ATTRIBUTES_AT = 21;
+const LAST_OFFSET_DELTA_AT = 23;
+const BASE_TIMESTAMP_AT = 27;
+const MAX_TIMESTAMP_AT = 35;
+const PRODUCER_ID_AT = 43;
+const PRODUCER_EPOCH_AT = 51;
+const BASE_SEQUENCE_AT = 53;
+const RECORD_COUNT_AT = 57;
+
+/** Producer identity that the broker gave us, by which it recognises a repeated batch. */
+export interface ProducerIdentity {
+  readonly producerId: bigint;
+  readonly producerEpoch: number;
+}
+
+/** Whose records are counted here, once Kafka has acknowledged them. */
+export interface RecordTally {
+  producedCount: number;
+  /** What they took in their batches, in bytes, uncompressed and without the batches' headers */
+  producedBytes: number;
+}
+
+/** What the records of one tally have in a batch. */
+interface TallyShare {
+  readonly tally: RecordTally;
+  count: number;
+  bytes: number;
+}
+
+/** What is known of a batch when it is begun. */
+export interface BatchBeginning {
+  /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
+  readonly firstOrdinal: number;
+  /** Wall clock, ms since 1970: the time of all its records */
+  readonly timestampMs: number;
+  /** The same moment by performance.now(), ms */
+  readonly begunMs: number;
+}
+
+/** Size in bytes of a zig-zag varint that holds a number of 0 and more. */
+function varintBytes(value: number): number {
+  let rest = value * 2;
+  let size = 1;
+  while (rest >= 0x80) {
+    rest = Math.floor(rest / 0x80);
+    size++;
+  }
+  return size;
+}
+
+/**
+ * Size that a batch would have uncompressed with this record as its only one: what the broker holds against
+ * the topic's `max.message.bytes` where nothing is compressed.
+ */
+export function singleRecordBatchBytes(keyBytes: number, valueBytes: number): number {
+  const body = recordBodyBytes(0, keyBytes, valueBytes);
+  return BATCH_HEADER_BYTES + varintBytes(body) + body;
+}
+
+/** Size of a record after its length field: attributes, timestamp delta (always 0) and header count take a byte each. */
+function recordBodyBytes(offsetDelta: number, keyBytes: number, valueBytes: number): number {
+  return 3 + varintBytes(offsetDelta) + varintBytes(keyBytes) + keyBytes + varintBytes(valueBytes) + valueBytes;
+}
+
+/** Records of one partition on their way to Kafka, in the order in which they will be stored. */
+export class RecordBatch {
+  readonly topic: string;
+  readonly partition: number;
+  readonly beginning: BatchBeginning;
+  /** Key of the first record, for the error that names a record too large for its topic */
+  firstKey = '';
+  /** The batch on the wire is the first `length` of these bytes */
+  bytes: Buffer;
+  length = BATCH_HEADER_BYTES;
+  recordCount = 0;
+  /** Set by `seal`: from then on the bytes never change, so that every resend is the same to the byte */
+  sealed = false;
+  /** One for each tally; few, and mostly the same from record to record */
+  readonly #shares: TallyShare[] = [];
+  #share: TallyShare | undefined;
+  /** Length before it was compressed; undefined while and where it is not */
+  #plainLength: number | undefined;
+
+  constructor(
+    place: { readonly topic: string; readonly partition: number },
+    buffer: Buffer,
+    beginning: BatchBeginning,
+  ) {
+    this.topic = place.topic;
+    this.partition = place.partition;
+    this.bytes = buffer;
+    this.beginning = beginning;
+  }
+
+  /** Length that the batch has without compression: what it is closed by, and what it takes of our memory. */
+  get plainLength(): number {
+    return this.#plainLength ?? this.length;
+  }
+
+  /** Length that the batch would have with one more record. */
+  lengthWith(keyBytes: number, valueBytes: number): number {
+    const body = recordBodyBytes(this.recordCount, keyBytes, valueBytes);
+    return this.length + varintBytes(body) + body;
+  }
+
+  /** Adds a record at the end. The caller has checked `lengthWith` against the topic's limit. */
+  append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
+    const body = recordBodyBytes(this.recordCount, key.length, value.length);
+    const recordBytes = varintBytes(body) + body;
+    this.#reserve(recordBytes);
+    if (this.#share?.tally !== tally) this.#share = this.#shareOf(tally);
+    this.#share.count++;
+    this.#share.bytes += recordBytes;
+    let at = this.#varint(this.length, body);
+    const bytes = this.bytes;
+    bytes[at++] = 0; // attributes
+    bytes[at++] = 0; // timestamp delta: all records of a batch carry the time at which the batch was begun
+    at = this.#varint(at, this.recordCount);
+    at = this.#varint(at, key.length);
+    if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
+    key.bytes.copy(bytes, at, 0, key.length);
+    at += key.length;
+    at = this.#varint(at, value.length);
+    value.bytes.copy(bytes, at, 0, value.length);
+    at += value.length;
+    bytes[at++] = 0; // header count
+    this.length = at;
+    this.recordCount++;
+  }
+
+  /** Length that `seal` would give the batch. */
+  sealedLength(codec: Codec): number {
+    const records = this.#records();
+    return BATCH_HEADER_BYTES + Math.min(codec.compress(records).length, records.length);
+  }
+
+  /**
+   * Compresses the records, where a codec is given and makes them smaller, and writes the header.
+   * `baseSequence` counts the records that this producer has sent to the partition before.
+   */
+  seal(identity: ProducerIdentity, baseSequence: number, codec?: Codec): void {
+    const attributes = codec === undefined ? 0 : this.#compress(codec);
+    const bytes = this.bytes;
+    bytes.writeBigInt64BE(0n, 0);
+    bytes.writeInt32BE(this.length - 12, 8);
+    bytes.writeInt32BE(-1, 12); // the leader fills in its epoch
+    bytes[MAGIC_AT] = 2;
+    bytes.writeInt16BE(attributes, ATTRIBUTES_AT);
+    bytes.writeInt32BE(this.recordCount - 1, LAST_OFFSET_DELTA_AT);
+    bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), BASE_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(BigInt(this.beginning.timestampMs), MAX_TIMESTAMP_AT);
+    bytes.writeBigInt64BE(identity.producerId, PRODUCER_ID_AT);
+    bytes.writeInt16BE(identity.producerEpoch, PRODUCER_EPOCH_AT);
+    bytes.writeInt32BE(baseSequence, BASE_SEQUENCE_AT);
+    bytes.writeInt32BE(this.recordCount, RECORD_COUNT_AT);
+    bytes.writeUInt32BE(crc32c(bytes.subarray(ATTRIBUTES_AT, this.length)), CRC_AT);
+    this.sealed = true;
+  }
+
+  /** Adds the records to their tallies: Kafka has them. */
+  settle(): void {
+    for (const { tally, count, bytes } of this.#shares) {
+      tally.producedCount += count;
+      tally.producedBytes += bytes;
+    }
+  }
+
+  /** The batch as it goes over the wire; shares memory with the batch. */
+  view(): Buffer {
+    return this.bytes.subarray(0, this.length);
+  }
+
+  #records(): Buffer {
+    return this.bytes.subarray(BATCH_HEADER_BYTES, this.length);
+  }
+
+  /** Puts the compressed records in place of the plain ones, unless nothing is won by it; returns the attributes. */
+  #compress(codec: Codec): number {
+    const records = this.#records();
+    const compressed = codec.compress(records);
+    if (compressed.length >= records.length) return 0;
+    this.#plainLength = this.length;
+    this.length = BATCH_HEADER_BYTES + compressed.copy(records);
+    return codec.attributes;
+  }
+
+  #shareOf(tally: RecordTally): TallyShare {
+    const known = this.#shares.find((share) => share.tally === tally);
+    if (known !== undefined) return known;
+    const share = { tally, count: 0, bytes: 0 };
+    this.#shares.push(share);
+    return share;
+  }
+
+  #reserve(more: number): void {
+    const needed = this.length + more;
+    if (needed <= this.bytes.length) return;
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
+    this.bytes.copy(grown, 0, 0, this.length);
+    this.bytes = grown;
+  }
+
+  /** Writes a zig-zag varint of a number of 0 and more; returns where the next byte goes. */
+  #varint(at: number, value: number): number {
+    const bytes = this.bytes;
+    let rest = value * 2;
+    let next = at;
+    while (rest >= 0x80) {
+      bytes[next++] = (rest % 0x80) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    bytes[next++] = rest;
+    return next;
+  }
+}
