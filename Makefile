@@ -107,11 +107,11 @@ bench-debezium: install kafka ## Put two of the backlogs through Debezium on Kaf
 
 .PHONY: bench-stages
 bench-stages: install ## Measure each stage of the record path by itself, in ns a row (ARGS=--json FILE)
-	@exec bun test/bench/stages.ts $(ARGS)
+	@exec bun test/bench/stages/stages.ts $(ARGS)
 
 .PHONY: profile
 profile: install kafka ## Show where the time of a backlog goes, with a flame graph in dist/profiles (ARGS=--only b)
-	@exec bun test/bench/profile.ts $(ARGS)
+	@exec bun test/bench/profile/profile.ts $(ARGS)
 
 .PHONY: install
 install: $(PACKAGES_STAMP) ## Fetch Bun and the packages

@@ -3,12 +3,12 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { cpus, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { compileBinary } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import { PROJECT_DIRECTORY } from '../support/make-once.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres.ts';
-import { temporaryDirectory } from '../support/temporary-directory.ts';
-import { findRecvLogical, type RecvLogical } from './recvlogical.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type PostgresServer, startPostgres } from '../support/postgres/server.ts';
+import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { temporaryDirectory } from '../support/process/temporary-directory.ts';
+import { compileBinary } from '../support/service/binary.ts';
+import { findRecvLogical, type RecvLogical } from './backlog/recvlogical.ts';
 
 /** Everything that a measurement needs. */
 export interface Environment {

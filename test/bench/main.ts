@@ -6,14 +6,14 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { KAFKA_VERSION } from '../support/kafka.ts';
-import { PAYLOAD_BYTES } from './backlogs.ts';
+import { KAFKA_VERSION } from '../support/kafka/cluster.ts';
+import { PAYLOAD_BYTES } from './backlog/backlogs.ts';
+import { recvLogicalCommand } from './backlog/recvlogical-reading.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from './environment.ts';
-import { growthPlots } from './growth-section.ts';
 import { measureAll } from './measurements.ts';
 import { type BenchOptions, readOptions, USAGE } from './options.ts';
-import { recvLogicalCommand } from './recvlogical-reading.ts';
-import { type Report, reportJson, reportText } from './report.ts';
+import { type Report, reportJson, reportText } from './report/report.ts';
+import { growthPlots } from './slots/growth-section.ts';
 
 const startedMs = performance.now();
 

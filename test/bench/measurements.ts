@@ -1,20 +1,20 @@
 /** The measurements of a run, one after another, each with its sizes. */
-import { startKafka } from '../support/kafka.ts';
-import { measureBacklog } from './backlog-run.ts';
-import { backlogSection } from './backlog-section.ts';
-import { PAYLOAD_BYTES, planBacklogs, WARM_UPS } from './backlogs.ts';
+import { startKafka } from '../support/kafka/cluster.ts';
+import { measureBacklog } from './backlog/backlog-run.ts';
+import { backlogSection } from './backlog/backlog-section.ts';
+import { PAYLOAD_BYTES, planBacklogs, WARM_UPS } from './backlog/backlogs.ts';
+import type { BacklogResult } from './backlog/reading.ts';
 import type { Environment } from './environment.ts';
-import { type Growth, measureGrowth } from './growth.ts';
-import { growthSection } from './growth-section.ts';
-import { measureLatency } from './latency.ts';
-import { latencySection } from './latency-section.ts';
-import { ManySlots, type SlotsBacklog } from './many-slots.ts';
+import { measureLatency } from './latency/latency.ts';
+import { latencySection } from './latency/latency-section.ts';
+import { measureStart } from './latency/start.ts';
+import { startSection } from './latency/start-section.ts';
 import type { BenchOptions } from './options.ts';
-import type { BacklogResult } from './reading.ts';
-import type { Section } from './section.ts';
-import { slotsSection } from './slots-section.ts';
-import { measureStart } from './start.ts';
-import { startSection } from './start-section.ts';
+import type { Section } from './report/section.ts';
+import { type Growth, measureGrowth } from './slots/growth.ts';
+import { growthSection } from './slots/growth-section.ts';
+import { ManySlots, type SlotsBacklog } from './slots/many-slots.ts';
+import { slotsSection } from './slots/slots-section.ts';
 
 /** What a run leaves. */
 export interface Measured {

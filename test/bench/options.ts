@@ -1,6 +1,6 @@
 /** What the command line of the benchmark says. */
 import { parseArgs } from 'node:util';
-import { BACKLOG_IDS } from './backlogs.ts';
+import { BACKLOG_IDS } from './backlog/backlogs.ts';
 
 /** See `USAGE`. */
 export interface BenchOptions {

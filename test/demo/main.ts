@@ -4,11 +4,11 @@
  */
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
-import { ProgressorWriter } from '../support/progressor-writer.ts';
-import { type DescribedRecord, describeRecord } from '../support/record-text.ts';
-import type { KafkaRecord, TopicReader } from '../support/topic-reader.ts';
-import { compare, type Verdict } from '../support/verdict.ts';
-import { waitFor } from '../support/wait.ts';
+import { type DescribedRecord, describeRecord } from '../support/codecs/record-text.ts';
+import { compare, type Verdict } from '../support/codecs/verdict.ts';
+import type { KafkaRecord, TopicReader } from '../support/kafka/topic-reader.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { ProgressorWriter } from '../support/progressor/writer.ts';
 import { type Lag, LagMeter } from './lag.ts';
 import { type DemoOptions, parseOptions, USAGE } from './options.ts';
 import { Screen, type StatusPart, step } from './screen.ts';

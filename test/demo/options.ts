@@ -1,6 +1,6 @@
 /** The command line of the demo. */
 import { parseArgs } from 'node:util';
-import type { PostgresMajor } from '../support/postgres.ts';
+import type { PostgresMajor } from '../support/postgres/server.ts';
 
 /** How the demo runs. */
 export interface DemoOptions {

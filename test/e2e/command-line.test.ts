@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { HELP_TEXT } from '../../src/cli.ts';
-import { CONFIG_FILE, runBinary } from '../support/binary.ts';
+import { CONFIG_FILE, runBinary } from '../support/service/binary.ts';
 
 const EXAMPLE = join(import.meta.dirname, '../../config/cdc-notifier.example.yaml');
 

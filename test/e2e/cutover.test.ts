@@ -4,13 +4,12 @@
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { createNamespace, tablesOf } from '../support/progressor.ts';
-import { ProgressorWriter } from '../support/progressor-writer.ts';
-import { waitFor } from '../support/wait.ts';
-import { FormerService } from './former-service.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
+import { ProgressorWriter } from '../support/progressor/writer.ts';
+import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/service/binary.ts';
 import {
   compareWith,
   createScenario,
@@ -24,7 +23,8 @@ import {
   type TestNamespace,
   uniqueName,
   waitUntilConfirmed,
-} from './scenario.ts';
+} from '../support/service/scenario.ts';
+import { FormerService } from './former-service.ts';
 
 let kafka: KafkaServer;
 

@@ -10,9 +10,9 @@ import { formatLsn } from '../../src/lsn.ts';
 import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
 import { runReplicationCommand } from '../../src/postgres/replication/command.ts';
 import { MessageDecoder } from '../../src/postgres/replication/pgoutput.ts';
-import { clientConfig, openProducer } from '../support/open-producer.ts';
-import { tablesOf } from '../support/progressor.ts';
-import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from './scenario.ts';
+import { clientConfig, openProducer } from '../support/kafka/open-producer.ts';
+import { tablesOf } from '../support/progressor/tables.ts';
+import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from '../support/service/scenario.ts';
 
 /** A walsender that streams to it. */
 export interface Hold {

@@ -2,11 +2,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { createNamespace, tablesOf } from '../support/progressor.ts';
-import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { temporaryDirectory } from '../support/process/temporary-directory.ts';
+import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
+import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/service/binary.ts';
 import {
   createScenario,
   expectCleanLogs,
@@ -16,7 +16,7 @@ import {
   startServer,
   startService,
   WRONG_PASSWORD,
-} from './scenario.ts';
+} from '../support/service/scenario.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import type { PostgresServer } from '../support/postgres.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
 import {
   createScenario,
   expectCleanLogs,
@@ -9,7 +9,7 @@ import {
   type Scenario,
   startServer,
   startService,
-} from './scenario.ts';
+} from '../support/service/scenario.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;

@@ -2,10 +2,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { chown, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { STARTED } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { temporaryDirectory } from '../support/process/temporary-directory.ts';
+import { STARTED } from '../support/service/binary.ts';
 import {
   createScenario,
   expectCleanLogs,
@@ -15,7 +15,7 @@ import {
   startServer,
   startService,
   WRONG_PASSWORD,
-} from './scenario.ts';
+} from '../support/service/scenario.ts';
 
 /** The servers' certificate is for the name localhost alone. */
 const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');

@@ -1,10 +1,10 @@
 /** Several databases, slots and clusters in one process: none disturbs another. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test';
-import type { RunningBinary } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { ProgressorWriter } from '../support/progressor-writer.ts';
-import { waitFor } from '../support/wait.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { ProgressorWriter } from '../support/progressor/writer.ts';
+import type { RunningBinary } from '../support/service/binary.ts';
 import {
   compareWith,
   createDatabase,
@@ -21,7 +21,7 @@ import {
   uniqueName,
   waitUntilConfirmed,
   walPosition,
-} from './scenario.ts';
+} from '../support/service/scenario.ts';
 
 let server: PostgresServer;
 /** Two clusters */

@@ -1,10 +1,10 @@
 /**
- * Reads the payload of an event back: the opposite of `test/support/etf.ts`, for exactly the terms that it writes, and
+ * Reads the payload of an event back: the opposite of `test/support/codecs/etf.ts`, for exactly the terms that it writes, and
  * written from the same description, without the code under test.
  * https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
  */
 import { inflateSync } from 'node:zlib';
-import type { Value } from '../support/etf.ts';
+import type { Value } from '../support/codecs/etf.ts';
 
 /** An Erlang term as far as a Value is made of it; tuples and lists are arrays, a map is its entries. */
 type Term =

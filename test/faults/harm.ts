@@ -1,7 +1,8 @@
 /** What faults have in common: watching the service go and come back. */
-import { isFailure } from '../e2e/scenario.ts';
-import { type RunningBinary, STARTED } from '../support/binary.ts';
-import { waitFor } from '../support/wait.ts';
+
+import { waitFor } from '../support/process/wait.ts';
+import { type RunningBinary, STARTED } from '../support/service/binary.ts';
+import { isFailure } from '../support/service/scenario.ts';
 import type { Mark, Scene } from './scene.ts';
 
 /** Waits until the service says that replication failed, unless another one has taken its place. */

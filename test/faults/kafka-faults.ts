@@ -1,5 +1,5 @@
 /** What happens to a single broker and its topics. */
-import { waitFor } from '../support/wait.ts';
+import { waitFor } from '../support/process/wait.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, noticed } from './harm.ts';
 

@@ -4,9 +4,9 @@
  */
 import { expect } from 'bun:test';
 import { parseLsn } from '../../src/lsn.ts';
-import { startService } from '../e2e/scenario.ts';
-import { type BinaryLogLine, STARTED } from '../support/binary.ts';
-import { waitFor } from '../support/wait.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { type BinaryLogLine, STARTED } from '../support/service/binary.ts';
+import { startService } from '../support/service/scenario.ts';
 import { BUSY, type Fault } from './fault.ts';
 import { withServerSetting } from './harm.ts';
 import type { Mark, Scene } from './scene.ts';

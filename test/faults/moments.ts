@@ -1,5 +1,5 @@
 /** Brings the stream to the moments at which faults strike. */
-import { waitFor } from '../support/wait.ts';
+import { waitFor } from '../support/process/wait.ts';
 import type { Moment } from './fault.ts';
 import { PRODUCE, type Scene } from './scene.ts';
 

@@ -1,6 +1,6 @@
 /** What happens to the network, which is a proxy on either side of the service. */
 import { isSettledWithin } from '../../src/deadline.ts';
-import type { TcpProxy } from '../support/tcp-proxy.ts';
+import type { TcpProxy } from '../support/process/tcp-proxy.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, noticed } from './harm.ts';
 import type { Scene } from './scene.ts';

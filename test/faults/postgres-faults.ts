@@ -1,6 +1,6 @@
 /** What happens to PostgreSQL. */
 import { expect } from 'bun:test';
-import { waitFor } from '../support/wait.ts';
+import { waitFor } from '../support/process/wait.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, startCount, withServerSetting } from './harm.ts';
 import { HUGE } from './moments.ts';

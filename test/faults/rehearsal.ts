@@ -1,7 +1,7 @@
 /** One fault at one moment on one stage, and what became of it. */
 import { expect } from 'bun:test';
-import { expectCleanLogs } from '../e2e/scenario.ts';
-import { waitFor } from '../support/wait.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { expectCleanLogs } from '../support/service/scenario.ts';
 import type { Fault, Moment } from './fault.ts';
 import { reach } from './moments.ts';
 import { openScene } from './scene.ts';

@@ -3,6 +3,14 @@
  * the sampler of the slot. What is known at the end of it is judged (verifier.ts).
  */
 import type { CompressionType } from '../../src/config/config.ts';
+import { describeRecord } from '../support/codecs/record-text.ts';
+import type { KafkaProxy } from '../support/kafka/proxy.ts';
+import type { KafkaTopics } from '../support/kafka/topics.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { freePort } from '../support/process/ports.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { createNamespace, type Generation, tablesOf } from '../support/progressor/tables.ts';
+import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/service/binary.ts';
 import {
   createDatabase,
   PASSWORD,
@@ -12,15 +20,7 @@ import {
   type TestDatabase,
   uniqueName,
   waitUntilConfirmed,
-} from '../e2e/scenario.ts';
-import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/binary.ts';
-import type { KafkaTopics } from '../support/kafka/topics.ts';
-import type { KafkaProxy } from '../support/kafka-proxy.ts';
-import { freePort } from '../support/ports.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { createNamespace, type Generation, tablesOf } from '../support/progressor.ts';
-import { describeRecord } from '../support/record-text.ts';
-import { waitFor } from '../support/wait.ts';
+} from '../support/service/scenario.ts';
 import { ConfirmedSampler } from './confirmed-sampler.ts';
 import { Journal } from './journal.ts';
 import type { Stage } from './stage.ts';

@@ -1,10 +1,10 @@
 /** What happens to the service itself. */
 import { expect } from 'bun:test';
-import { startService } from '../e2e/scenario.ts';
-import type { BinaryLogLine, RunningBinary } from '../support/binary.ts';
-import { freePort } from '../support/ports.ts';
-import type { Gate } from '../support/tcp-proxy.ts';
-import { waitFor } from '../support/wait.ts';
+import { freePort } from '../support/process/ports.ts';
+import type { Gate } from '../support/process/tcp-proxy.ts';
+import { waitFor } from '../support/process/wait.ts';
+import type { BinaryLogLine, RunningBinary } from '../support/service/binary.ts';
+import { startService } from '../support/service/scenario.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, released, walsenderPid } from './harm.ts';
 import { PRODUCE, type Scene } from './scene.ts';

@@ -6,8 +6,8 @@
  */
 import { parseArgs } from 'node:util';
 import { runFuzz } from '../fuzz/run.ts';
-import { seededRandom } from '../support/etf.ts';
-import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka.ts';
+import { seededRandom } from '../support/codecs/etf.ts';
+import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/cluster.ts';
 import type { Fault, Moment } from './fault.ts';
 import { combine, FAULTS } from './faults.ts';
 import { rehearse } from './rehearsal.ts';

@@ -1,9 +1,10 @@
 /** The servers that scenes are played on, each behind a proxy through which the service reaches it, and nobody else. */
-import { PASSWORD, ROLE } from '../e2e/scenario.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import { type KafkaCluster, startKafkaCluster } from '../support/kafka-cluster.ts';
-import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres.ts';
-import { type PostgresProxy, startPostgresProxy } from '../support/postgres-proxy.ts';
+
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaCluster, startKafkaCluster } from '../support/kafka/multi-broker-cluster.ts';
+import { type PostgresProxy, startPostgresProxy } from '../support/postgres/proxy.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres/server.ts';
+import { PASSWORD, ROLE } from '../support/service/scenario.ts';
 
 /** Which versions meet. */
 export interface Pair {

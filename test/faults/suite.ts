@@ -1,6 +1,6 @@
 /** The quick rehearsal of one pair of versions, for `make test`: each fault once, at a moment that the seed chooses. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { seededRandom } from '../support/etf.ts';
+import { seededRandom } from '../support/codecs/etf.ts';
 import type { Moment } from './fault.ts';
 import { FAULTS } from './faults.ts';
 import { rehearse } from './rehearsal.ts';

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { Producer } from '@platformatic/kafka';
 import { phash2 } from '../../src/kafka/produce/partitioner.ts';
-import { expectCleanLogs } from '../e2e/scenario.ts';
+import { expectCleanLogs } from '../support/service/scenario.ts';
 import { openScene, type Scene } from './scene.ts';
 import { openStage, type Stage } from './stage.ts';
 import { type ArrivedRecord, judgeRun, type Run } from './verifier.ts';

@@ -4,9 +4,9 @@
  * It keeps no truth (the journal does), so an unknown outcome of a COMMIT is no matter: it looks and goes on.
  */
 import postgres, { type ISql, type Options, type ReservedSql, type Sql } from 'postgres';
-import { encodePayload, int, randomValue, seededRandom, str, type Value } from '../support/etf.ts';
-import { type Generation, migrateNamespace, tablesOf } from '../support/progressor.ts';
-import { waitFor } from '../support/wait.ts';
+import { encodePayload, int, randomValue, seededRandom, str, type Value } from '../support/codecs/etf.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { type Generation, migrateNamespace, tablesOf } from '../support/progressor/tables.ts';
 
 /** A namespace to write to. */
 export interface WorkloadNamespace {

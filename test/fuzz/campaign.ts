@@ -4,7 +4,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { NotifierError } from '../../src/errors.ts';
-import { seededRandom } from '../support/etf.ts';
+import { seededRandom } from '../support/codecs/etf.ts';
 import type { Random } from './mutate.ts';
 
 /** What is attacked. */

@@ -10,7 +10,7 @@ import { encodeLedger, parseLedger } from '../../src/postgres/continuity/ledger.
 import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/continuity/timeline.ts';
 import { FrameReader, type ReplicationMessage } from '../../src/postgres/replication/frames.ts';
 import type { BeginMessage, RelationMessage, RowMessage } from '../../src/postgres/replication/pgoutput.ts';
-import { compressTerm, encodePayload, encodeValue, randomValue } from '../support/etf.ts';
+import { compressTerm, encodePayload, encodeValue, randomValue } from '../support/codecs/etf.ts';
 import {
   CAPTURES,
   type ColumnValue,
@@ -32,9 +32,9 @@ import {
   UNCHANGED,
   update,
   xlogData,
-} from '../support/pgoutput.ts';
-import { decodeValue } from '../support/thrift-reader.ts';
-import { readEventVectors, readInvalidVectors } from '../support/vectors.ts';
+} from '../support/codecs/pgoutput.ts';
+import { decodeValue } from '../support/codecs/thrift-reader.ts';
+import { readEventVectors, readInvalidVectors } from '../support/codecs/vectors.ts';
 import type { FuzzTarget } from './campaign.ts';
 import { below, mutateBytes, mutateText, pick, type Random } from './mutate.ts';
 

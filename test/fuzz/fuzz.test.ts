@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test';
 import { NotifierError } from '../../src/errors.ts';
-import { seededRandom } from '../support/etf.ts';
+import { seededRandom } from '../support/codecs/etf.ts';
 import { type FuzzTarget, runCampaign } from './campaign.ts';
 import { mutateBytes, mutateText } from './mutate.ts';
 import { runFuzz } from './run.ts';

@@ -17,8 +17,8 @@ import {
   produceV11,
   type Reader,
 } from '@platformatic/kafka';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import { waitFor } from '../support/wait.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { waitFor } from '../support/process/wait.ts';
 
 /** An answer without its length and its header. */
 export interface KafkaAnswer {

@@ -1,8 +1,8 @@
 /** Runs the campaigns, each in a process of its own, so that a loop or an eater of memory ends that one alone. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { guardProcess, releaseProcess } from '../support/guardian.ts';
-import { temporaryDirectory } from '../support/temporary-directory.ts';
+import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
+import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import type { CampaignReport } from './campaign.ts';
 import { TARGETS } from './targets.ts';
 

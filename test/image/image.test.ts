@@ -4,7 +4,22 @@ import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { fetchPackages, SupersededError } from '../../src/build/image/debian.ts';
-import { createScenario, isFailure, KAFKA_PASSWORD, PASSWORD, type Scenario, startServer } from '../e2e/scenario.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import type { PostgresServer } from '../support/postgres/server.ts';
+import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { freePort } from '../support/process/ports.ts';
+import { runProgram } from '../support/process/run-program.ts';
+import type { TemporaryDirectory } from '../support/process/temporary-directory.ts';
+import { waitFor } from '../support/process/wait.ts';
+import { STARTED } from '../support/service/binary.ts';
+import {
+  createScenario,
+  isFailure,
+  KAFKA_PASSWORD,
+  PASSWORD,
+  type Scenario,
+  startServer,
+} from '../support/service/scenario.ts';
 import {
   ARCHITECTURE,
   type Container,
@@ -16,18 +31,10 @@ import {
   runInRoot,
   startContainer,
   unpackImage,
-} from '../release/container.ts';
-import { copyProject, type ProjectCopy } from '../release/copy.ts';
-import { fetchEmulator } from '../release/emulator.ts';
-import { startNameServer } from '../release/name-server.ts';
-import { STARTED } from '../support/binary.ts';
-import { type KafkaServer, startKafka } from '../support/kafka.ts';
-import { PROJECT_DIRECTORY } from '../support/make-once.ts';
-import { freePort } from '../support/ports.ts';
-import type { PostgresServer } from '../support/postgres.ts';
-import { runProgram } from '../support/run-program.ts';
-import type { TemporaryDirectory } from '../support/temporary-directory.ts';
-import { waitFor } from '../support/wait.ts';
+} from './container.ts';
+import { copyProject, type ProjectCopy } from './copy.ts';
+import { fetchEmulator } from './emulator.ts';
+import { startNameServer } from './name-server.ts';
 
 const NONROOT = 65532;
 const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');

@@ -3,10 +3,10 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { copyProject } from '../release/copy.ts';
-import { PROJECT_DIRECTORY } from '../support/make-once.ts';
-import { runProgram } from '../support/run-program.ts';
-import { type TemporaryDirectory, temporaryDirectory } from '../support/temporary-directory.ts';
+import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { runProgram } from '../support/process/run-program.ts';
+import { type TemporaryDirectory, temporaryDirectory } from '../support/process/temporary-directory.ts';
+import { copyProject } from './copy.ts';
 
 const PREFIX = `cdc-notifier-${packageJson.version}`;
 

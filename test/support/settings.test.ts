@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test';
-import { shellWord } from './guardian.ts';
 import { propertyLines } from './kafka/node.ts';
-import { settingLines } from './postgres.ts';
+import { settingLines } from './postgres/server.ts';
+import { shellWord } from './process/guardian.ts';
 
 test('settingLines doubles quotes and backslashes', () => {
   expect(settingLines({ fsync: 'off', log_line_prefix: "it's \\ " })).toBe(

@@ -3,8 +3,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { propertyLines } from '../../support/kafka/node.ts';
 import { javaProgram } from '../../support/kafka/storage.ts';
-import { freePort } from '../../support/ports.ts';
-import { ChildProgram } from '../child-program.ts';
+import { freePort } from '../../support/process/ports.ts';
+import { ChildProgram } from '../workload/child-program.ts';
 import { type ConnectorTarget, connectorSettings, JAVA_ARGUMENTS, workerSettings } from './settings.ts';
 
 const LOG_CONFIGURATION = join(import.meta.dirname, 'log4j2.properties');

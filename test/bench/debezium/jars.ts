@@ -1,8 +1,8 @@
 /** The jars of Kafka Connect and Debezium, fetched once from Maven Central and kept under `.cache/`. */
 import { join } from 'node:path';
-import { KAFKA_VERSION } from '../../support/kafka.ts';
-import { CACHE_DIRECTORY, makeOnce } from '../../support/make-once.ts';
-import { runProgram } from '../../support/run-program.ts';
+import { KAFKA_VERSION } from '../../support/kafka/cluster.ts';
+import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
+import { runProgram } from '../../support/process/run-program.ts';
 
 /** The newest that Maven Central has whole: 3.7.1 was published without the modules that its connector needs. */
 export const DEBEZIUM_VERSION = '3.7.0.Final';

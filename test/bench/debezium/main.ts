@@ -6,11 +6,11 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { KAFKA_VERSION } from '../../support/kafka/cluster.ts';
 import { javaProgram } from '../../support/kafka/storage.ts';
-import { KAFKA_VERSION } from '../../support/kafka.ts';
-import { runProgram } from '../../support/run-program.ts';
+import { runProgram } from '../../support/process/run-program.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from '../environment.ts';
-import { type Backlog, eventBacklog, stepBacklog } from '../workloads.ts';
+import { type Backlog, eventBacklog, stepBacklog } from '../workload/workloads.ts';
 import { DEBEZIUM_VERSION, fetchDebezium } from './jars.ts';
 import { type Comparison, compareReaders } from './reading.ts';
 import { reportJson, reportText } from './report.ts';

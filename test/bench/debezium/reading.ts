@@ -2,15 +2,15 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
-import { tablesOf } from '../../support/progressor.ts';
-import { waitFor } from '../../support/wait.ts';
+import { countRecords } from '../../support/kafka/topic-administration.ts';
+import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { tablesOf } from '../../support/progressor/tables.ts';
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
-import { startNotifier } from '../notifier.ts';
-import { cpuMicros, peakRssBytes } from '../process-usage.ts';
-import { dropSlot, waitUntilConfirmed } from '../replication-slots.ts';
-import { createTopics } from '../slot-topics.ts';
-import { countRecords } from '../topics.ts';
-import { type Backlog, NAMESPACE, WRITER_CONNECTIONS } from '../workloads.ts';
+import { startNotifier } from '../workload/notifier.ts';
+import { dropSlot, waitUntilConfirmed } from '../workload/replication-slots.ts';
+import { createTopics } from '../workload/slot-topics.ts';
+import { type Backlog, NAMESPACE, WRITER_CONNECTIONS } from '../workload/workloads.ts';
 import { startConnect } from './connect.ts';
 import { type ConnectorTarget, connectorTopics } from './settings.ts';
 

@@ -1,7 +1,7 @@
 /** The comparison as a table for people and as JSON for programs. */
 import type { Machine } from '../environment.ts';
-import { median } from '../statistics.ts';
-import { count } from '../text-table.ts';
+import { median } from '../report/statistics.ts';
+import { count } from '../report/text-table.ts';
 import type { Comparison, Reading } from './reading.ts';
 import type { Properties } from './settings.ts';
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { tablesOf } from '../../support/progressor.ts';
+import { tablesOf } from '../../support/progressor/tables.ts';
 import { type ConnectorTarget, connectorSettings, connectorTopics, workerSettings } from './settings.ts';
 
 const TARGET: ConnectorTarget = {

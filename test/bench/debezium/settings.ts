@@ -1,5 +1,5 @@
 /** What Kafka Connect and Debezium's connector are told: how they are tuned, and where they read and write. */
-import type { ProgressorTables } from '../../support/progressor.ts';
+import type { ProgressorTables } from '../../support/progressor/tables.ts';
 
 /** Settings as a properties file holds them. */
 export type Properties = Readonly<Record<string, string>>;

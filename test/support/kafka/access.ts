@@ -10,7 +10,7 @@ import {
   ResourcePatternTypes,
   ResourceTypes,
 } from '@platformatic/kafka';
-import { waitFor } from '../wait.ts';
+import { waitFor } from '../process/wait.ts';
 import { withAdmin } from './topics.ts';
 
 /** What a user may do. */

@@ -6,8 +6,8 @@ import {
   IncrementalAlterConfigOperationTypes,
   ListOffsetTimestamps,
 } from '@platformatic/kafka';
-import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from '../topic-reader.ts';
-import { waitFor } from '../wait.ts';
+import { waitFor } from '../process/wait.ts';
+import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from './topic-reader.ts';
 
 /** What a topic is created with. */
 export interface TopicOptions {

@@ -1,0 +1,61 @@
+/** A backlog, read by the service, with every record counted. */
+
+import { countRecords } from '../../support/kafka/topic-administration.ts';
+import { cpuMicros, ProcessWatch, peakRssBytes, rssBytes } from '../../support/process/process-usage.ts';
+import type { Environment } from '../environment.ts';
+import { startNotifier } from '../workload/notifier.ts';
+import { waitUntilConfirmed, walsenderPid } from '../workload/replication-slots.ts';
+import { createTopics, deleteTopics } from '../workload/slot-topics.ts';
+import type { Backlog } from '../workload/workloads.ts';
+import type { Reading, ReadingPlace } from './reading.ts';
+
+/** What else a reading by the service looks at. */
+export interface NotifierReadingOptions {
+  /** Partitions of each topic; default `PARTITION_COUNT` */
+  readonly partitions?: number | undefined;
+  /** How long to leave it idle afterwards before its memory is looked at; not at all by default */
+  readonly idleSeconds?: number | undefined;
+}
+
+/** Reads the backlog into topics of its own, which are removed afterwards. */
+export async function readByNotifier(
+  environment: Environment,
+  backlog: Backlog,
+  place: ReadingPlace,
+  { partitions, idleSeconds }: NotifierReadingOptions = {},
+): Promise<Reading> {
+  const { sql, slot, end } = place;
+  const brokerPid = environment.kafka.pid as number;
+  const target = await createTopics(environment, place, { partitions });
+  await using program = await startNotifier(environment, target);
+  const startedMs = performance.now();
+  const cpuBefore = cpuMicros(program.pid) as number;
+  const brokerBefore = cpuMicros(brokerPid) as number;
+  using walsender = new ProcessWatch(await walsenderPid(sql, slot));
+  await program.while(waitUntilConfirmed(sql, slot, end));
+  const reading: Reading = {
+    seconds: (performance.now() - startedMs) / 1000,
+    cpuMicros: (cpuMicros(program.pid) as number) - cpuBefore,
+    walsenderCpuMicros: walsender.cpuMicros,
+    brokerCpuMicros: (cpuMicros(brokerPid) as number) - brokerBefore,
+    peakRssBytes: peakRssBytes(program.pid) as number,
+  };
+  let idleRssBytes: number | undefined;
+  if (idleSeconds !== undefined) {
+    environment.progress(`${backlog.title}: idle for ${idleSeconds} s`);
+    await program.while(Bun.sleep(idleSeconds * 1000));
+    idleRssBytes = rssBytes(program.pid);
+  }
+  await program.stop();
+  const [events, lifecycle] = await countRecords(environment.kafka.bootstrap, [
+    target.eventsTopic,
+    target.lifecycleTopic,
+  ]);
+  if (events !== backlog.recordCount || lifecycle !== 0) {
+    throw new Error(
+      `${backlog.title}: ${events} events and ${lifecycle} lifecycle records arrived, not ${backlog.recordCount} and 0`,
+    );
+  }
+  await deleteTopics(environment, target);
+  return { ...reading, idleRssBytes };
+}

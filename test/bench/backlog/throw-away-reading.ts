@@ -1,0 +1,51 @@
+/** A backlog, read by the reader that throws everything away: how fast any client on this machine could be served. */
+import { join } from 'node:path';
+import { ProcessWatch } from '../../support/process/process-usage.ts';
+import type { Environment } from '../environment.ts';
+import { ChildProgram } from '../workload/child-program.ts';
+import { walsenderPid } from '../workload/replication-slots.ts';
+import { NAMESPACE } from '../workload/workloads.ts';
+import type { Reading, ReadingPlace } from './reading.ts';
+
+/** How much to read at once, and how long to pause after that. Which is best depends on machine and backlog. */
+export interface Gulp {
+  readonly bytes: number;
+  readonly pauseMs: number;
+}
+
+/** What is tried, one in each reading. */
+export const GULPS: readonly Gulp[] = [
+  { bytes: 256 * 1024, pauseMs: 3 },
+  { bytes: 1024 * 1024, pauseMs: 8 },
+  { bytes: 512 * 1024, pauseMs: 0 },
+];
+
+/** Reads the backlog; the program ends by itself where the backlog ends. */
+export async function readByThrowAway({ postgres }: Environment, gulp: Gulp, place: ReadingPlace): Promise<Reading> {
+  const options = {
+    host: postgres.host,
+    port: postgres.port,
+    user: postgres.superuser,
+    database: place.database,
+    slot: place.slot,
+    publication: NAMESPACE,
+    end: place.end,
+    gulpBytes: gulp.bytes,
+    pauseMs: gulp.pauseMs,
+  };
+  const reader = join(import.meta.dirname, 'throw-away-reader.ts');
+  await using program = new ChildProgram([process.execPath, reader, JSON.stringify(options)]);
+  await program.line('streaming initiated');
+  const startedMs = performance.now();
+  using walsender = new ProcessWatch(await walsenderPid(place.sql, place.slot));
+  using client = new ProcessWatch(program.pid);
+  const lastLine = await program.line('CPU ');
+  await program.ended();
+  return {
+    seconds: (performance.now() - startedMs) / 1000,
+    cpuMicros: Number(/CPU (\d+) us/.exec(lastLine)?.[1]),
+    walsenderCpuMicros: walsender.cpuMicros,
+    peakRssBytes: client.peakRssBytes,
+    setting: `${gulp.bytes / 1024} KiB, ${gulp.pauseMs} ms`,
+  };
+}

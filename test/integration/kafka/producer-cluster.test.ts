@@ -1,0 +1,167 @@
+/** The producer on three brokers: whatever they do, each record is stored once, in the order of its key. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { KafkaClientConfig } from '../../../src/config/config.ts';
+import type { ProducerOptions } from '../../../src/kafka/produce/producer.ts';
+import { type KafkaCluster, startKafkaCluster } from '../../support/kafka/multi-broker-cluster.ts';
+import * as support from '../../support/kafka/open-producer.ts';
+import { kafkaTopics, type PartitionState, type TopicOptions } from '../../support/kafka/topics.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { recordingLogger } from '../../support/service/recording-logger.ts';
+
+const TIMEOUT_MS = 240_000;
+const FOLLOWED = 'kafka did not acknowledge, the same batches are sent to the new leaders of their partitions';
+
+let cluster: KafkaCluster;
+
+beforeAll(async () => {
+  cluster = await startKafkaCluster();
+}, TIMEOUT_MS);
+
+afterAll(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+}, 30_000);
+
+function openProducer(
+  topics: readonly string[],
+  change: Partial<ProducerOptions> = {},
+  client: Partial<KafkaClientConfig> = {},
+): Promise<support.OpenProducer> {
+  const ports = cluster.nodes.map((node) => node.port);
+  return support.openProducer(support.clientConfig(ports, client), topics, { maxRetries: 10_000, ...change });
+}
+
+/** Asks each broker about a topic until all of them say so: the producer asks any of them. */
+async function waitForAll(topic: string, isSo: (partitions: readonly PartitionState[]) => boolean): Promise<void> {
+  for (const { bootstrap } of cluster.nodes) {
+    const { describeTopic } = kafkaTopics([bootstrap], 3);
+    await waitFor(`topic ${topic} as it is at ${bootstrap}`, async () => isSo(await describeTopic(topic)));
+  }
+}
+
+async function createTopic(name: string, options: TopicOptions): Promise<void> {
+  await cluster.createTopic(name, options);
+  await waitForAll(name, (partitions) => partitions.length === (options.partitions ?? 1));
+}
+
+const numbered = (count: number, from = 0): [string, string][] =>
+  Array.from({ length: count }, (_, index) => [`key ${(from + index) % 20}`, String(from + index)]);
+
+/** That the topic holds exactly the numbers below `count`, each once, rising within their key. */
+async function expectNumbers(topic: string, count: number): Promise<void> {
+  // A broker that was frozen goes on for a moment as the leader that it was, and shows what it had then.
+  const records = await waitFor(`${count} records in topic ${topic}`, async () => {
+    const found = await cluster.readTopic(topic);
+    return found.length >= count ? found : undefined;
+  });
+  const byKey = Map.groupBy(records, ({ key }) => key.toString());
+  const expected = Map.groupBy(numbered(count), ([key]) => key);
+  expect(new Map([...byKey].map(([key, group]) => [key, group.map(({ value }) => value.toString())]))).toEqual(
+    new Map([...expected].map(([key, group]) => [key, group.map(([, value]) => value)])),
+  );
+}
+
+describe('Producer on three brokers', () => {
+  test(
+    'follows leaders that have moved at once, without a retry',
+    async () => {
+      await createTopic('moved', { partitions: 2 });
+      const log = recordingLogger();
+      await using open = await openProducer(['moved'], { log: log.logger, maxRetries: 0, resendTimeoutMs: 600_000 });
+      open.send('moved', numbered(100));
+      await open.waitUntilAcknowledged();
+      for (const partition of [0, 1]) {
+        const { id } = await cluster.leaderOf('moved', partition);
+        const next = (id % 3) + 1;
+        await cluster.moveLeader('moved', partition, next);
+        await waitForAll('moved', (partitions) => partitions[partition]?.leader === next);
+      }
+      open.send('moved', numbered(100, 100));
+      await open.waitUntilAcknowledged();
+      expect(log.lines.map(({ msg, reason }) => [msg, reason])).toContainEqual([FOLLOWED, 'NOT_LEADER_OR_FOLLOWER']);
+      await expectNumbers('moved', 200);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'goes on when the leader is killed, and when it is only frozen',
+    async () => {
+      await createTopic('bereft', { partitions: 2 });
+      // Long enough for a batch to be with the old leader when the new one gets it.
+      await using open = await openProducer(['bereft'], {}, { requestTimeoutMs: 2_000, connectTimeoutMs: 2_000 });
+      open.send('bereft', numbered(100));
+      await open.waitUntilAcknowledged();
+      const killed = await cluster.leaderOf('bereft', 0);
+      await killed.kill();
+      open.send('bereft', numbered(100, 100));
+      await open.waitUntilAcknowledged();
+      await killed.start();
+      await cluster.waitUntilInSync(['bereft']);
+      const frozen = await cluster.leaderOf('bereft', 1);
+      frozen.pause();
+      try {
+        open.send('bereft', numbered(100, 200));
+        await open.waitUntilAcknowledged();
+      } finally {
+        frozen.resume();
+      }
+      await cluster.waitUntilInSync(['bereft']);
+      expect(open.changes).toEqual([]);
+      await expectNumbers('bereft', 300);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'waits out too few replicas in sync; with its retries used up it says what is missing',
+    async () => {
+      await createTopic('lonely', { replicas: 2, config: { 'min.insync.replicas': '2' } });
+      const [state] = await cluster.describeTopic('lonely');
+      const follower = cluster.nodes.find(({ id }) => id !== state!.leader && state!.replicas.includes(id))!;
+      const log = recordingLogger();
+      await using open = await openProducer(['lonely'], { log: log.logger });
+      await using hasty = await openProducer(['lonely'], { maxRetries: 1 });
+      await follower.stop();
+      await waitFor('one replica in sync', async () => (await cluster.describeTopic('lonely'))[0]?.inSync.length === 1);
+      open.send('lonely', numbered(20));
+      hasty.send('lonely', numbered(3, 20));
+      expect(await hasty.waitForFailure()).toMatchObject({
+        retriable: true,
+        message: 'Cannot deliver a batch of 3: NOT_ENOUGH_REPLICAS after 2 attempts',
+        advice: expect.stringContaining('min.insync.replicas'),
+        place: { topic: 'lonely', partition: 0 },
+      });
+      await waitFor('the refusal', () => log.lines.some(({ reason }) => reason === 'NOT_ENOUGH_REPLICAS'));
+      expect(open.producer.reachable).toBe(true);
+      await follower.start();
+      await open.waitUntilAcknowledged();
+      await expectNumbers('lonely', 20);
+      expect(open.resends).toContain('NOT_ENOUGH_REPLICAS');
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'stores everything once and in order over a rolling restart',
+    async () => {
+      await createTopic('rolled', { partitions: 6 });
+      await using open = await openProducer(['rolled'], {}, { metadataMaxAgeMs: 1_000 });
+      let sentCount = 0;
+      let isOver = false;
+      const restart = cluster.rollingRestart(['rolled']).finally(() => {
+        isOver = true;
+      });
+      while (!isOver) {
+        open.send('rolled', numbered(10, sentCount));
+        sentCount += 10;
+        await Bun.sleep(5); // the pace of the writer, nothing is waited for
+      }
+      await restart;
+      await open.waitUntilAcknowledged();
+      expect(open.changes).toEqual([]);
+      expect(open.tally.producedCount).toBe(sentCount);
+      await expectNumbers('rolled', sentCount);
+    },
+    TIMEOUT_MS,
+  );
+});

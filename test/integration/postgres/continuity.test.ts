@@ -1,0 +1,674 @@
+/** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { Sql } from 'postgres';
+import { LossError, SetupError, SourceError } from '../../../src/errors.ts';
+import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
+import { SlotInUseError } from '../../../src/postgres/catalog/slots.ts';
+import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
+import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../../src/postgres/continuity/ledger.ts';
+import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';
+import { claimSlot } from '../../../src/postgres/setup/prepare-slot.ts';
+import { judgeFailure } from '../../../src/slot/failure.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { createTables, openSetupScene, type SetupScene } from '../../support/postgres/setup-scene.ts';
+import { startStandby } from '../../support/postgres/standby.ts';
+import { waitFor } from '../../support/process/wait.ts';
+
+const SLOT = 'cdc_slot';
+
+async function raised<T extends Error>(kind: new (...args: never[]) => T, attempt: Promise<unknown>): Promise<T> {
+  const error = await attempt.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(kind);
+  return error as T;
+}
+
+/** Where the loss begins, by the setting that its advice gives. */
+function offeredLsn(error: LossError): Lsn {
+  const [, offered] = /slots\.main\.cdc_slot\.accept_loss_behind: (\S+) /.exec(error.advice!)!;
+  expect(error.place.lsn).toBe(offered);
+  return parseLsn(offered!);
+}
+
+async function slotExists(scene: SetupScene): Promise<boolean> {
+  return (await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT}`).length > 0;
+}
+
+function warnings(scene: SetupScene): readonly string[] {
+  return scene.log.filter(({ level }) => level === 'warn').map(({ msg }) => msg);
+}
+
+/** A slot that was streamed by one instance, which stopped in good order; later on something was written. */
+async function streamed(scene: SetupScene, namespaces: readonly string[] = ['ns']): Promise<SlotLedger> {
+  for (const namespace of namespaces) await createTables(scene.admin, namespace);
+  const known = await scene.stream(SLOT, namespaces);
+  expect(
+    await writeLedger(scene.control, { slot: SLOT, ledger: { ...known, closed: true }, replaces: undefined }),
+  ).toBe('written');
+  await scene.admin`INSERT INTO ns_processes VALUES ('after', 'running', NULL)`;
+  return known;
+}
+
+/** Makes the slot anew, where the WAL ends. */
+async function remakeSlot(scene: SetupScene): Promise<void> {
+  await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+  await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
+}
+
+/** Writes and checkpoints until the server has removed WAL that the slot needs. */
+async function loseSlot(scene: SetupScene): Promise<void> {
+  await waitFor('slot lost', async () => {
+    await scene.admin`SELECT pg_switch_wal()`;
+    await scene.admin`INSERT INTO ns_processes VALUES (gen_random_uuid()::text, 'running', NULL)`;
+    await scene.admin`CHECKPOINT`;
+    const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
+    return row!.wal_status === 'lost';
+  });
+}
+
+/** A server that keeps hardly any WAL for slots. */
+function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
+  const settings = { max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '32MB' };
+  return startPostgres({ major, settings });
+}
+
+/** What stands in statements of the preparation: between judgement and claim, and after the claim. */
+const ABANDONED_QUERY = 'NOT temporary AND NOT active';
+const DROP_QUERY = 'pg_drop_replication_slot';
+
+/** A connection on which the statement with this text waits until `meanwhile` has run. */
+function heldAt(control: Sql, text: string, meanwhile: () => Promise<void>): Sql {
+  return new Proxy(control, {
+    apply: (target, _this, parameters) => {
+      const run = (): unknown => Reflect.apply(target as (...args: unknown[]) => unknown, undefined, parameters);
+      const [strings] = parameters;
+      return Array.isArray(strings) && strings.join('').includes(text) ? meanwhile().then(run) : run();
+    },
+  });
+}
+
+describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: PostgresMajor) => {
+  let server: PostgresServer;
+  beforeAll(async () => {
+    server = await startPostgres({ major });
+  }, 120_000);
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  test('goes on within the process, in a new one, and behind a peer', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    expect((await scene.prepare(SLOT, ['ns'], { known })).ledger).toMatchObject({
+      revision: 2,
+      fromLsn: known.fromLsn,
+    });
+    const peer = await scene.stream(SLOT, ['ns'], { instance: 'peer' });
+    expect(peer).toMatchObject({ revision: 2, fromLsn: known.fromLsn, instance: 'peer' });
+    expect(peer.confirmedLsn > known.confirmedLsn).toBe(true);
+    const prepared = await scene.prepare(SLOT, ['ns'], { known });
+    expect(prepared.confirmedFlushLsn).toBe(peer.confirmedLsn);
+    expect(prepared.ledger).toMatchObject({ revision: 3, fromLsn: known.fromLsn, confirmedLsn: peer.confirmedLsn });
+    expect(warnings(scene)).toEqual([]);
+  });
+
+  test('a slot that is gone is not made again before the loss is accepted', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+
+    const inNewProcess = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(inNewProcess.message).toBe(
+      `Cannot go on behind ${formatLsn(known.confirmedLsn)}: the replication slot does not exist any more`,
+    );
+    expect(inNewProcess.place).toMatchObject({ database: 'main', slot: SLOT });
+    expect(offeredLsn(inNewProcess)).toBe(known.confirmedLsn);
+    expect(await slotExists(scene)).toBe(false);
+
+    // What this process knows better is written down, so that the next one offers the same.
+    const further = { ...known, confirmedLsn: known.confirmedLsn + 8n };
+    const inProcess = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: further }));
+    expect(offeredLsn(inProcess)).toBe(further.confirmedLsn);
+    expect(await readLedger(scene.control, SLOT)).toEqual({ ...further, closed: true });
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' })))).toBe(
+      further.confirmedLsn,
+    );
+
+    const wrong = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    await raised(LossError, scene.prepare(SLOT, ['ns'], wrong));
+    expect(await slotExists(scene)).toBe(false);
+    expect(warnings(scene)).toEqual([]);
+    const accepted = { settings: { acceptLossBehindLsn: further.confirmedLsn } };
+    const again = await scene.stream(SLOT, ['ns'], accepted);
+    expect(again.confirmedLsn > further.confirmedLsn).toBe(true);
+    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without changes that are lost')]);
+    // The setting may stay: it accepts this loss alone.
+    scene.log.length = 0;
+    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { ...accepted, known: again }));
+    expect(warnings(scene)).toEqual([]);
+  });
+
+  test('a slot that was made and that nobody could take yet is not made again either', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns']);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(confirmedFlushLsn);
+  });
+
+  test('a slot that was dropped and made anew is found out', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await remakeSlot(scene);
+    for (const options of [{}, { known }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+      expect(error.message).toContain('was moved, or dropped and made anew');
+      expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    }
+    const crashed = { ...known, revision: 2, instance: 'crashed' };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    await scene.prepare(SLOT, ['ns']);
+    await scene.prepare(SLOT, ['ns'], { known, settings: { acceptLossBehindLsn: known.confirmedLsn } });
+  });
+
+  test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script(dropSlotSql(SLOT));
+    await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    await scene.prepare(SLOT, ['ns'], { known, isLedgerRefused: true });
+    expect(warnings(scene)).toEqual([expect.stringContaining('without a ledger nobody can say')]);
+  });
+
+  test('a publication that was dropped, or made anew, is found out and taken in again when that is accepted', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene, ['ns', 'other']);
+    await scene.script('DROP PUBLICATION ns');
+    await scene.admin`INSERT INTO ns_processes VALUES ('unpublished', 'running', NULL)`;
+
+    const dropped = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { known }));
+    expect(dropped.message).toContain('publication "ns" was dropped');
+    expect(offeredLsn(dropped)).toBe(known.confirmedLsn);
+    expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'ns'`).length).toBe(0);
+    // A namespace that is not configured any more is nobody's.
+    await scene.prepare(SLOT, ['other'], { known });
+
+    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const prepared = await scene.prepare(SLOT, ['ns', 'other'], accepted);
+    expect(prepared.renewedPublications).toEqual(['ns']);
+    const { createdAtLsn } = prepared.publications[0]!;
+    expect(createdAtLsn! > prepared.confirmedFlushLsn).toBe(true);
+
+    // The same for a process that meets the new one, in the ledger's words.
+    const remade = await raised(LossError, scene.prepare(SLOT, ['ns', 'other']));
+    expect(remade.message).toContain('publication "ns" was dropped and made anew');
+    expect(remade.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(createdAtLsn!)}`);
+    // A slot that was streamed past its beginning has lost nothing more.
+    await scene.admin`SELECT pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
+    const crashed = { ...known, instance: 'crashed', revision: 2 };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    expect((await scene.prepare(SLOT, ['ns', 'other'])).renewedPublications).toEqual(['ns']);
+  });
+
+  test('a namespace that others did not stream is a loss to whoever comes with it, unless it was removed for good', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene, ['ns', 'other']);
+    const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
+    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without namespaces')]);
+    expect(scene.log).toContainEqual(
+      expect.objectContaining({ namespaces: ['ns'], advice: expect.stringContaining('DROP PUBLICATION "ns";') }),
+    );
+    const [left] = (await readLedger(scene.control, SLOT))!.left.values();
+    // Later instances without it do not move the place.
+    await scene.admin`INSERT INTO ns_processes VALUES ('later', 'running', NULL)`;
+    const next = await scene.stream(SLOT, ['other'], { instance: 'next' });
+    expect(next.left).toEqual(new Map([['ns', left!]]));
+    expect(warnings(scene).length).toBe(1);
+    for (const options of [{ known }, {}]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], options));
+      expect(error.message).toContain('the slot was streamed without namespace "ns"');
+      expect(offeredLsn(error)).toBe(left!.lsn);
+      expect(error.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(next.confirmedLsn)}`);
+    }
+    expect(peer.confirmedLsn < next.confirmedLsn).toBe(true);
+
+    const settings = { acceptLossBehindLsn: left!.lsn };
+    const accepted = await scene.prepare(SLOT, ['ns', 'other'], { settings });
+    expect(accepted.ledger.left).toEqual(new Map());
+    await scene.script('DROP PUBLICATION ns');
+    scene.log.length = 0;
+    const anew = await scene.prepare(SLOT, ['ns', 'other']);
+    expect(anew.renewedPublications).toEqual(['ns']);
+    expect(warnings(scene)).toEqual([]);
+  });
+
+  test('what changes between preparation and claim is not streamed', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const claim = (prepared: Awaited<ReturnType<SetupScene['prepare']>>) =>
+      claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
+
+    const beforeMove = await scene.prepare(SLOT, ['ns'], { known });
+    await remakeSlot(scene);
+    await raised(SourceError, claim(beforeMove));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeMove.ledger }));
+
+    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const beforeDrop = await scene.prepare(SLOT, ['ns'], accepted);
+    await scene.script('DROP PUBLICATION ns; CREATE PUBLICATION ns FOR TABLE ns_processes, ns_events');
+    await raised(SourceError, claim(beforeDrop));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeDrop.ledger }));
+
+    const now = { known: { ...beforeDrop.ledger, publicationOids: new Map() } };
+    const ours = await scene.prepare(SLOT, ['ns'], now);
+    const theirs = await scene.prepare(SLOT, ['ns'], { ...now, instance: 'peer' });
+    expect(await claim(theirs)).toBe('written');
+    await raised(SourceError, claim(ours));
+    expect(await readLedger(scene.control, SLOT)).toEqual(theirs.ledger);
+  });
+
+  test('a slot that another process has is waited for, and nothing is made', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await createTables(scene.admin, 'new');
+    const replication = connectReplication(scene.endpoint, { applicationName: 'peer' });
+    try {
+      const command = `START_REPLICATION SLOT ${SLOT} LOGICAL 0/0 (proto_version '1', publication_names 'ns')`;
+      (await startCopyBoth(replication, command)).resume();
+      await raised(SlotInUseError, scene.prepare(SLOT, ['ns', 'new'], { known }));
+      expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'new'`).length).toBe(0);
+    } finally {
+      await replication.end({ timeout: 0 });
+    }
+  });
+
+  test('another system behind the same address stops the stream', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const elsewhere = { ...known, systemIdentifier: '1' };
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: elsewhere }));
+    expect(error.message).toContain(`system identifier ${known.systemIdentifier} in place of 1`);
+    expect(error.advice).toContain(`Changes from ${formatLsn(known.confirmedLsn)} on`);
+    // The ledger of this server is not ours to write.
+    expect((await readLedger(scene.control, SLOT))?.systemIdentifier).toBe(known.systemIdentifier);
+    const accepted = { known: elsewhere, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const { ledger, confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
+    expect(ledger).toMatchObject({ systemIdentifier: known.systemIdentifier, fromLsn: confirmedFlushLsn });
+  });
+
+  test('after pg_upgrade, which brings the ledger along, a new process offers what the old one did', async () => {
+    await using scene = await openSetupScene(server);
+    const former = { ...(await streamed(scene)), systemIdentifier: '1' };
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    const older = { ...former, confirmedLsn: former.confirmedLsn - 0x100n };
+    await writeLedger(scene.control, { slot: SLOT, ledger: older, replaces: undefined });
+    const running = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: former }));
+    expect(offeredLsn(running)).toBe(former.confirmedLsn);
+    const restarted = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
+    expect(offeredLsn(restarted)).toBe(former.confirmedLsn);
+    const settings = { acceptLossBehindLsn: former.confirmedLsn };
+    await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+    await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+  });
+
+  test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
+    await using small = await startSmallServer(major);
+    await using scene = await openSetupScene(small);
+    const known = await streamed(scene);
+    await loseSlot(scene);
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(error.message).toContain('the server has invalidated the slot');
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    // Also for a process that knows nothing.
+    await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(known.confirmedLsn);
+    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
+    const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
+    expect(row!.wal_status).toBe('reserved');
+    // Where what was accepted really ends.
+    expect(scene.log).toContainEqual(expect.objectContaining({ confirmedFlushLsn: formatLsn(confirmedFlushLsn) }));
+  });
+
+  test.each([
+    ['before it has claimed the slot', ABANDONED_QUERY, 0],
+    ['before it drops the slot', DROP_QUERY, 1],
+  ])(
+    'of two that accept the same loss the late one leaves the new slot alone, held %s',
+    async (_, statement, drops) => {
+      await using small = await startSmallServer(major);
+      await using scene = await openSetupScene(small);
+      const known = await streamed(scene);
+      await loseSlot(scene);
+      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      let first: SlotLedger | undefined;
+      let dropCount = 0;
+      const counting = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
+        dropCount += 1;
+      });
+      const control = heldAt(counting, statement, async () => {
+        first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
+        await scene.admin`INSERT INTO ns_processes VALUES ('owed', 'running', NULL)`;
+      });
+      await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
+      expect(dropCount).toBe(drops);
+      expect(first?.acceptedLsn).toBe(known.confirmedLsn);
+      expect((await readLedger(scene.control, SLOT))?.instance).toBe('first');
+
+      const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
+      expect(again.confirmedFlushLsn).toBe(first!.confirmedLsn);
+      const owed = await scene.admin`
+      SELECT FROM pg_logical_slot_peek_binary_changes(${SLOT}, NULL, NULL, 'proto_version', '1', 'publication_names', 'ns')
+      WHERE position('owed' IN encode(data, 'escape')) > 0`;
+      expect(owed.length).toBe(1);
+    },
+  );
+
+  test('of two that start for the first time at once neither fails: the late one stands by', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    // The other one makes everything, and takes the slot, between the first one's judgement and what follows from it.
+    const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
+      await scene.stream(SLOT, ['ns'], { instance: 'peer' });
+    });
+    const error = await raised(SourceError, scene.prepare(SLOT, ['ns'], { control }));
+    expect(judgeFailure(error)).toEqual({ action: 'standby', reason: 'slot-in-use' });
+  });
+
+  test('of two that find the slot missing the late one begins again, behind the first', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    let first: SlotLedger | undefined;
+    const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
+      first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
+    });
+    await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
+    const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
+    expect(again.foundLedger?.instance).toBe('first');
+    expect(again.confirmedFlushLsn).toBe(first!.confirmedLsn);
+  });
+
+  test('a crash between claim and creation leaves the loss as it was, and the slot missing', async () => {
+    await using small = await startSmallServer(major);
+    await using scene = await openSetupScene(small);
+    const known = await streamed(scene);
+    await loseSlot(scene);
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const crash = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
+      throw new Error('crash');
+    });
+    await raised(Error, scene.prepare(SLOT, ['ns'], { control: crash, settings }));
+    await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    await scene.prepare(SLOT, ['ns'], { instance: 'next', settings });
+  });
+
+  test.each([
+    ['a table was taken out', 'ALTER PUBLICATION ns DROP TABLE ns_events', 'it does not hold public."ns_events"'],
+    [
+      'operations were taken out',
+      `ALTER PUBLICATION ns SET (publish = 'insert')`,
+      'it does not publish update, delete',
+    ],
+    [
+      'a table was dropped and made anew',
+      `DROP TABLE ns_events; CREATE TABLE ns_events (process_id text, event_id smallint, payload bytea,
+         PRIMARY KEY (process_id, event_id))`,
+      'it does not hold public."ns_events"',
+    ],
+  ])(
+    'a publication that was altered while in use is a loss, also when it was mended: %s',
+    async (_, script, finding) => {
+      await using scene = await openSetupScene(server);
+      const known = await streamed(scene);
+      const request = { namespaces: ['ns'], serverMajor: major };
+      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      await scene.script(script);
+      expect(await publicationMistakes(scene.control, request)).toEqual([`publication "ns": ${finding}`]);
+
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+      expect(error.message).toContain(`publication "ns" was altered while it was in use (${finding})`);
+      expect(offeredLsn(error)).toBe(known.confirmedLsn);
+      expect(await publicationMistakes(scene.control, request)).not.toEqual([]);
+
+      await scene.script(`ALTER PUBLICATION ns SET TABLE ns_processes, ns_events;
+      ALTER PUBLICATION ns SET (publish = 'insert, update, delete')`);
+      for (const options of [{ known }, { instance: 'next' }]) {
+        const mended = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+        expect(offeredLsn(mended)).toBe(known.confirmedLsn);
+      }
+      await scene.script(script);
+      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+    },
+  );
+
+  test('a publication that holds more than it must is no loss', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('CREATE TABLE other (i int PRIMARY KEY); ALTER PUBLICATION ns ADD TABLE other');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { known });
+    expect(warnings(scene)).toEqual([expect.stringContaining('changed publication')]);
+  });
+
+  test('a table that was taken out of its publication and put back while nobody looked is found out', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('ALTER PUBLICATION ns DROP TABLE public.ns_events');
+    await scene.admin`INSERT INTO ns_events VALUES ('after', 1, 'x')`;
+    await scene.script('ALTER PUBLICATION ns ADD TABLE public.ns_events');
+    const { entryOids } = known;
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+      'publication "ns": a table of it was taken out and put back',
+    ]);
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(error.message).toContain('a table of it was taken out and put back');
+    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    await raised(LossError, scene.prepare(SLOT, ['ns']));
+    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const again = await scene.stream(SLOT, ['ns'], accepted);
+    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+  });
+
+  test("a table that was renamed, so that its rows come under a name that is nobody's, is found out", async () => {
+    await using scene = await openSetupScene(server);
+    const { entryOids, confirmedLsn } = await streamed(scene);
+    await scene.script('ALTER TABLE ns_events RENAME TO ns_events_2');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+      'publication "ns": a table of it has another name or schema now',
+    ]);
+    await raised(LossError, scene.prepare(SLOT, ['ns']));
+    await scene.script('ALTER TABLE ns_events_2 RENAME TO ns_events');
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
+    expect(offeredLsn(error)).toBe(confirmedLsn);
+    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossBehindLsn: confirmedLsn } });
+  });
+
+  test('a server that was set back stays a loss when its WAL has passed what was delivered', async () => {
+    await using scene = await openSetupScene(server);
+    const { confirmedLsn, ...rest } = await streamed(scene);
+    // What the server had before it was set back, and this process alone knows of.
+    const ahead = { ...rest, confirmedLsn: confirmedLsn + 0x4000n, deliveredLsn: confirmedLsn + 0x4000n };
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: ahead }));
+    await scene.admin`INSERT INTO ns_processes SELECT 'p' || i, 'running', NULL FROM generate_series(1, 1000) i`;
+    for (const options of [{ known: ahead }, { instance: 'next' }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+      expect(error.message).toContain('the server was set back');
+      expect(offeredLsn(error)).toBe(ahead.deliveredLsn);
+    }
+    const settings = { acceptLossBehindLsn: ahead.deliveredLsn };
+    await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
+    await scene.prepare(SLOT, ['ns'], { instance: 'after' });
+  });
+
+  test('a publication FOR TABLES IN SCHEMA leaves nothing out', async () => {
+    // Older servers have none.
+    if (major < 15) return;
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    await scene.script('ALTER PUBLICATION ns SET TABLES IN SCHEMA public');
+    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { known });
+    const [held] = await scene.admin`SELECT count(*)::int4 AS tables FROM pg_publication_rel`;
+    expect(held!.tables).toBe(2);
+  });
+
+  test('publicationMistakes tells of what is missing, and of nothing that nobody writes to', async () => {
+    await using scene = await openSetupScene(server);
+    await streamed(scene, ['ns', 'other']);
+    const mistakes = () =>
+      publicationMistakes(scene.control, { namespaces: ['ns', 'other', 'third'], serverMajor: major });
+    await scene.script('CREATE PUBLICATION third; ALTER TABLE ns_processes REPLICA IDENTITY DEFAULT');
+    expect(await mistakes()).toEqual([
+      'publication "ns": replica identity of the processes table is neither FULL nor an index over process_id and status',
+    ]);
+    await scene.script('ALTER TABLE ns_processes REPLICA IDENTITY FULL; DROP PUBLICATION other');
+    expect(await mistakes()).toEqual([]);
+  });
+
+  test('a setting that has accepted a loss does not accept the next one at the same place', async () => {
+    await using scene = await openSetupScene(server);
+    const known = await streamed(scene);
+    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const lose = () => scene.script('ALTER PUBLICATION ns DROP TABLE ns_events');
+    await lose();
+    const prepared = await scene.prepare(SLOT, ['ns'], { settings });
+    await claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
+    await lose();
+    for (const options of [{ known: prepared.ledger }, { instance: 'next' }]) {
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { ...options, settings }));
+      expect(offeredLsn(error)).toBe(known.confirmedLsn + 1n);
+    }
+    const second = { acceptLossBehindLsn: known.confirmedLsn + 1n };
+    await scene.prepare(SLOT, ['ns'], { instance: 'next', settings: second });
+  });
+
+  test('failover slots are made, existing ones become so, and old servers say that they have none', async () => {
+    await using scene = await openSetupScene(server);
+    await createTables(scene.admin, 'ns');
+    const settings = { failover: true };
+    if (major < 17) {
+      const error = await raised(SetupError, scene.prepare(SLOT, ['ns'], { settings }));
+      expect(error.message).toContain('has no failover slots');
+      expect(error.advice).toContain('slots.main.cdc_slot.failover');
+      expect(await slotExists(scene)).toBe(false);
+      return;
+    }
+    const isFailover = async () =>
+      (await scene.admin`SELECT failover FROM pg_replication_slots WHERE slot_name = ${SLOT}`)[0]!.failover;
+    await scene.prepare(SLOT, ['ns']);
+    expect(await isFailover()).toBe(false);
+    await scene.prepare(SLOT, ['ns'], { settings });
+    expect(await isFailover()).toBe(true);
+    // Whoever asks for less leaves it as it is.
+    await scene.prepare(SLOT, ['ns']);
+    expect(await isFailover()).toBe(true);
+    await scene.script(dropSlotSql(SLOT));
+    await scene.prepare(SLOT, ['ns'], { settings });
+    expect(await isFailover()).toBe(true);
+  });
+});
+
+describe('continuity over a failover', () => {
+  test.each([17, 18] as const)(
+    'a slot that was kept on the standby goes on there, on PostgreSQL %d',
+    async (major) => {
+      await using primary = await startPostgres({ major });
+      await using scene = await openSetupScene(primary);
+      // Synchronised by hand: the worker of the server takes a nap of up to 30 s between two attempts.
+      await using standby = await startStandby(primary, { settings: { sync_replication_slots: 'off' } });
+      await createTables(scene.admin, 'ns');
+      const settings = { failover: true };
+      await using promoted = scene.on(standby);
+      let known = await scene.stream(SLOT, ['ns'], { settings });
+      // The standby keeps the slot for good when what it needs on the primary has moved on to what the standby has.
+      await waitFor('the slot kept on the standby', async () => {
+        await scene.admin`SELECT pg_log_standby_snapshot()`;
+        const [moved] = await scene.admin`
+          SELECT end_lsn::text AS lsn FROM pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
+        known = { ...known, confirmedLsn: parseLsn(moved!.lsn) };
+        await standby.catchUp();
+        await promoted.admin`SELECT pg_sync_replication_slots()`;
+        const slots = await promoted.admin`
+          SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT} AND synced AND NOT temporary`;
+        return slots.length > 0;
+      });
+      await standby.waitForSyncedSlot(SLOT, formatLsn(known.confirmedLsn));
+      const tooEarly = await raised(SetupError, promoted.prepare(SLOT, ['ns'], { known, settings }));
+      expect(tooEarly.message).toContain('is a standby');
+
+      await primary.stop('immediate');
+      await standby.promote();
+      for (const options of [{ known }, {}]) {
+        promoted.log.length = 0;
+        const prepared = await promoted.prepare(SLOT, ['ns'], { settings, ...options });
+        expect(prepared).toMatchObject({ timeline: 2, confirmedFlushLsn: known.confirmedLsn });
+        expect(prepared.ledger).toMatchObject({ timeline: 2, fromLsn: known.fromLsn });
+        expect(promoted.log).toContainEqual(expect.objectContaining({ from: 1, to: 2, level: 'info' }));
+      }
+
+      // Confirmed is also what a keepalive said of WAL without a record, and that may be more than the standby had.
+      const quiet = { ...known, confirmedLsn: known.confirmedLsn + 0x100_0000n, deliveredLsn: known.confirmedLsn };
+      const { ledger: shared } = await promoted.prepare(SLOT, ['ns'], { known: quiet, settings });
+      expect(shared.deliveredLsn).toBe(known.confirmedLsn);
+      expect(shared.confirmedLsn < quiet.confirmedLsn).toBe(true);
+
+      // What was delivered and is not in the WAL of the new primary is named, for every process from now on.
+      const further = { ...quiet, deliveredLsn: quiet.confirmedLsn };
+      const diverged = await raised(LossError, promoted.prepare(SLOT, ['ns'], { known: further, settings }));
+      expect(diverged.message).toContain('timeline 2 left timeline 1 at');
+      const lsn = offeredLsn(diverged);
+      expect(lsn >= known.confirmedLsn && lsn < further.confirmedLsn).toBe(true);
+      expect(offeredLsn(await raised(LossError, promoted.prepare(SLOT, ['ns'], { settings })))).toBe(lsn);
+      const accepted = { settings: { ...settings, acceptLossBehindLsn: lsn } };
+      expect(await promoted.stream(SLOT, ['ns'], accepted)).toMatchObject({ timeline: 2 });
+      await promoted.prepare(SLOT, ['ns'], { settings });
+
+      // The former primary comes back.
+      await primary.start();
+      await using former = scene.on(primary);
+      const wrong = await raised(
+        SourceError,
+        former.prepare(SLOT, ['ns'], { known: { ...known, timeline: 2 }, settings }),
+      );
+      expect(wrong.message).toContain('it is on timeline 1, and timeline 2 was followed before');
+    },
+    180_000,
+  );
+
+  test.each([14, 18] as const)(
+    'a slot that the new primary lacks is not made anew, on PostgreSQL %d',
+    async (major) => {
+      await using primary = await startPostgres({ major });
+      await using scene = await openSetupScene(primary);
+      await using standby = await startStandby(primary, { slotSync: false });
+      await createTables(scene.admin, 'ns');
+      const known = await scene.stream(SLOT, ['ns']);
+      await standby.catchUp();
+      await primary.stop('immediate');
+      await standby.promote();
+      await using promoted = scene.on(standby);
+      for (const options of [{ known }, {}]) {
+        const error = await raised(LossError, promoted.prepare(SLOT, ['ns'], options));
+        expect(error.message).toContain('the replication slot does not exist any more');
+        expect(await slotExists(promoted)).toBe(false);
+      }
+      const accepted = await raised(LossError, promoted.prepare(SLOT, ['ns']));
+      await promoted.stream(SLOT, ['ns'], { settings: { acceptLossBehindLsn: offeredLsn(accepted) } });
+      expect(await slotExists(promoted)).toBe(true);
+    },
+    180_000,
+  );
+});

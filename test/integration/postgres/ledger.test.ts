@@ -1,0 +1,156 @@
+/** The slot's ledger on real servers: who may write it, over whose word, and what comes back. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { SetupError } from '../../../src/errors.ts';
+import { quoteIdentifier } from '../../../src/postgres/client/quote.ts';
+import {
+  dropSlotSql,
+  ledgerGrantSql,
+  ledgerName,
+  readLedger,
+  type SlotLedger,
+  writeLedger,
+} from '../../../src/postgres/continuity/ledger.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { openSetupScene } from '../../support/postgres/setup-scene.ts';
+
+const first: SlotLedger = {
+  systemIdentifier: '7710967555485513451',
+  timeline: 1,
+  instance: 'one',
+  revision: 1,
+  fromLsn: 0x40n,
+  confirmedLsn: 0x100n,
+  deliveredLsn: 0xf0n,
+  closed: false,
+  publicationOids: new Map([
+    [`O'Brien "the" \\ 1`, 16_412],
+    ['счёт', 16_413],
+    ['__proto__', 16_414],
+  ]),
+  entryOids: new Map(),
+  left: new Map([['заказ', { oid: 16_415, lsn: 0x80n }]]),
+  acceptedLsn: 0x60n,
+};
+const second: SlotLedger = { ...first, instance: 'two', revision: 2, confirmedLsn: 0x200n };
+const SLOTS = ['cdc_slot', 's'.repeat(63)];
+
+describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: PostgresMajor) => {
+  let server: PostgresServer;
+  beforeAll(async () => {
+    server = await startPostgres({ major });
+  }, 120_000);
+  afterAll(async () => {
+    await server?.[Symbol.asyncDispose]();
+  });
+
+  test.each(SLOTS)('comes back as it was written, for slot %s', async (slot) => {
+    await using scene = await openSetupScene(server);
+    const { admin, control } = scene;
+    expect(await readLedger(control, slot)).toBeUndefined();
+    expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('written');
+    expect(await readLedger(control, slot)).toEqual(first);
+    const closed = { ...first, closed: true, confirmedLsn: 0x180n };
+    expect(await writeLedger(control, { slot, ledger: closed, replaces: undefined })).toBe('written');
+    expect(await readLedger(control, slot)).toEqual(closed);
+    const publications = await admin`
+      SELECT pubname, puballtables OR pubinsert OR pubupdate OR pubdelete OR pubtruncate AS publishes FROM pg_publication`;
+    expect([...publications]).toEqual([{ pubname: ledgerName(slot), publishes: false }]);
+  });
+
+  test('a late word of a former holder does not hide the word of its successor', async () => {
+    await using scene = await openSetupScene(server);
+    const { control } = scene;
+    const slot = 'cdc_slot';
+    await writeLedger(control, { slot, ledger: first, replaces: undefined });
+    expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('written');
+    const late = { ...first, confirmedLsn: 0x180n, closed: true };
+    expect(await writeLedger(control, { slot, ledger: late, replaces: undefined })).toBe('superseded');
+    expect(await writeLedger(control, { slot, ledger: late, replaces: first })).toBe('superseded');
+    expect(await readLedger(control, slot)).toEqual(second);
+    // Whoever holds the slot restores what a person has dropped.
+    await scene.script(`DROP PUBLICATION ${quoteIdentifier(ledgerName(slot))}`);
+    expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('written');
+    expect(await readLedger(control, slot)).toEqual(second);
+  });
+
+  test('of several that take the slot at once only one is written, whatever isolation the role has', async () => {
+    await using scene = await openSetupScene(server);
+    const role = `taker ${scene.database}`;
+    await scene.admin.unsafe(`
+      CREATE ROLE ${quoteIdentifier(role)} LOGIN SUPERUSER;
+      ALTER ROLE ${quoteIdentifier(role)} SET default_transaction_isolation = 'serializable'`);
+    await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
+    const outcomes = await Promise.all(
+      Array.from({ length: 5 }, (_, index) =>
+        writeLedger(scene.connectAs(role), {
+          slot: 'cdc_slot',
+          ledger: { ...second, instance: `taker ${index}` },
+          replaces: first,
+        }),
+      ),
+    );
+    expect(outcomes.sort()).toEqual([...Array(4).fill('superseded'), 'written']);
+  });
+
+  test('a role without the right is refused, and writes when a superuser has run the statements', async () => {
+    await using scene = await openSetupScene(server);
+    const role = `reader ${scene.database}`;
+    await scene.admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN REPLICATION`);
+    const control = scene.connectAs(role);
+    const slot = 'cdc_slot';
+    expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('refused');
+    expect(await readLedger(control, slot)).toBeUndefined();
+    await scene.script(ledgerGrantSql(slot, role));
+    expect(await readLedger(control, slot)).toBeUndefined();
+    expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('written');
+    const closed = { ...first, closed: true };
+    expect(await writeLedger(control, { slot, ledger: closed, replaces: undefined })).toBe('written');
+    expect(await readLedger(control, slot)).toEqual(closed);
+
+    // One that it may not write any more can be out of date.
+    await scene.script(`ALTER PUBLICATION ${quoteIdentifier(ledgerName(slot))} OWNER TO postgres`);
+    expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('refused');
+    expect(await readLedger(control, slot)).toEqual({ ...closed, closed: false });
+  });
+
+  test('a comment that is no ledger stops the slot, with the statement that gives it up', async () => {
+    await using scene = await openSetupScene(server);
+    const { control } = scene;
+    await writeLedger(control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
+    await scene.script(`COMMENT ON PUBLICATION ${quoteIdentifier(ledgerName('cdc_slot'))} IS 'a note of a person'`);
+    const error = await readLedger(control, 'cdc_slot').catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(SetupError);
+    const { advice } = error as SetupError;
+    await scene.script(advice!.slice(advice!.lastIndexOf(': ') + 2));
+    expect(await readLedger(control, 'cdc_slot')).toBeUndefined();
+    expect(await writeLedger(control, { slot: 'cdc_slot', ledger: first, replaces: undefined })).toBe('written');
+  });
+
+  test('is written while synchronous standbys are away', async () => {
+    await using scene = await openSetupScene(server);
+    const session = server.sql('postgres', { max: 1 });
+    const configure = async (standbys: string) => {
+      await session.unsafe(`ALTER SYSTEM SET synchronous_standby_names = '${standbys}'`);
+      await session`SELECT pg_reload_conf()`;
+      await session`SELECT pg_sleep(0)`;
+    };
+    try {
+      await configure('nobody');
+      expect(await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined })).toBe(
+        'written',
+      );
+    } finally {
+      await configure('');
+      await session.end();
+    }
+  });
+
+  test('goes with its slot when a person drops both for good', async () => {
+    await using scene = await openSetupScene(server);
+    await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
+    await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
+    await scene.script(dropSlotSql('cdc_slot'));
+    expect((await scene.admin`SELECT FROM pg_publication`).length).toBe(0);
+    expect((await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = 'cdc_slot'`).length).toBe(0);
+  });
+});

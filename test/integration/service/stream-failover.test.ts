@@ -1,0 +1,310 @@
+/**
+ * A primary that is gone and a standby that was promoted in its place, under a service that has the addresses of both:
+ * it goes on without loss, or says what is lost. Real servers.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { Sql } from 'postgres';
+import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { type PostgresStandby, startStandby } from '../../support/postgres/standby.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import type { InProcessService, LoggedError } from '../../support/service/in-process.ts';
+import {
+  type Emitted,
+  firstOccurrences,
+  inOrder,
+  insertProcess,
+  lifecycle,
+  openStreamScene,
+  type StreamScene,
+} from '../../support/service/stream-scene.ts';
+
+const NS = 'default/default';
+const TIMEOUT_MS = 150_000;
+const PROMOTED = 'the server was promoted since, the slot goes on from where it stood';
+
+let kafka: KafkaServer;
+beforeAll(async () => {
+  kafka = await startKafka();
+}, 120_000);
+afterAll(async () => {
+  await kafka?.[Symbol.asyncDispose]();
+}, 30_000);
+
+/** A primary with a standby, and a service that knows both. */
+interface FailoverScene extends AsyncDisposable {
+  readonly scene: StreamScene;
+  readonly primary: PostgresServer;
+  readonly standby: PostgresStandby;
+  /** A client of the scene's database on the standby */
+  readonly there: Sql;
+  /** Starts the service; settings of the slot as in the configuration file */
+  start(slotSettings?: Readonly<Record<string, unknown>>): InProcessService;
+  /** Resolves when the standby has a copy of the slot that outlives a promotion */
+  synchronise(): Promise<void>;
+  /** Commits a process on the standby, which must have been promoted; returns the record that must come of it */
+  writeThere(id: string): Promise<Emitted>;
+  /** Resolves when all that is committed there now is confirmed on its slot */
+  confirmedThere(): Promise<void>;
+}
+
+async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
+  await using undo = new AsyncDisposableStack();
+  const primary = undo.use(await startPostgres({ major, settings: { track_commit_timestamp: 'on' } }));
+  const scene = await openStreamScene({ postgres: primary, kafka, slots: { one: [NS] } });
+  const services: InProcessService[] = [];
+  undo.defer(async () => {
+    await Promise.all(services.map((service) => service.stop()));
+    // The scene clears up where it began.
+    await primary.start();
+    await scene[Symbol.asyncDispose]();
+  });
+  // Slots are synchronised when a test asks for it: the server's own worker does so each half a minute.
+  const address = `host=${primary.host} port=${primary.port} user=${primary.superuser} password=${primary.password}`;
+  const conninfo = { primary_conninfo: `${address} application_name=standby dbname=postgres` };
+  const standby = undo.use(await startStandby(primary, { slotSync: false, settings: conninfo }));
+  const there = standby.sql(scene.database, { max: 2 });
+  undo.defer(() => there.end({ timeout: 1 }));
+  const slot = scene.slot('one');
+  const confirmedThere = async () => {
+    const [goal] = await there`SELECT pg_current_wal_lsn()::text AS lsn`;
+    await waitFor('the confirmation on the new primary', async () => {
+      const slots = await there`
+        SELECT FROM pg_replication_slots WHERE slot_name = ${slot} AND confirmed_flush_lsn >= ${goal!.lsn}::text::pg_lsn`;
+      return slots.length === 1;
+    });
+  };
+  const synchronise = async () => {
+    const worker = standby.sql('postgres', { max: 1 });
+    try {
+      await waitFor('the slot on the standby', async () => {
+        // The copy is taken for good when the slot has moved on since, for which the server has to note what runs.
+        await scene.sql`CHECKPOINT`;
+        await scene.confirmed('one');
+        await standby.catchUp();
+        await worker`SELECT pg_sync_replication_slots()`.catch(() => {}); // not yet
+        const slots =
+          await worker`SELECT FROM pg_replication_slots WHERE slot_name = ${slot} AND synced AND NOT temporary`;
+        return slots.length === 1;
+      });
+    } finally {
+      await worker.end({ timeout: 1 });
+    }
+  };
+  const resources = undo.move();
+  return {
+    scene,
+    primary,
+    standby,
+    there,
+    start(slotSettings = {}) {
+      const database = {
+        hosts: [primary, standby].map(({ host, port }) => `${host}:${port}`),
+        database: scene.database,
+        username: primary.superuser,
+        password: primary.password,
+      };
+      const settings = {
+        databases: { [scene.database]: database },
+        slots: { [scene.database]: { [slot]: slotSettings } },
+      };
+      const service = scene.start({ settings });
+      services.push(service);
+      return service;
+    },
+    async writeThere(id) {
+      const [row] = await there.begin(async (tx) => {
+        await insertProcess(tx, NS, id);
+        return tx`SELECT pg_current_xact_id()::text AS xid`;
+      });
+      const [commit] = await there`
+        SELECT to_char(pg_xact_commit_timestamp(${row!.xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at`;
+      return lifecycle(NS, id, 'created', commit!.at);
+    },
+    synchronise,
+    confirmedThere,
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
+
+async function write({ scene }: FailoverScene, id: string): Promise<Emitted> {
+  return lifecycle(NS, id, 'created', await scene.commit((tx) => insertProcess(tx, NS, id)));
+}
+
+/** Every connection of a client was ended, and says so to whoever asks next. */
+async function reconnect(sql: Sql): Promise<void> {
+  await waitFor('connections', () =>
+    Promise.all(Array.from({ length: 16 }, () => sql`SELECT pg_sleep(0.01)`)).then(
+      () => true,
+      () => false,
+    ),
+  );
+}
+
+async function expectEmitted({ scene }: FailoverScene, expected: readonly Emitted[]): Promise<void> {
+  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+}
+
+/** Resolves with the second LossError of the service. */
+async function waitForLoss(
+  { scene }: FailoverScene,
+  service: InProcessService,
+): Promise<{ readonly error: LoggedError; readonly fromLsn: Lsn; readonly toLsn: Lsn }> {
+  const [, error] = await waitFor(
+    'two losses',
+    () => {
+      const losses = service.failures().filter(({ name }) => name === 'LossError');
+      return losses.length >= 2 ? losses : undefined;
+    },
+    { timeoutMs: 60_000 },
+  );
+  const [, from, to] = /^Changes from (\S+) to (\S+) cannot be streamed/.exec(error!.advice!)!;
+  const slot = scene.slot('one');
+  expect(error!.advice).toContain(`slots.${scene.database}.${slot}.accept_loss_behind: ${from} `);
+  expect(error!.place).toMatchObject({ database: scene.database, slot, lsn: from });
+  return { error: error!, fromLsn: parseLsn(from!), toLsn: parseLsn(to!) };
+}
+
+/** Where the slot stands on the new primary; undefined when it has none, or not a whole one yet. */
+async function positionThere({ there, scene }: FailoverScene): Promise<Lsn | undefined> {
+  const [row] = await there`
+    SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${scene.slot('one')}`;
+  return row?.lsn ? parseLsn(row.lsn) : undefined;
+}
+
+describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => {
+  test(
+    'goes on behind the promotion, with what was written right before it, in this and another process, and not on the former primary',
+    async () => {
+      await using failover = await openFailoverScene(major);
+      const { scene, primary, standby } = failover;
+      const service = failover.start({ failover: true });
+      await scene.confirmed('one');
+      const expected = [await write(failover, 'before')];
+      await scene.confirmed('one');
+      await failover.synchronise();
+
+      // Whether these are confirmed when the primary goes is nobody's guess.
+      for (let index = 0; index < 20; index++) expected.push(await write(failover, `last ${index}`));
+      await primary.stop('fast');
+      await standby.promote();
+      const promotion = await service.waitForLog('the promotion', ({ msg }) => msg === PROMOTED);
+      expect(promotion).toMatchObject({ slot: scene.slot('one'), from: 1, to: 2 });
+      expected.push(await failover.writeThere('after'));
+      await failover.confirmedThere();
+      await service.stop();
+      expected.push(await failover.writeThere('while the service was down'));
+
+      const next = failover.start({ failover: true });
+      await failover.confirmedThere();
+      await expectEmitted(failover, expected);
+      for (const { name } of service.failures()) expect(name).not.toBe('LossError');
+      expect(next.failures()).toEqual([]);
+
+      // The former primary comes back when the present one is away: what it takes belongs to nobody.
+      await standby.stop();
+      await primary.start();
+      await reconnect(scene.sql);
+      await write(failover, 'written to the former primary');
+      const refusal = await waitFor('the refusal', () =>
+        next.failures().find(({ message }) => message.includes('former primary')),
+      );
+      expect(refusal.message).toContain('it is on timeline 1, and timeline 2 was followed before');
+      await primary.stop();
+      await standby.start();
+      await reconnect(failover.there);
+      expected.push(await failover.writeThere('back again'));
+      await failover.confirmedThere();
+      await expectEmitted(failover, expected);
+      for (const { name } of next.failures()) expect(name).not.toBe('LossError');
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'stops where the new primary lacks what was delivered, from the promotion to there, until that is accepted',
+    async () => {
+      await using failover = await openFailoverScene(major);
+      const { scene, primary, standby } = failover;
+      const service = failover.start({ failover: true });
+      await scene.confirmed('one');
+      const expected = [await write(failover, 'before')];
+      await scene.confirmed('one');
+      await failover.synchronise();
+      await standby.stop();
+      // Without synchronized_standby_slots nobody keeps these back until the standby has them.
+      const kept = await scene.currentLsn();
+      expected.push(await write(failover, 'lost by the database'));
+      const delivered = await scene.currentLsn();
+      await scene.confirmed('one');
+      await primary.stop('immediate');
+      await standby.start();
+      await standby.promote();
+
+      const loss = await waitForLoss(failover, service);
+      expect(loss.error.message).toContain(
+        `the server was promoted: its timeline 2 left timeline 1 at ${formatLsn(loss.fromLsn)}, before ${formatLsn(loss.toLsn)}`,
+      );
+      expect(loss.error.message).toContain('Kafka holds changes that the database has lost');
+      expect(loss.fromLsn).toBeLessThanOrEqual(kept);
+      expect(loss.toLsn).toBeGreaterThanOrEqual(delivered);
+      expect((await positionThere(failover))!).toBeLessThanOrEqual(loss.fromLsn);
+      await failover.writeThere('warming the WAL up');
+      await service.stop();
+
+      // The ledger of the new primary knew nothing of it; the process that did has left a word there.
+      const next = failover.start({ failover: true });
+      expect((await waitForLoss(failover, next)).fromLsn).toBe(loss.fromLsn);
+      await next.stop();
+      failover.start({ failover: true, accept_loss_behind: formatLsn(loss.fromLsn) });
+      await failover.confirmedThere();
+      const emitted = await scene.emitted();
+      expect(emitted.map(({ key }) => key)).toContain(`${NS} warming the WAL up`);
+      const after = await failover.writeThere('after');
+      await failover.confirmedThere();
+      const warm = emitted.find(({ key }) => key.endsWith('warming the WAL up'))!;
+      await expectEmitted(failover, [...expected, warm, after]);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (major) => {
+  test(
+    'is missing on the new primary, is not made there, and is made when that loss is accepted',
+    async () => {
+      await using failover = await openFailoverScene(major);
+      const { scene, primary, standby } = failover;
+      const service = failover.start();
+      await scene.confirmed('one');
+      const expected = [await write(failover, 'before')];
+      const written = await scene.currentLsn();
+      await scene.confirmed('one');
+      await standby.catchUp();
+      await primary.stop('fast');
+      await standby.promote();
+      await failover.writeThere('lost');
+      const [lost] = await failover.there`SELECT pg_current_wal_lsn()::text AS lsn`;
+
+      const loss = await waitForLoss(failover, service);
+      expect(loss.error.message).toContain('the replication slot does not exist any more');
+      expect(loss.fromLsn).toBeGreaterThanOrEqual(written);
+      await waitFor('a range with the row', async () => {
+        const { advice } = service.failures().at(-1)!;
+        const [, to] = /^Changes from \S+ to (\S+) cannot be streamed/.exec(advice!)!;
+        return parseLsn(to!) >= parseLsn(lost!.lsn);
+      });
+      const slots = await failover.there`SELECT FROM pg_replication_slots WHERE slot_name = ${scene.slot('one')}`;
+      expect(slots).toHaveLength(0);
+      await service.stop();
+
+      failover.start({ accept_loss_behind: formatLsn(loss.fromLsn) });
+      await waitFor('the slot', async () => (await positionThere(failover)) !== undefined);
+      expected.push(await failover.writeThere('after'));
+      await failover.confirmedThere();
+      await expectEmitted(failover, expected);
+    },
+    TIMEOUT_MS,
+  );
+});

@@ -1,0 +1,306 @@
+/** What keeps a stream alive, and what ends it: silence, a stuck Kafka, a server that stops, lost connections. Real servers. */
+import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { type Lsn, parseLsn } from '../../../src/lsn.ts';
+import { encodePayload } from '../../support/codecs/etf.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { tablesOf } from '../../support/progressor/tables.ts';
+import type { InProcessService } from '../../support/service/in-process.ts';
+import {
+  type Emitted,
+  event,
+  firstOccurrences,
+  inOrder,
+  insertEvent,
+  insertProcess,
+  lifecycle,
+  openStreamScene,
+  type StartOptions,
+  type StreamScene,
+  type Walsender,
+} from '../../support/service/stream-scene.ts';
+
+const NAMESPACE = 'default/default';
+const WAL_SENDER_TIMEOUT_MS = 2_000;
+/** A walsender that lives for so long would have died more than once without our statuses */
+const SEVERAL_TIMEOUTS_MICROS = 2.5 * WAL_SENDER_TIMEOUT_MS * 1000;
+/** Longer than any test: the sink is stuck and does not fail */
+const PATIENT = { request_timeout: 120_000 } as const;
+/** A server that waits for our confirmation stops never; one that we leave stops at once */
+const SHUTDOWN_BOUND_MS = 15_000;
+
+let postgres: PostgresServer;
+let kafka: KafkaServer;
+beforeAll(async () => {
+  const settings = { track_commit_timestamp: 'on', wal_sender_timeout: `${WAL_SENDER_TIMEOUT_MS}ms` };
+  [postgres, kafka] = await Promise.all([startPostgres({ settings }), startKafka()]);
+}, 120_000);
+afterAll(async () => {
+  await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [NAMESPACE] } });
+
+/** Starts the service on the slot, which there is from then on. */
+async function start(scene: StreamScene, options?: StartOptions): Promise<InProcessService> {
+  const service = scene.start(options);
+  await scene.confirmed('one');
+  return service;
+}
+
+/** Commits a process; returns the record that must come of it. */
+async function writeProcess(scene: StreamScene, id: string): Promise<Emitted> {
+  return lifecycle(NAMESPACE, id, 'created', await scene.commit((tx) => insertProcess(tx, NAMESPACE, id)));
+}
+
+/** Commits `count` events of one process, numbered from 1, in one transaction. */
+async function writeEvents(
+  scene: StreamScene,
+  id: string,
+  count: number,
+): Promise<{ readonly expected: Emitted[] /** The Commit stands at or behind it */; readonly beforeCommitLsn: Lsn }> {
+  let beforeCommitLsn = 0n;
+  const createdAt = await scene.commit(async (tx) => {
+    for (let eventId = 1; eventId <= count; eventId++) await insertEvent(tx, NAMESPACE, id, eventId);
+    const [row] = await tx`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
+    beforeCommitLsn = parseLsn(row!.lsn);
+  });
+  const expected = Array.from({ length: count }, (_, index) => event(NAMESPACE, id, { eventId: index + 1, createdAt }));
+  return { expected, beforeCommitLsn };
+}
+
+/** As `writeEvents`, but all of them written by the server, each with a payload of so many random bytes. */
+async function writeLargeEvents(
+  scene: StreamScene,
+  id: string,
+  { count, payloadBytes }: { readonly count: number; readonly payloadBytes: number },
+): Promise<Emitted[]> {
+  const bytes = Buffer.from(crypto.getRandomValues(new Uint8Array(payloadBytes)));
+  const data = { bin: bytes };
+  const createdAt = await scene.commit(
+    (tx) => tx`
+      INSERT INTO ${tx(tablesOf(NAMESPACE).events)} (process_id, task_id, event_id, "timestamp", payload)
+      SELECT ${id}, 1, i, NULL, ${encodePayload(data)} FROM generate_series(1, ${count}::int) i`,
+  );
+  return Array.from({ length: count }, (_, index) => event(NAMESPACE, id, { eventId: index + 1, createdAt, data }));
+}
+
+async function walsenderOf(scene: StreamScene): Promise<Walsender> {
+  return waitFor('the walsender', () => scene.walsender('one'));
+}
+
+/** Resolves when the last status is so much younger than that of `since`; the walsender must stay the same all the time. */
+async function statusesGoOn(
+  scene: StreamScene,
+  since: Walsender,
+  { micros = SEVERAL_TIMEOUTS_MICROS, meanwhile }: { micros?: number; meanwhile?: () => Promise<void> } = {},
+): Promise<void> {
+  const replies = new Set([since.replyMicros]);
+  await waitFor('statuses over several wal_sender_timeouts', async () => {
+    await meanwhile?.();
+    const now = await scene.walsender('one');
+    expect(now).toMatchObject({ pid: since.pid, startedAt: since.startedAt });
+    replies.add(now!.replyMicros);
+    return now!.replyMicros - since.replyMicros >= micros;
+  });
+  // One for each third of the timeout, and allowance for a busy machine: no two may be a whole timeout apart.
+  const times = [...replies].sort((one, other) => one - other);
+  const gaps = times.slice(1).map((time, index) => time - times[index]!);
+  expect(Math.max(...gaps)).toBeLessThan(WAL_SENDER_TIMEOUT_MS * 1000);
+}
+
+/** Resolves when the service has received everything that is committed now. */
+async function received(scene: StreamScene): Promise<void> {
+  const goal = await scene.currentLsn();
+  await waitFor('the rows at the service', async () => {
+    const [row] = await scene.sql`
+      SELECT write_lsn::text AS lsn FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
+      WHERE s.slot_name = ${scene.slot('one')}`;
+    return parseLsn(row?.lsn ?? '0/0') >= goal;
+  });
+}
+
+/** Process id of the service's ordinary connection. */
+async function controlPid(scene: StreamScene): Promise<number | undefined> {
+  const rows = await scene.sql`
+    SELECT pid FROM pg_stat_activity WHERE application_name = ${`cdc-notifier ${scene.slot('one')} control`}`;
+  expect(rows.length).toBeLessThanOrEqual(1);
+  return rows[0]?.pid;
+}
+
+/** When lines were logged, milliseconds since 1970. */
+function loggedAtMs(service: InProcessService, msg: string): number[] {
+  return service.log.filter((line) => line.msg === msg).map((line) => Date.parse(String(line.time)));
+}
+
+const FAILED = 'replication failed, it will be started again';
+const STARTED = 'replication started';
+
+test('an idle slot keeps its walsender over several wal_sender_timeouts, and unrelated WAL is confirmed', async () => {
+  await using scene = await openScene();
+  await scene.sql`CREATE TABLE unrelated (note text)`;
+  const service = await start(scene);
+  const expected = [await writeProcess(scene, 'p')];
+  await scene.confirmed('one');
+
+  const silent = await walsenderOf(scene);
+  await statusesGoOn(scene, silent);
+
+  const busy = await walsenderOf(scene);
+  expect(busy.pid).toBe(silent.pid);
+  let rounds = 0;
+  await statusesGoOn(scene, busy, {
+    async meanwhile() {
+      const before = await scene.confirmedLsn('one');
+      await scene.sql`INSERT INTO unrelated SELECT repeat('x', 1000) FROM generate_series(1, 100)`;
+      expect(await scene.currentLsn()).toBeGreaterThan(before + 100_000n);
+      await scene.confirmed('one', { timeoutMs: 10_000 });
+      rounds++;
+    },
+  });
+  expect(rounds).toBeGreaterThan(5);
+
+  expected.push(await writeProcess(scene, 'q'));
+  await scene.confirmed('one');
+  expect(await scene.walsender('one')).toMatchObject({ pid: silent.pid });
+  expect(await scene.emitted()).toEqual(inOrder(expected));
+  expect(service.failures()).toEqual([]);
+}, 60_000);
+
+const BACKLOGS = [
+  { what: 'a few rows, the socket still read', large: undefined },
+  // More than the service takes in and the sockets between hold: the walsender waits for us in the middle of a send.
+  { what: 'more rows than are taken in, the socket paused', large: { count: 3_000, payloadBytes: 10_000 } },
+] as const;
+test.each(BACKLOGS)(
+  'a Kafka that is stuck for several wal_sender_timeouts ($what) costs no walsender, and nothing is confirmed before it is back',
+  async ({ large }) => {
+    await using scene = await openScene();
+    const service = await start(scene, { kafkaSettings: PATIENT });
+    const expected = [await writeProcess(scene, 'p')];
+    await scene.confirmed('one');
+    kafka.pause();
+    try {
+      const first = await writeEvents(scene, 'p', 5);
+      expected.push(...first.expected);
+      if (large !== undefined) expected.push(...(await writeLargeEvents(scene, 'large', large)));
+      for (const id of ['q', 'r', 's'])
+        expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 5)).expected);
+      if (large === undefined) await received(scene);
+
+      await statusesGoOn(scene, await walsenderOf(scene), {
+        async meanwhile() {
+          expect(await scene.confirmedLsn('one')).toBeLessThanOrEqual(first.beforeCommitLsn);
+        },
+      });
+      const held = await walsenderOf(scene);
+      kafka.resume();
+      await scene.confirmed('one');
+      expect(await scene.walsender('one')).toMatchObject({ pid: held.pid });
+    } finally {
+      kafka.resume();
+    }
+    expect(await scene.emitted()).toEqual(inOrder(expected));
+    expect(service.failures()).toEqual([]);
+  },
+  60_000,
+);
+
+test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing is lost by it', async () => {
+  await using scene = await openScene();
+  const service = await start(scene, { kafkaSettings: PATIENT });
+  const expected = [await writeProcess(scene, 'p')];
+  await scene.confirmed('one');
+  kafka.pause();
+  let stopped: Promise<void> = Promise.resolve();
+  try {
+    for (const id of ['q', 'r'])
+      expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 20)).expected);
+    await received(scene);
+    const timeout = Promise.withResolvers<'still running'>();
+    const timer = setTimeout(timeout.resolve, SHUTDOWN_BOUND_MS, 'still running');
+    stopped = postgres.stop('fast');
+    expect(await Promise.race([stopped.then(() => 'stopped'), timeout.promise])).toBe('stopped');
+    clearTimeout(timer);
+  } finally {
+    kafka.resume();
+    await stopped;
+    await postgres.start();
+  }
+  const [failure] = service.failures();
+  expect(failure?.message).toBe('Cannot go on: the server is shutting down');
+  await reconnect(scene);
+  expected.push(await writeProcess(scene, 'after'));
+  await scene.confirmed('one');
+  // What was in flight may have reached Kafka; it comes again with the rest that was not confirmed.
+  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+}, 90_000);
+
+/** Every connection of the scene's client was ended, and says so to whoever asks next. */
+async function reconnect(scene: StreamScene): Promise<void> {
+  await waitFor('the connections of the scene', () =>
+    Promise.all(Array.from({ length: 16 }, () => scene.sql`SELECT pg_sleep(0.01)`)).then(
+      () => true,
+      () => false,
+    ),
+  );
+}
+
+test('the control connection alone may be lost, again and again: replication goes on, and another one is opened', async () => {
+  await using scene = await openScene();
+  const service = await start(scene);
+  const expected = [await writeProcess(scene, 'p')];
+  await scene.confirmed('one');
+  const { pid: walsenderPid } = await walsenderOf(scene);
+  for (const id of ['q', 'r', 's']) {
+    const pid = await waitFor('a control connection', () => controlPid(scene));
+    expect((await scene.sql`SELECT pg_terminate_backend(${pid}) AS done`)[0]?.done).toBe(true);
+    expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 3)).expected);
+    await waitFor('another control connection', async () => ((await controlPid(scene)) ?? pid) !== pid);
+    await scene.confirmed('one');
+    expect(await scene.walsender('one')).toMatchObject({ pid: walsenderPid });
+  }
+  expect(await scene.emitted()).toEqual(inOrder(expected));
+  expect(service.failures()).toEqual([]);
+}, 60_000);
+
+test('a slot whose walsender is lost begins again after reconnect_timeout, says why, whence and how often, and loses nothing', async () => {
+  await using scene = await openScene();
+  const { sql } = scene;
+  const reconnectTimeoutMs = 500;
+  const service = await start(scene, { settings: { reconnect_timeout: reconnectTimeoutMs } });
+  const expected = [await writeProcess(scene, 'p')];
+  await scene.confirmed('one');
+  let { pid } = await walsenderOf(scene);
+  for (const count of [1, 2]) {
+    const confirmed = await scene.confirmedLsn('one');
+    // Before, at and after the loss
+    expected.push(...(await writeEvents(scene, `before-${count}`, 20)).expected);
+    await sql`SELECT pg_terminate_backend(${pid})`;
+    expected.push(...(await writeEvents(scene, `at-${count}`, 20)).expected);
+    const failure = await service.waitForFailure(scene.slot('one'), count);
+    expected.push(...(await writeEvents(scene, `after-${count}`, 20)).expected);
+    await scene.confirmed('one');
+
+    const failed = service.log.filter(({ msg }) => msg === FAILED);
+    expect(failed).toHaveLength(count);
+    expect(failed.at(-1)).toMatchObject({ level: 'error', reconnectCount: count, reconnectTimeoutMs });
+    const started = service.log.filter(({ msg }) => msg === STARTED);
+    expect(started).toHaveLength(count + 1);
+    expect(started.at(-1)).toMatchObject({
+      slot: scene.slot('one'),
+      reconnectCount: count,
+      reconnectReason: failure.message,
+    });
+    expect(failure.message).toContain('SQLSTATE 57P01');
+    expect(parseLsn(String(started.at(-1)!.fromLsn))).toBeGreaterThanOrEqual(confirmed);
+    // A millisecond is what both times are rounded by.
+    const waitedMs = loggedAtMs(service, STARTED).at(-1)! - loggedAtMs(service, FAILED).at(-1)!;
+    expect(waitedMs).toBeGreaterThanOrEqual(reconnectTimeoutMs - 1);
+    const next = await walsenderOf(scene);
+    expect(next.pid).not.toBe(pid);
+    pid = next.pid;
+  }
+  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+}, 60_000);

@@ -1,0 +1,261 @@
+/** A namespace that is added to a slot with a backlog: every row behind its publication's creation arrives. Real servers. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { parseLsn } from '../../../src/lsn.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { tablesOf } from '../../support/progressor/tables.ts';
+import {
+  type Emitted,
+  firstOccurrences,
+  inOrder,
+  insertProcess,
+  lifecycle,
+  openStreamScene,
+  type StreamScene,
+} from '../../support/service/stream-scene.ts';
+
+const OLD = 'old';
+const NEW = 'Новый/"1"';
+const NEWER = 'newer';
+
+let kafka: KafkaServer;
+beforeAll(async () => {
+  kafka = await startKafka();
+}, 120_000);
+afterAll(async () => {
+  await kafka?.[Symbol.asyncDispose]();
+});
+
+/** Commits a process in a namespace; returns the record that must come of it. */
+async function write(scene: StreamScene, namespace: string, id: string): Promise<Emitted> {
+  return lifecycle(namespace, id, 'created', await scene.commit((tx) => insertProcess(tx, namespace, id)));
+}
+
+/** A slot that follows the old namespace, stopped, with rows of both namespaces behind it. */
+async function openBacklog(
+  postgres: PostgresServer,
+  namespaces: readonly string[] = [OLD, NEW],
+): Promise<{ readonly scene: StreamScene; readonly expected: Emitted[] }> {
+  const scene = await openStreamScene({ postgres, kafka, slots: { main: namespaces } });
+  const service = scene.start({ slots: { main: [OLD] } });
+  await scene.confirmed('main');
+  await service.stop();
+  const expected = [await write(scene, OLD, 'before')];
+  await write(scene, NEW, 'before');
+  expected.push(await write(scene, OLD, 'before too'));
+  return { scene, expected };
+}
+
+/** What a person does in advance. */
+async function publishByHand(scene: StreamScene, namespace = NEW): Promise<void> {
+  const { sql } = scene;
+  const { processes, events } = tablesOf(namespace);
+  await sql`ALTER TABLE ${sql(processes)} REPLICA IDENTITY FULL`;
+  await sql`CREATE PUBLICATION ${sql(namespace)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
+}
+
+/** True when rows of the new namespace are published from now on. */
+async function isPublished(scene: StreamScene): Promise<boolean> {
+  return (await scene.sql`SELECT FROM pg_publication_tables WHERE pubname = ${NEW}`).length === 2;
+}
+
+async function expectEmitted(scene: StreamScene, expected: readonly Emitted[]): Promise<void> {
+  await scene.confirmed('main');
+  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+}
+
+describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog on PostgreSQL %d', (major) => {
+  let postgres: PostgresServer;
+  beforeAll(async () => {
+    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
+  }, 120_000);
+  afterAll(async () => {
+    await postgres?.[Symbol.asyncDispose]();
+  });
+
+  test('brings every row since the service made the publication, also when it died in between', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    // Kafka lacks a topic: the publication is made and nothing is streamed.
+    await kafka.deleteTopic(scene.topics(NEW).lifecycle_topic);
+    const dying = scene.start();
+    await dying.waitForFailure(scene.slot('main'));
+    expect(await isPublished(scene)).toBe(true);
+    expected.push(await write(scene, NEW, 'since'));
+    expected.push(await write(scene, OLD, 'since'));
+    await dying.stop();
+    expected.push(await write(scene, NEW, 'while nobody was there'));
+    await kafka.createTopic(scene.topics(NEW).lifecycle_topic, { partitions: 3 });
+
+    const service = scene.start();
+    await scene.confirmed('main');
+    expected.push(await write(scene, NEW, 'live'));
+    expected.push(await write(scene, OLD, 'live'));
+    await expectEmitted(scene, expected);
+    expect(service.failures()).toEqual([]);
+  }, 60_000);
+
+  test('brings every row since a person made the publication, also when the service died in between', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    await publishByHand(scene);
+    expected.push(await write(scene, NEW, 'since'));
+    expected.push(await write(scene, OLD, 'since'));
+    const dying = scene.start();
+    await dying.waitForLog('an attempt to stream', (line) => line.msg === 'replication started');
+    await dying.stop();
+    expected.push(await write(scene, NEW, 'while nobody was there'));
+
+    const service = scene.start();
+    await scene.confirmed('main');
+    expected.push(await write(scene, NEW, 'live'));
+    await expectEmitted(scene, expected);
+    expect(service.failures()).toEqual([]);
+  }, 60_000);
+
+  test('brings every row of namespaces that persons published one after the other', async () => {
+    const { scene, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);
+    await using _ = scene;
+    await publishByHand(scene, NEW);
+    expected.push(await write(scene, NEW, 'since'));
+    await write(scene, NEWER, 'before');
+    await publishByHand(scene, NEWER);
+    expected.push(await write(scene, NEW, 'since both'));
+    expected.push(await write(scene, NEWER, 'since'));
+    const service = scene.start();
+    await expectEmitted(scene, expected);
+    expect(service.failures()).toEqual([]);
+  }, 60_000);
+
+  test('brings every row when Kafka fails behind the place where the publication begins', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    await publishByHand(scene);
+    expected.push(await write(scene, NEW, 'since'));
+    // Rows of both namespaces are read, and as none is acknowledged the next session begins at the backlog again.
+    const service = scene.start({
+      settings: { max_retries: 0 },
+      kafkaSettings: { request_timeout: 500, connect_timeout: 500 },
+      onLog: ({ msg, publications }) => {
+        const isWhole = Array.isArray(publications) && publications.includes(NEW);
+        if (msg === 'replication started' && isWhole && service.failures().length === 0) kafka.pause();
+      },
+    });
+    try {
+      await service.waitForFailure(scene.slot('main'));
+    } finally {
+      kafka.resume();
+    }
+    expected.push(await write(scene, NEW, 'live'));
+    await expectEmitted(scene, expected);
+    expect(service.failures().map(({ name }) => name)).toEqual(service.failures().map(() => 'SinkError'));
+  }, 60_000);
+
+  test('is not added while another instance streams from the slot, which would confirm its rows unread', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const other = scene.start({ slots: { main: [OLD] } });
+    await scene.confirmed('main');
+    const service = scene.start();
+    await service.waitForLog('a standby', (line) => line.msg.includes('standing by'));
+    expect(await isPublished(scene)).toBe(false);
+    expected.push(await write(scene, OLD, 'for the other one'));
+    await scene.confirmed('main');
+    await other.stop();
+    await waitFor('the publication', () => isPublished(scene));
+    expected.push(await write(scene, NEW, 'since'));
+    await expectEmitted(scene, expected);
+    expect(service.failures()).toEqual([]);
+  }, 60_000);
+
+  test('brings every row around a transaction that was open while the service made the publication', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const open = await scene.sql.reserve();
+    try {
+      await open`BEGIN`;
+      const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
+      await insertProcess(open, OLD, 'open');
+      const service = scene.start();
+      await waitFor(
+        'the publication',
+        async () => (await scene.sql`SELECT FROM pg_publication WHERE pubname = ${NEW}`)[0],
+      );
+      const owed = await isPublished(scene);
+      await insertProcess(open, NEW, 'open');
+      const between = await write(scene, NEW, 'between');
+      if (owed) expected.push(between);
+      await open`COMMIT`;
+      const openAt = await scene.commitTime(row!.xid);
+      expected.push(lifecycle(OLD, 'open', 'created', openAt));
+      if (owed) expected.push(lifecycle(NEW, 'open', 'created', openAt));
+      await waitFor('the tables in the publication', () => isPublished(scene));
+      expected.push(await write(scene, NEW, 'since'));
+      await expectEmitted(scene, expected);
+      expect(service.failures()).toEqual([]);
+    } finally {
+      open.release();
+    }
+  }, 60_000);
+
+  test('brings every row around a transaction that was open while a person made the publication', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const open = await scene.sql.reserve();
+    try {
+      await open`BEGIN`;
+      const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
+      await insertProcess(open, OLD, 'open');
+      await publishByHand(scene);
+      const service = scene.start();
+      expected.push(await write(scene, NEW, 'before the open one ends'));
+      await scene.confirmed('main');
+      // What the server has loaded goes with the connection: the open transaction is what the next one begins with.
+      const { pid } = (await scene.walsender('main'))!;
+      await scene.sql`SELECT pg_terminate_backend(${pid})`;
+      await service.waitForFailure(scene.slot('main'));
+      await open`COMMIT`;
+      expected.push(lifecycle(OLD, 'open', 'created', await scene.commitTime(row!.xid)));
+      expected.push(await write(scene, NEW, 'since'));
+      expected.push(await write(scene, OLD, 'since'));
+      await expectEmitted(scene, expected);
+      expect(service.failures()).toHaveLength(1);
+    } finally {
+      open.release();
+    }
+  }, 60_000);
+
+  test('a transaction that the server read by what it remembered of a later one can be read again', async () => {
+    const { scene, expected } = await openBacklog(postgres);
+    await using _ = scene;
+    const open = await scene.sql.reserve();
+    try {
+      await open`BEGIN`;
+      const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
+      await insertProcess(open, OLD, 'open');
+      await publishByHand(scene);
+      const service = scene.start();
+      expected.push(await write(scene, NEW, 'before the open one ends'));
+      await scene.confirmed('main');
+      kafka.pause();
+      await open`COMMIT`;
+      const end = await scene.currentLsn();
+      const { pid } = (await scene.walsender('main'))!;
+      await waitFor('the transaction to be sent', async () => {
+        const [sender] = await scene.sql`SELECT sent_lsn::text AS lsn FROM pg_stat_replication WHERE pid = ${pid}`;
+        return parseLsn(sender!.lsn) >= end;
+      });
+      await scene.sql`SELECT pg_terminate_backend(${pid})`;
+      await service.waitForFailure(scene.slot('main'));
+      kafka.resume();
+      expected.push(lifecycle(OLD, 'open', 'created', await scene.commitTime(row!.xid)));
+      expected.push(await write(scene, NEW, 'since'));
+      await expectEmitted(scene, expected);
+      expect(service.failures()).toHaveLength(1);
+    } finally {
+      kafka.resume();
+      open.release();
+    }
+  }, 60_000);
+});

@@ -1,0 +1,357 @@
+/**
+ * Several instances of the service with the same slots: one streams, the others take over when it is gone, in whatever
+ * way, and nothing is lost, reordered or taken for a loss. Real servers.
+ */
+import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseLsn } from '../../../src/lsn.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
+import { PROJECT_DIRECTORY } from '../../support/process/make-once.ts';
+import { startTcpProxy } from '../../support/process/tcp-proxy.ts';
+import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import {
+  type InProcessService,
+  type ServiceOptions,
+  serviceConfig,
+  startInProcessService,
+} from '../../support/service/in-process.ts';
+import {
+  type Emitted,
+  event,
+  firstOccurrences,
+  inOrder,
+  insertEvent,
+  openStreamScene,
+  type StartOptions,
+  type StreamScene,
+} from '../../support/service/stream-scene.ts';
+
+const ONE = 'default/default';
+const TWO = 'invoice';
+const WAL_SENDER_TIMEOUT_MS = 2_000;
+/** From the release of a slot until another instance streams from it */
+const TAKEOVER_MS = 2_000;
+const TIMEOUT_MS = 90_000;
+const STARTED = 'replication started';
+const STANDING_BY = 'another process streams from the slot, standing by';
+
+let postgres: PostgresServer;
+let kafka: KafkaServer;
+beforeAll(async () => {
+  const settings = { track_commit_timestamp: 'on', wal_sender_timeout: `${WAL_SENDER_TIMEOUT_MS}ms` };
+  [postgres, kafka] = await Promise.all([startPostgres({ settings }), startKafka()]);
+}, 120_000);
+afterAll(async () => {
+  await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
+
+/** Starts an instance and waits until it streams from these slots. */
+async function startActive(
+  scene: StreamScene,
+  options: StartOptions = {},
+  slotNames = ['one', 'two'],
+): Promise<InProcessService> {
+  const service = scene.start(options);
+  for (const slotName of slotNames) await sees(scene, service, STARTED, slotName);
+  return service;
+}
+
+/** Starts an instance and waits until it stands by for these slots. */
+async function startStandby(
+  scene: StreamScene,
+  options: StartOptions = {},
+  slotNames = ['one', 'two'],
+): Promise<InProcessService> {
+  const service = scene.start(options);
+  for (const slotName of slotNames) await sees(scene, service, STANDING_BY, slotName);
+  return service;
+}
+
+/** Resolves with the time at which a service said this of a slot for the `count`th time, ms since 1970. */
+async function sees(
+  scene: StreamScene,
+  service: Pick<InProcessService, 'log'>,
+  msg: string,
+  slotName: string,
+  count = 1,
+): Promise<number> {
+  const line = await waitFor(
+    `"${msg}" ${count} times for slot ${slotName}`,
+    () => service.log.filter((one) => one.msg === msg && one.slot === scene.slot(slotName))[count - 1],
+  );
+  return Date.parse(String(line.time));
+}
+
+/** Resolves with the time at which nobody, or another walsender than this one, was seen to have the slot. */
+async function releaseOf(scene: StreamScene, slotName: string, pid: number): Promise<number> {
+  await waitFor(
+    'the release of the slot',
+    async () => {
+      const [row] = await scene.sql`
+        SELECT active_pid FROM pg_replication_slots WHERE slot_name = ${scene.slot(slotName)}`;
+      return row?.active_pid !== pid;
+    },
+    { intervalMs: 5 },
+  );
+  return Date.now();
+}
+
+async function holderPid(scene: StreamScene, slotName: string): Promise<number> {
+  return (await waitFor('the walsender', () => scene.walsender(slotName))).pid;
+}
+
+/** Commits events of some processes all the time, three at once, until it is stopped. */
+class Writer implements AsyncDisposable {
+  readonly expected: Emitted[] = [];
+  #isStopped = false;
+  readonly #loop: Promise<void>;
+
+  constructor(scene: StreamScene) {
+    this.#loop = this.#run(scene);
+    this.#loop.catch(() => {}); // seen by `stop`
+  }
+
+  /** Resolves when so many more transactions are committed. */
+  async advance(count: number): Promise<void> {
+    const goal = this.expected.length + 3 * count;
+    await waitFor('further transactions', () => this.expected.length >= goal);
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    await this.#loop;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #run(scene: StreamScene): Promise<void> {
+    for (let eventId = 1; !this.#isStopped; eventId++) {
+      const ids = ['p', 'q', 'r'];
+      const createdAt = await scene.commit(async (tx) => {
+        for (const id of ids) await insertEvent(tx, ONE, id, eventId);
+      });
+      this.expected.push(...ids.map((id) => event(ONE, id, { eventId, createdAt })));
+    }
+  }
+}
+
+/** Stops the writer and checks that each record came, and came first in its place. */
+async function expectAll(scene: StreamScene, writer: Writer): Promise<Emitted[]> {
+  await writer.stop();
+  await scene.confirmed('one');
+  const emitted = await scene.emitted(ONE);
+  expect(firstOccurrences(emitted)).toEqual(inOrder(writer.expected));
+  return emitted;
+}
+
+function lossesOf(service: InProcessService): unknown[] {
+  return service.failures().filter(({ name }) => name === 'LossError');
+}
+
+/** The service in a process of its own, which signals reach. */
+interface ServiceProcess extends AsyncDisposable {
+  signal(signal: NodeJS.Signals): void;
+  /** SIGKILL */
+  kill(): Promise<void>;
+  readonly log: InProcessService['log'];
+}
+
+async function startProcess(options: ServiceOptions): Promise<ServiceProcess> {
+  await using undo = new AsyncDisposableStack();
+  const directory = undo.use(await temporaryDirectory('service'));
+  const configFile = join(directory.path, 'config.yaml');
+  await writeFile(configFile, serviceConfig(options));
+  const program = join(PROJECT_DIRECTORY, 'src', 'main.ts');
+  const child = spawn(process.execPath, [program, configFile], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const exit = once(child, 'close');
+  guardProcess(child.pid!, 'KILL');
+  child.once('exit', () => releaseProcess(child.pid!));
+  const log: InProcessService['log'][number][] = [];
+  let rest = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop()!;
+    log.push(...lines.map((line) => JSON.parse(line)));
+  });
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await exit;
+  };
+  undo.defer(kill);
+  const resources = undo.move();
+  return {
+    log,
+    signal: (signal) => void child.kill(signal),
+    kill,
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
+}
+
+test(
+  'of two instances each slot has one, and what happens to one slot of an instance leaves its others where they are',
+  async () => {
+    await using scene = await openScene();
+    const first = await startActive(scene, { settings: { reconnect_timeout: 6_000 } });
+    const second = await startStandby(scene);
+    await using writer = new Writer(scene);
+    await writer.advance(5);
+    expect(second.log.filter(({ msg }) => msg === STARTED)).toEqual([]);
+
+    const [pid, otherPid] = [await holderPid(scene, 'one'), await holderPid(scene, 'two')];
+    await scene.sql`SELECT pg_terminate_backend(${pid})`;
+    const releasedMs = await releaseOf(scene, 'one', pid);
+    expect((await sees(scene, second, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    await writer.advance(5);
+    await sees(scene, first, STANDING_BY, 'one');
+    expect(await holderPid(scene, 'two')).toBe(otherPid);
+    expect(second.log.some(({ msg, slot }) => msg === STARTED && slot === scene.slot('two'))).toBe(false);
+
+    // Back again: what the other one has confirmed is no loss.
+    await second.stop();
+    await sees(scene, first, STARTED, 'one', 2);
+    await writer.advance(5);
+    await expectAll(scene, writer);
+    expect(await holderPid(scene, 'two')).toBe(otherPid);
+    expect(first.failures()).toHaveLength(1);
+    expect(second.failures()).toEqual([]);
+    expect(first.log.filter(({ level }) => level === 'warn')).toEqual([]);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a standby takes over within two seconds of a graceful stop, again and again, and nothing comes twice',
+  async () => {
+    await using scene = await openScene();
+    const options = { slots: { one: [ONE] } };
+    let active = await startActive(scene, options, ['one']);
+    await using writer = new Writer(scene);
+    for (let turn = 1; turn <= 3; turn++) {
+      const next = await startStandby(scene, options, ['one']);
+      await writer.advance(5);
+      await active.stop();
+      const stoppedMs = active.log.findLast(({ msg }) => msg === 'replication stopped')!.time;
+      expect((await sees(scene, next, STARTED, 'one')) - Date.parse(String(stoppedMs))).toBeLessThan(TAKEOVER_MS);
+      expect([...active.failures(), ...next.failures()]).toEqual([]);
+      active = next;
+    }
+    await writer.advance(5);
+    expect(await expectAll(scene, writer)).toHaveLength(writer.expected.length);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a standby takes over within two seconds of the end of a holder that was killed',
+  async () => {
+    await using scene = await openScene();
+    const options = { slots: { one: [ONE] } };
+    await using holder = await startProcess(scene.serviceOptions(options));
+    await sees(scene, holder, STARTED, 'one');
+    const standby = await startStandby(scene, options, ['one']);
+    await using writer = new Writer(scene);
+    await writer.advance(10);
+    const pid = await holderPid(scene, 'one');
+    await holder.kill();
+    const releasedMs = await releaseOf(scene, 'one', pid);
+    expect((await sees(scene, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    await writer.advance(10);
+    await expectAll(scene, writer);
+    expect(standby.failures()).toEqual([]);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a standby takes over from a holder that is half-open when wal_sender_timeout is over, and each comes back behind the other',
+  async () => {
+    await using scene = await openScene();
+    const options = { slots: { one: [ONE] } };
+    await using stack = new AsyncDisposableStack();
+    /** An instance with a network of its own */
+    const startBehindProxy = async () => {
+      const proxy = stack.use(await startTcpProxy({ host: postgres.host, port: postgres.port }));
+      const reached = { ...postgres, port: proxy.port };
+      const service = stack.use(startInProcessService({ ...scene.serviceOptions(options), postgres: reached }));
+      return { proxy, service };
+    };
+    const first = await startBehindProxy();
+    await sees(scene, first.service, STARTED, 'one');
+    const second = await startBehindProxy();
+    await sees(scene, second.service, STANDING_BY, 'one');
+    await using writer = new Writer(scene);
+    await writer.advance(10);
+    const pid = await holderPid(scene, 'one');
+    const brokenMs = Date.now();
+    first.proxy.halfOpen();
+    const releasedMs = await releaseOf(scene, 'one', pid);
+    const startedMs = await sees(scene, second.service, STARTED, 'one');
+    expect(startedMs - releasedMs).toBeLessThan(TAKEOVER_MS);
+    expect(startedMs - brokenMs).toBeLessThan(WAL_SENDER_TIMEOUT_MS + 2 * TAKEOVER_MS);
+    await writer.advance(10);
+    await first.service.waitForFailure(scene.slot('one'));
+    first.proxy.cut();
+    await first.proxy.heal();
+    await sees(scene, first.service, STANDING_BY, 'one');
+    await writer.advance(5);
+
+    // The other one is gone without a last word: that it had the slot stands in the ledger all the same.
+    await second.proxy.refuse(true);
+    second.proxy.cut();
+    await sees(scene, first.service, STARTED, 'one', 2);
+    await writer.advance(5);
+    await second.proxy.heal();
+    await sees(scene, second.service, STANDING_BY, 'one', 2);
+    await writer.advance(5);
+    await first.service.stop();
+    await sees(scene, second.service, STARTED, 'one', 2);
+    await writer.advance(5);
+    await expectAll(scene, writer);
+    expect([...lossesOf(first.service), ...lossesOf(second.service)]).toEqual([]);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a process that was frozen for longer than wal_sender_timeout finds another one in its place, and later goes on behind it',
+  async () => {
+    await using scene = await openScene();
+    const options = { slots: { one: [ONE] } };
+    await using frozen = await startProcess(scene.serviceOptions(options));
+    await sees(scene, frozen, STARTED, 'one');
+    const standby = await startStandby(scene, options, ['one']);
+    await using writer = new Writer(scene);
+    await writer.advance(10);
+    const pid = await holderPid(scene, 'one');
+    frozen.signal('SIGSTOP');
+    const releasedMs = await releaseOf(scene, 'one', pid);
+    expect((await sees(scene, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    await writer.advance(10);
+    const passed = await scene.currentLsn();
+    await scene.confirmed('one');
+
+    frozen.signal('SIGCONT');
+    await sees(scene, frozen, STANDING_BY, 'one');
+    await writer.advance(5);
+    await standby.stop();
+    await sees(scene, frozen, STARTED, 'one', 2);
+    await writer.advance(5);
+    await expectAll(scene, writer);
+    const { fromLsn } = frozen.log.findLast(({ msg }) => msg === STARTED)!;
+    expect(parseLsn(String(fromLsn))).toBeGreaterThanOrEqual(passed);
+    const names = frozen.log.flatMap(({ error }) => (error === undefined ? [] : [(error as { name: string }).name]));
+    expect(names).not.toContain('LossError');
+    expect(standby.failures()).toEqual([]);
+  },
+  TIMEOUT_MS,
+);

@@ -1,0 +1,391 @@
+/**
+ * Less work for the server, opted for: an index in place of replica identity FULL, and column lists. What arrives is the
+ * same to the byte, before, after and while it is switched. Real servers.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { ISql, Sql, TransactionSql } from 'postgres';
+import { describeRecord } from '../../support/codecs/record-text.ts';
+import { compare } from '../../support/codecs/verdict.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
+import { ProgressorWriter } from '../../support/progressor/writer.ts';
+import {
+  type Emitted,
+  firstOccurrences,
+  insertProcess,
+  lifecycle,
+  openStreamScene,
+  PARTITIONS,
+  type StreamScene,
+  setStatus,
+} from '../../support/service/stream-scene.ts';
+
+/** Names of one length, so that one can be put in place of the other in a record. */
+const WHOLE = 'whole/"1"';
+const LEAN = 'lean//"1"';
+const NS = LEAN;
+
+let kafka: KafkaServer;
+beforeAll(async () => {
+  kafka = await startKafka();
+}, 120_000);
+afterAll(async () => {
+  await kafka?.[Symbol.asyncDispose]();
+});
+
+const indexOf = (namespace: string): string => `${namespace}_identity`;
+
+async function makeIndex(sql: Sql, namespace: string): Promise<void> {
+  const { processes } = tablesOf(namespace);
+  await sql`CREATE UNIQUE INDEX CONCURRENTLY ${sql(indexOf(namespace))} ON ${sql(processes)} (process_id, status)`;
+}
+
+async function useIndex(sql: ISql, namespace: string): Promise<void> {
+  const { processes } = tablesOf(namespace);
+  await sql`ALTER TABLE ${sql(processes)} REPLICA IDENTITY USING INDEX ${sql(indexOf(namespace))}`;
+}
+
+async function useFull(sql: ISql, namespace: string): Promise<void> {
+  await sql`ALTER TABLE ${sql(tablesOf(namespace).processes)} REPLICA IDENTITY FULL`;
+}
+
+/** Every change of the one namespace happens to the other as well, in the same transaction. */
+async function mirror(sql: Sql, from: string, to: string): Promise<void> {
+  const [source, target] = [tablesOf(from), tablesOf(to)];
+  const columns = {
+    processes: ['process_id', 'status', 'detail', 'aux_state', 'metadata', 'previous_status', 'status_changed_at'],
+    events: ['process_id', 'task_id', 'event_id', '"timestamp"', 'metadata', 'payload'],
+  };
+  for (const kind of ['processes', 'events'] as const) {
+    const list = columns[kind].join(', ');
+    const row = columns[kind].map((column) => `NEW.${column}`).join(', ');
+    const key =
+      kind === 'processes' ? 'process_id = OLD.process_id' : 'process_id = OLD.process_id AND event_id = OLD.event_id';
+    const table = `"${target[kind].replaceAll('"', '""')}"`;
+    await sql.unsafe(`
+      CREATE FUNCTION mirror_${kind}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' THEN INSERT INTO ${table} (${list}) VALUES (${row});
+        ELSIF TG_OP = 'UPDATE' THEN UPDATE ${table} SET (${list}) = ROW(${row}) WHERE ${key};
+        ELSE DELETE FROM ${table} WHERE ${key};
+        END IF;
+        RETURN NULL;
+      END $$;
+      CREATE TRIGGER mirror AFTER INSERT OR UPDATE OR DELETE ON "${source[kind].replaceAll('"', '""')}"
+        FOR EACH ROW EXECUTE FUNCTION mirror_${kind}()`);
+  }
+}
+
+/** The records of a namespace as they are, by kind and key in the order of offsets, under a name that both share. */
+async function sequences(scene: StreamScene, namespace: string): Promise<Map<string, string[]>> {
+  const found = new Map<string, string[]>();
+  for (const { topic, key, value } of await scene.records(namespace)) {
+    const kind = topic.endsWith('-eventsink') ? 'event' : 'lifecycle';
+    const id = `${kind} ${key.subarray(Buffer.byteLength(namespace) + 1)}`;
+    const bytes = Buffer.from(value);
+    for (let at = bytes.indexOf(namespace); at >= 0; at = bytes.indexOf(namespace, at + 1)) bytes.write(WHOLE, at);
+    found.set(id, [...(found.get(id) ?? []), bytes.toString('hex')]);
+  }
+  return found;
+}
+
+/** What the publication holds of each table: the names of a column list, or nothing. */
+async function columnLists(sql: Sql): Promise<unknown> {
+  const rows = await sql`
+    SELECT c.relname, (SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+      WHERE attrelid = prrelid AND attnum = ANY (prattrs::int2[])) AS columns
+    FROM pg_publication_rel JOIN pg_class c ON c.oid = prrelid ORDER BY 1`;
+  return rows.map(({ columns }) => columns);
+}
+
+describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMajor) => {
+  const hasLists = major >= 15;
+  let postgres: PostgresServer;
+  beforeAll(async () => {
+    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
+  }, 120_000);
+  afterAll(async () => {
+    await postgres?.[Symbol.asyncDispose]();
+  });
+
+  test('the same changes give the same records, to the byte, with FULL, with the index and with column lists', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { whole: [WHOLE], lean: [LEAN] } });
+    const { sql } = scene;
+    await mirror(sql, WHOLE, LEAN);
+    await makeIndex(sql, LEAN);
+    await useIndex(sql, LEAN);
+    const lean = { replica_identity: 'status_index', publish_columns: hasLists ? 'needed' : 'all' } as const;
+    const start = (settings: Partial<typeof lean>) =>
+      scene.start({ namespaceSettings: { [LEAN]: { ...lean, ...settings } } });
+    const writer = new ProgressorWriter({
+      sql,
+      namespaces: [
+        {
+          namespace: WHOLE,
+          eventsinkTopic: scene.topics(WHOLE).eventsink_topic,
+          lifecycleTopic: scene.topics(WHOLE).lifecycle_topic,
+        },
+      ],
+    });
+    const first = start({ publish_columns: 'all' });
+    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    await writer.write(400);
+    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    await first.stop();
+    const second = start({});
+    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    await writer.write(400);
+    for (const status of ['error', 'running', 'error'] as const) {
+      await sql`INSERT INTO ${sql(tablesOf(WHOLE).processes)} (process_id, status, previous_status, status_changed_at)
+        VALUES (${`old ${status} ${Math.random()}`}, ${status}, ${status}, now())`;
+      await sql`UPDATE ${sql(tablesOf(WHOLE).processes)} SET process_id = 'new ' || process_id WHERE process_id LIKE 'old%'`;
+      await sql`UPDATE ${sql(tablesOf(WHOLE).processes)} SET process_id = 'newer ' || process_id, status = 'error',
+        detail = repeat(md5(process_id), 300) WHERE process_id LIKE 'new old%'`;
+    }
+    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    expect([...first.failures(), ...second.failures()]).toEqual([]);
+
+    const [whole, less] = [await sequences(scene, WHOLE), await sequences(scene, LEAN)];
+    expect(less).toEqual(whole);
+    expect([...whole.values()].flat().length).toBeGreaterThan(writer.expected.length);
+    const identities =
+      await sql`SELECT relname, relreplident FROM pg_class WHERE relname LIKE '%processes' AND relkind = 'r' ORDER BY 1`;
+    expect(identities.map((row) => row.relreplident)).toEqual(['i', 'f']);
+    if (hasLists) {
+      const lists = ['process_id event_id timestamp metadata payload', 'process_id status detail'];
+      expect(await columnLists(sql)).toEqual([...lists, null, null]);
+    }
+  }, 120_000);
+
+  test('is switched on and off under load, in any order, and nothing is lost or forged', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = scene;
+    const writer = new ProgressorWriter({
+      sql,
+      namespaces: [
+        {
+          namespace: NS,
+          eventsinkTopic: scene.topics(NS).eventsink_topic,
+          lifecycleTopic: scene.topics(NS).lifecycle_topic,
+        },
+      ],
+      transactionsPerSecond: 300,
+    });
+    const start = (replica_identity: 'full' | 'status_index', publish_columns: 'all' | 'needed' = 'all') =>
+      scene.start({ namespaceSettings: { [NS]: { replica_identity, publish_columns } } });
+    const identity = async () =>
+      (await sql`SELECT relreplident FROM pg_class WHERE relname = ${tablesOf(NS).processes}`)[0]!.relreplident;
+    const lists = hasLists ? 'needed' : 'all';
+    const services = [start('full')];
+    const next = async (...settings: Parameters<typeof start>) => {
+      await services.at(-1)!.stop();
+      services.push(start(...settings));
+      await scene.confirmed('main');
+    };
+    await scene.confirmed('main');
+    writer.start();
+
+    // The database first, the configuration after it
+    await makeIndex(sql, NS);
+    await useIndex(sql, NS);
+    await scene.confirmed('main');
+    await next('status_index');
+    expect(await identity()).toBe('i');
+    await next('status_index', lists);
+    await next('full');
+    expect(await identity()).toBe('f');
+    if (hasLists) expect(await columnLists(sql)).toEqual([null, null]);
+
+    // The configuration first: it goes on with FULL, and says so.
+    await next('status_index', lists);
+    expect(services.at(-1)!.log).toContainEqual(
+      expect.objectContaining({ level: 'warn', msg: expect.stringContaining('replica identity of processes is FULL') }),
+    );
+    await useIndex(sql, NS);
+    await scene.confirmed('main');
+    await next('status_index', lists);
+    await sql`REINDEX INDEX CONCURRENTLY ${sql(indexOf(NS))}`;
+    await next('status_index');
+
+    // All in one backlog, changes one behind the other with either identity
+    await services.at(-1)!.stop();
+    for (const turn of [1, 2]) {
+      for (const change of [useFull, useIndex]) {
+        await change(sql, NS);
+        const count = writer.transactionCount;
+        await waitFor(`changes of turn ${turn}`, () => writer.transactionCount > count + 30);
+      }
+    }
+    await next('full');
+    await writer.stop();
+    await scene.confirmed('main');
+
+    expect(services.flatMap((service) => service.failures())).toEqual([]);
+    const { eventsink_topic, lifecycle_topic } = scene.topics(NS);
+    const verdict = compare({
+      expected: writer.expected,
+      read: (await scene.records()).map((record) =>
+        describeRecord(record, record.topic === eventsink_topic ? 'eventsink' : 'lifecycle'),
+      ),
+      partitionCounts: new Map([
+        [eventsink_topic, PARTITIONS.eventsink],
+        [lifecycle_topic, PARTITIONS.lifecycle],
+      ]),
+    });
+    expect(verdict.findings).toEqual([]);
+    expect(verdict.ok).toBe(true);
+  }, 120_000);
+
+  test('each update is judged by the identity that it was written with, also within one transaction', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] }, generation: 'old' });
+    const { sql } = scene;
+    const { processes, events } = tablesOf(NS);
+    const expected: Emitted[] = [];
+    const change = async (...steps: readonly ((tx: TransactionSql) => Promise<unknown>)[]) =>
+      scene.commit(async (tx) => {
+        for (const step of steps) await step(tx);
+      });
+    const to = (status: string, detail?: string | null) => (tx: TransactionSql) =>
+      setStatus(tx, NS, 'p', status, detail);
+    const note = (createdAt: string, ...changes: readonly string[]) =>
+      expected.push(...changes.map((one) => lifecycle(NS, 'p', one, createdAt)));
+    await sql`CREATE PUBLICATION ${sql(NS)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
+    await sql`SELECT pg_create_logical_replication_slot(${scene.slot('main')}, 'pgoutput')`;
+    note(
+      await change((tx) => tx`INSERT INTO ${tx(processes)} (process_id, status) VALUES ('p', 'running')`),
+      'created',
+    );
+    await makeIndex(sql, NS);
+    note(
+      await change(
+        to('error', 'of an update without any old row'),
+        (tx) => useIndex(tx, NS),
+        to('running', null),
+        to('running'),
+        to('error', 'with an old key'),
+        (tx) => useFull(tx, NS),
+        to('running'),
+        to('error', 'with an old row'),
+        (tx) => useIndex(tx, NS),
+        to('running', null),
+      ),
+      ...['working', 'failed: with an old key', 'working', 'failed: with an old row', 'working'],
+    );
+    // progressor's own migration changes the type of a column that the index holds.
+    await migrateNamespace(sql, NS);
+    note(await change(to('error', 'after the migration')), 'failed: after the migration');
+    await sql.unsafe(`VACUUM FULL "${processes.replaceAll('"', '""')}"`);
+    note(await change(to('running', null)), 'working');
+    note(await change((tx) => tx`DELETE FROM ${tx(processes)}`), 'removed');
+
+    const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'stop' } as const;
+    const stopping = scene.start({ namespaceSettings: { [NS]: settings } });
+    const error = await stopping.waitForFailure(scene.slot('main'));
+    expect(error.message).toContain('the update came without the values it replaced (replica identity DEFAULT');
+    await stopping.stop();
+    const skipping = scene.start({ namespaceSettings: { [NS]: { ...settings, on_missing_old_tuple: 'skip' } } });
+    await scene.confirmed('main');
+    expect(await scene.emitted()).toEqual(expected);
+    expect(skipping.log.filter((line) => 'skippedRowCount' in line)).toMatchObject([{ skippedRowCount: 1 }]);
+  }, 60_000);
+
+  test('a failure that leaves a large detail alone has no reason to tell: it stops the slot, or is parked', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = scene;
+    const { processes } = tablesOf(NS);
+    await makeIndex(sql, NS);
+    await useIndex(sql, NS);
+    const settings = { replica_identity: 'status_index' } as const;
+    const service = scene.start({ namespaceSettings: { [NS]: settings } });
+    await scene.confirmed('main');
+    const createdAt = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+    await sql`
+      UPDATE ${sql(processes)} SET detail = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) AS i)`;
+    await scene.commit((tx) => setStatus(tx, NS, 'p', 'error'));
+    const error = await service.waitForFailure(scene.slot('main'));
+    expect(error).toMatchObject({ name: 'InvalidRowError', place: { table: processes, key: `${NS} p` } });
+    expect(error.message).toContain('column "detail" was left out as an unchanged TOAST value');
+    await service.stop();
+
+    const parking_topic = `${scene.database}-parking`;
+    await kafka.createTopic(parking_topic, { partitions: 1 });
+    const parking = { ...settings, on_invalid: 'park', parking_topic } as const;
+    scene.start({ namespaceSettings: { [NS]: parking } });
+    const repairedAt = await scene.commit((tx) => setStatus(tx, NS, 'p', 'running', null));
+    const failedAt = await scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'x'.repeat(20_000)));
+    await scene.confirmed('main');
+    expect(firstOccurrences(await scene.emitted())).toEqual([
+      lifecycle(NS, 'p', 'created', createdAt),
+      lifecycle(NS, 'p', 'working', repairedAt),
+      lifecycle(NS, 'p', `failed: ${'x'.repeat(20_000)}`, failedAt),
+    ]);
+    expect(await kafka.readAll([parking_topic])).toHaveLength(1);
+  }, 60_000);
+
+  test('an index that is dropped while an update runs takes the old key from the rest of it, which is told', async () => {
+    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = scene;
+    const { processes } = tablesOf(NS);
+    await makeIndex(sql, NS);
+    await useIndex(sql, NS);
+    const service = scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
+    await scene.confirmed('main');
+    await scene.commit(async (tx) => {
+      for (const id of ['a', 'b', 'c']) await insertProcess(tx, NS, id);
+    });
+    await scene.confirmed('main');
+    await service.stop();
+    // The server learns what others have changed in the middle of a statement too, whenever it opens a table.
+    await sql.unsafe(`
+      CREATE FUNCTION reason(id text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock(1);
+        EXECUTE format('CREATE TEMP TABLE %I ()', id);
+        RETURN id;
+      END $$`);
+    await using gate = await sql
+      .reserve()
+      .then((held) => ({ held, [Symbol.asyncDispose]: async () => held.release() }));
+    await gate.held`SELECT pg_advisory_lock(1)`;
+    const updated = sql`UPDATE ${sql(processes)} SET status = 'error', detail = reason(process_id)`.execute();
+    const waiting = () => sql`SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`;
+    await waitFor('the update', async () => (await waiting()).length === 1);
+    const dropped = sql`DROP INDEX CONCURRENTLY ${sql(indexOf(NS))}`.execute();
+    await waitFor('the drop', async () => (await sql`SELECT FROM pg_index WHERE NOT indisvalid`).length === 1);
+    await gate.held`SELECT pg_advisory_unlock(1)`;
+    await Promise.all([updated, dropped]);
+    await useFull(sql, NS);
+
+    const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'skip' } as const;
+    const skipping = scene.start({ namespaceSettings: { [NS]: settings } });
+    await scene.confirmed('main');
+    const told = (await scene.emitted()).length - 3;
+    const skipped = skipping.log.filter((line) => 'skippedRowCount' in line).length;
+    expect(skipped).toBeGreaterThan(0);
+    expect(told + skipped).toBe(3);
+  }, 60_000);
+
+  // It takes as long as the service looks away.
+  if (major === 18) {
+    test('lists by which updates fail, since somebody set FULL, are taken away while it streams', async () => {
+      await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
+      const { sql } = scene;
+      await makeIndex(sql, NS);
+      await useIndex(sql, NS);
+      scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } });
+      await scene.confirmed('main');
+      const createdAt = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+      await useFull(sql, NS);
+      const fail = () => scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'reason'));
+      await expect(fail()).rejects.toMatchObject({ code: '42P10' });
+      const failedAt = await waitFor('an update that is not refused', () => fail().catch(() => undefined), {
+        timeoutMs: 30_000,
+      });
+      await scene.confirmed('main');
+      expect(await scene.emitted()).toEqual([
+        lifecycle(NS, 'p', 'created', createdAt),
+        lifecycle(NS, 'p', 'failed: reason', failedAt),
+      ]);
+    }, 60_000);
+  }
+});

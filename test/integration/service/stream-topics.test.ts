@@ -1,0 +1,318 @@
+/** Topics that change, vanish and refuse while the service streams to them. Real servers. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
+import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
+import { encodePayload } from '../../support/codecs/etf.ts';
+import { kafkaAccess } from '../../support/kafka/access.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { startKafkaCluster } from '../../support/kafka/multi-broker-cluster.ts';
+import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { tablesOf } from '../../support/progressor/tables.ts';
+import type { InProcessService } from '../../support/service/in-process.ts';
+import type { LogLine } from '../../support/service/recording-logger.ts';
+import {
+  type Emitted,
+  event,
+  firstOccurrences,
+  inOrder,
+  insertEvent,
+  insertProcess,
+  lifecycle,
+  openStreamScene,
+  PARTITIONS,
+  type StreamScene,
+} from '../../support/service/stream-scene.ts';
+
+const NS = 'default/default';
+const OTHER = 'other';
+const CERTIFICATES = join(import.meta.dirname, '../../fixtures/tls');
+const USER = 'notifier';
+const PASSWORD = 'secret';
+const PRODUCE = 0;
+const GROWN = 7;
+const TIMEOUT_MS = 90_000;
+/** Looks at its topics again and again */
+const WATCHFUL = { metadata_max_age: 100 } as const;
+
+let postgres: PostgresServer;
+let kafka: KafkaServer;
+beforeAll(async () => {
+  const secure = {
+    certificateFile: join(CERTIFICATES, 'server.crt'),
+    keyFile: join(CERTIFICATES, 'server.key'),
+    users: { [USER]: PASSWORD },
+  };
+  [postgres, kafka] = await Promise.all([
+    startPostgres({ settings: { track_commit_timestamp: 'on' } }),
+    startKafka({ secure, authorizer: true, proxied: true }),
+  ]);
+}, 120_000);
+afterAll(async () => {
+  await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
+
+function partitionOf(id: string, partitions: number): number {
+  return phash2(Buffer.from(`${NS} ${id}`)) % partitions;
+}
+
+/** Processes whose records change their partition when a topic grows. */
+const MOVING = Array.from({ length: 100 }, (_, index) => `p${index}`)
+  .filter((id) => partitionOf(id, PARTITIONS.eventsink) !== partitionOf(id, GROWN))
+  .slice(0, 20);
+
+/** Commits one event of each process in one transaction. */
+async function writeEvents(scene: StreamScene, eventId: number, ids: readonly string[] = MOVING): Promise<Emitted[]> {
+  const createdAt = await scene.commit(async (tx) => {
+    for (const id of ids) await insertEvent(tx, NS, id, eventId);
+  });
+  return ids.map((id) => event(NS, id, { eventId, createdAt }));
+}
+
+function eventIdOf({ value }: Emitted): number {
+  return Number((value as { event_id: bigint }).event_id);
+}
+
+/** What records say, without the partition that they are in. */
+function anywhere(records: readonly Emitted[]): Emitted[] {
+  const placed = records.map((record) => ({ ...record, partition: 0 }));
+  return inOrder(placed.sort((one, other) => eventIdOf(one) - eventIdOf(other)));
+}
+
+/** The number of partitions that each transaction went by, oldest first; all of its records must agree. */
+function modulusByTransaction(emitted: readonly Emitted[]): number[] {
+  const byTransaction = Map.groupBy(emitted, eventIdOf);
+  const moduli: number[] = [];
+  for (const [eventId, records] of [...byTransaction].sort(([one], [other]) => one - other)) {
+    const fits = (modulus: number) =>
+      records.every(({ key, partition }) => partition === phash2(Buffer.from(key)) % modulus);
+    const found = [PARTITIONS.eventsink, GROWN].find(fits);
+    if (found === undefined)
+      throw new Error(`Records of transaction ${eventId} went by different numbers of partitions`);
+    moduli.push(found);
+  }
+  return moduli;
+}
+
+const isChange = ({ msg }: LogLine) => msg.startsWith('a topic has other partitions');
+const isRenewal = ({ reason }: LogLine) => reason === 'changed topic';
+
+describe('a topic with more partitions than before', () => {
+  test(
+    'is followed between two transactions, logged, with each record once and in order',
+    async () => {
+      await using scene = await openScene();
+      const { eventsink_topic: topic } = scene.topics(NS);
+      const service = scene.start({ kafkaSettings: WATCHFUL });
+      await scene.confirmed('one');
+      const expected: Emitted[] = [];
+      let eventId = 0;
+      const writeMore = async (count: number) => {
+        for (let index = 0; index < count; index++) expected.push(...(await writeEvents(scene, ++eventId)));
+      };
+      await writeMore(10);
+      // These go by the former number, whatever comes.
+      await scene.confirmed('one');
+      const growing = kafka.setPartitions(topic, GROWN);
+      const isFollowed = () => service.log.find(isRenewal);
+      while (isFollowed() === undefined && eventId < 2_000) await writeMore(1);
+      await growing;
+      await writeMore(10);
+      await scene.confirmed('one');
+
+      const emitted = await scene.emitted(NS);
+      expect(anywhere(emitted)).toEqual(anywhere(expected));
+      const moduli = modulusByTransaction(emitted);
+      expect(moduli).toEqual(moduli.toSorted((one, other) => one - other));
+      expect([moduli[0], moduli.at(-1)]).toEqual([PARTITIONS.eventsink, GROWN]);
+      expect(service.log.filter(isChange)).toMatchObject([
+        { level: 'warn', slot: scene.slot('one'), topic, fromPartitions: PARTITIONS.eventsink, toPartitions: GROWN },
+      ]);
+      expect(service.failures()).toEqual([]);
+      // Nobody else has begun anew.
+      const started = service.log.filter(
+        ({ msg, slot }) => msg === 'replication started' && slot === scene.slot('two'),
+      );
+      expect(started).toHaveLength(1);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'is followed when all is acknowledged, also where it was noticed in the middle of a large transaction',
+    async () => {
+      await using scene = await openScene();
+      const { eventsink_topic: topic } = scene.topics(NS);
+      const { port } = kafka.proxy!;
+      // Another name of the same address: metadata is asked for on a connection of its own.
+      const brokers = [`localhost:${port}`];
+      const service = scene.start({ kafkaSettings: { ...WATCHFUL, brokers, request_timeout: 120_000 } });
+      await scene.confirmed('one');
+      const expected = await writeEvents(scene, 1);
+      await scene.confirmed('one');
+      let heldCount = 0;
+      const gate = kafka.proxy!.onRequest(PRODUCE, () => {
+        heldCount++;
+        return 'hold';
+      });
+      try {
+        // More than is taken in while nothing is acknowledged: its Commit has not been seen when the topic grows.
+        const payload = encodePayload({ bin: Buffer.alloc(10_000, 0x61) });
+        const createdAt = await scene.commit(
+          (tx) => tx`
+            INSERT INTO ${tx(tablesOf(NS).events)} (process_id, task_id, event_id, "timestamp", payload)
+            SELECT id, 1, i, NULL, ${payload}
+            FROM generate_series(2, 61) i, unnest(${MOVING as string[]}::text[]) WITH ORDINALITY AS ids (id, place)
+            ORDER BY i, place`,
+        );
+        await waitFor('a request to produce', () => heldCount > 0);
+        await kafka.setPartitions(topic, GROWN);
+        await waitFor('the change', () => service.log.find(isChange));
+        const behind = await writeEvents(scene, 62);
+        expect(service.log.filter(isRenewal)).toEqual([]);
+        gate.release();
+        await scene.confirmed('one');
+        const emitted = await scene.emitted(NS);
+        const large = MOVING.flatMap((id) =>
+          Array.from({ length: 60 }, (_, index) => event(NS, id, { eventId: index + 2, createdAt })),
+        );
+        const withoutData = (records: readonly Emitted[]) =>
+          anywhere(records).map((record) => ({ ...record, value: { ...(record.value as object), data: undefined } }));
+        expect(withoutData(emitted)).toEqual(withoutData([...expected, ...large, ...behind]));
+        expect(modulusByTransaction(emitted)).toEqual([
+          ...Array.from({ length: 61 }, () => PARTITIONS.eventsink),
+          GROWN,
+        ]);
+        expect(service.failures()).toEqual([]);
+      } finally {
+        gate.release();
+      }
+    },
+    TIMEOUT_MS,
+  );
+});
+
+test(
+  'a topic that was deleted stops its slot alone, clearly, until it is created again, with whatever number of partitions',
+  async () => {
+    await using scene = await openScene();
+    const { eventsink_topic: topic } = scene.topics(NS);
+    const service = scene.start({ settings: { max_retries: 1 } });
+    await scene.confirmed('one');
+    await writeEvents(scene, 1);
+    await scene.confirmed('one');
+    for (const [round, partitions] of [6, 2].entries()) {
+      const eventId = 10 * (round + 1);
+      await kafka.deleteTopic(topic);
+      const expected = await writeEvents(scene, eventId);
+      const written = await scene.currentLsn();
+      const failed = service.failures(scene.slot('one')).length;
+      const error = await service.waitForFailure(scene.slot('one'), failed + 3);
+      expect(error).toMatchObject({
+        name: 'SinkError',
+        message: `Cannot use topic "${topic}": UNKNOWN_TOPIC_OR_PARTITION`,
+        advice: expect.stringContaining('Create the topic'),
+        place: { slot: scene.slot('one'), topic },
+      });
+      expect(await scene.confirmedLsn('one')).toBeLessThan(written);
+      await scene.commit((tx) => insertProcess(tx, OTHER, `other ${round}`));
+      await scene.confirmed('two');
+      expect(service.failures(scene.slot('two'))).toEqual([]);
+
+      await kafka.createTopic(topic, { partitions });
+      await scene.confirmed('one');
+      expected.push(...(await writeEvents(scene, eventId + 1)));
+      await scene.confirmed('one');
+      const placed = expected.map((record) => ({ ...record, partition: phash2(Buffer.from(record.key)) % partitions }));
+      expect(firstOccurrences(await scene.emitted(NS))).toEqual(inOrder(placed));
+    }
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'the right to write that is taken away stops its slot alone, and is all that it needs to go on',
+  async () => {
+    await using scene = await openScene();
+    const topics = [NS, OTHER].flatMap((namespace) => Object.values(scene.topics(namespace)) as string[]);
+    const right = (topic: string, operation: 'DESCRIBE' | 'WRITE') => ({ user: USER, operation, topic });
+    await kafka.access.allow(...topics.flatMap((topic) => [right(topic, 'DESCRIBE'), right(topic, 'WRITE')]));
+    const service = scene.start({
+      kafkaSettings: {
+        brokers: [kafka.secureBootstrap],
+        tls: { ca: join(CERTIFICATES, 'ca.crt') },
+        sasl: { mechanism: 'SCRAM-SHA-512', username: USER, password: PASSWORD },
+      },
+    });
+    await scene.confirmed('one');
+    const expected = await writeEvents(scene, 1, ['p', 'q']);
+    await scene.confirmed('one');
+    const { eventsink_topic: topic } = scene.topics(NS);
+    await kafka.access.withdraw(right(topic, 'WRITE'));
+    const createdAt = await scene.commit(async (tx) => {
+      await insertProcess(tx, NS, 'p');
+      await insertEvent(tx, NS, 'p', 2);
+    });
+    const written = await scene.currentLsn();
+    const error = await service.waitForFailure(scene.slot('one'), 3);
+    expect(error).toMatchObject({
+      name: 'SinkError',
+      message: expect.stringContaining('TOPIC_AUTHORIZATION_FAILED after 1 attempts'),
+      advice: expect.stringContaining('WRITE and DESCRIBE'),
+      place: { topic },
+    });
+    const otherAt = await scene.commit((tx) => insertProcess(tx, OTHER, 'other'));
+    await scene.confirmed('two');
+    expect(service.failures(scene.slot('two'))).toEqual([]);
+    expect(await scene.confirmedLsn('one')).toBeLessThan(written);
+    expect((await scene.emitted(NS)).filter(({ kind }) => kind === 'eventsink')).toEqual(inOrder(expected));
+
+    await kafka.access.allow(right(topic, 'WRITE'));
+    await scene.confirmed('one');
+    expected.push(event(NS, 'p', { eventId: 2, createdAt }), lifecycle(NS, 'p', 'created', createdAt));
+    expected.push(...(await writeEvents(scene, 3, ['p'])), lifecycle(OTHER, 'other', 'created', otherAt));
+    await scene.confirmed('one');
+    expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a topic with too few replicas in sync is waited for, however long, and nothing is confirmed before they are back',
+  async () => {
+    await using cluster = await startKafkaCluster();
+    const [first, , third] = cluster.nodes;
+    const server: KafkaServer = { ...first!, ...cluster, access: kafkaAccess(first!.port) };
+    await using scene = await openStreamScene({ postgres, kafka: server, slots: { one: [NS] } });
+    const { eventsink_topic: topic } = scene.topics(NS);
+    await cluster.configureTopic(topic, { 'min.insync.replicas': '3' });
+    const service: InProcessService = scene.start({
+      // A leader that does not know of the loss yet takes the records and waits for the replica as long as it may.
+      kafkaSettings: { ...WATCHFUL, brokers: cluster.bootstraps, request_timeout: 3_000 },
+      settings: { max_retries: 2 },
+    });
+    await scene.confirmed('one');
+    const expected = await writeEvents(scene, 1);
+    await scene.confirmed('one');
+    await third!.kill();
+    await waitFor('the loss of a replica', async () =>
+      (await cluster.describeTopic(topic)).every(({ inSync }) => inSync.length === 2),
+    );
+    expected.push(...(await writeEvents(scene, 2)));
+    const written = await scene.currentLsn();
+    const isMeant = ({ message }: { readonly message: string }) =>
+      message.includes('NOT_ENOUGH_REPLICAS after 3 attempts');
+    await waitFor('two sessions that gave up', () => service.failures().filter(isMeant).length >= 2);
+    expect(await scene.confirmedLsn('one')).toBeLessThan(written);
+    expected.push(...(await writeEvents(scene, 3)));
+
+    await third!.start();
+    await scene.confirmed('one', { timeoutMs: 60_000 });
+    await cluster.waitUntilInSync([topic]);
+    expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+    for (const { name } of service.failures()) expect(name).toBe('SinkError');
+  },
+  2 * TIMEOUT_MS,
+);

@@ -1,0 +1,142 @@
+/** Transactions that are larger than memory should ever be: the compiled program on real servers. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import type { TransactionSql } from 'postgres';
+import { type Lsn, parseLsn } from '../../../src/lsn.ts';
+import { encodePayload, int, str } from '../../support/codecs/etf.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { countRecords } from '../../support/kafka/topic-administration.ts';
+import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { peakRssBytes } from '../../support/process/process-usage.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
+import { startBinary } from '../../support/service/binary.ts';
+import { serviceConfig } from '../../support/service/in-process.ts';
+import { openStreamScene, type StreamScene } from '../../support/service/stream-scene.ts';
+
+const NAMESPACE = 'default/default';
+const MIB = 1024 * 1024;
+const PEAK_BOUND_BYTES = 250 * 1000 * 1000;
+/** What four times the rows may cost more: allowance for the collector, a third of what the rows themselves would take */
+const GROWTH_BOUND_BYTES = 40 * MIB;
+/** Enough that the program collects its garbage now and then, as it does in the large run */
+const SMALL_ROW_COUNT = 250_000;
+const LARGE_ROW_COUNT = 1_000_000;
+const PROCESS_COUNT = 200_000;
+const ROWS_OF_A_PROCESS = 1_000;
+const WAIT = { timeoutMs: 100_000, intervalMs: 100 };
+
+let postgres: PostgresServer;
+let kafka: KafkaServer;
+let scene: StreamScene;
+beforeAll(async () => {
+  [postgres, kafka] = await Promise.all([
+    startPostgres({ settings: { max_wal_size: '4GB' } }),
+    startKafka({ compilation: 'full' }),
+  ]);
+  scene = await openStreamScene({ postgres, kafka, slots: { one: [NAMESPACE] }, generation: 'old' });
+  // Before there is a slot: nobody is told of them.
+  await scene.sql`
+    INSERT INTO ${scene.sql(tablesOf(NAMESPACE).processes)} (process_id, status, metadata)
+    SELECT 'process-' || i, 'running', '{"created": "long ago"}' FROM generate_series(1, ${PROCESS_COUNT}::int) i`;
+}, 120_000);
+afterAll(async () => {
+  await scene?.[Symbol.asyncDispose]();
+  await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
+}, 30_000);
+
+/** What a run of the program over one backlog has shown. */
+interface Run {
+  readonly peakBytes: number;
+  /** Records that the backlog brought to each topic */
+  readonly events: number;
+  readonly lifecycle: number;
+}
+
+const topicNames = (): string[] => {
+  const { eventsink_topic, lifecycle_topic } = scene.topics(NAMESPACE);
+  return [eventsink_topic, lifecycle_topic];
+};
+
+/** Commits one transaction; returns an LSN at which its Commit stands at the earliest. */
+async function commitLarge(statements: (tx: TransactionSql) => Promise<unknown>): Promise<Lsn> {
+  const lsn = await scene.sql.begin(async (tx) => {
+    await statements(tx);
+    const [row] = await tx`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
+    return row!.lsn as string;
+  });
+  return parseLsn(lsn);
+}
+
+/** Inserts so many events in one transaction, over as many processes as their numbers need. */
+function writeEvents(prefix: string, count: number): Promise<Lsn> {
+  const payload = encodePayload({ arr: [str('step'), int(1)] });
+  return commitLarge(
+    (tx) => tx`
+      INSERT INTO ${tx(tablesOf(NAMESPACE).events)} (process_id, task_id, event_id, payload)
+      SELECT ${prefix}::text || i / ${ROWS_OF_A_PROCESS}::int, 1, i % ${ROWS_OF_A_PROCESS}::int, ${payload}
+      FROM generate_series(0, ${count}::int - 1) i`,
+  );
+}
+
+/** A program of its own takes what `write` commits; `expectedRecords` is what it must bring, and no more. */
+async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<Run> {
+  const beforeCommitLsn = await write();
+  const topics = topicNames();
+  const counts = () => countRecords(kafka.bootstrap, topics);
+  const [eventsBefore = 0, lifecycleBefore = 0] = await counts();
+  await using program = await startBinary(serviceConfig(scene.serviceOptions()));
+  const goal = await scene.currentLsn();
+  let samples = 0;
+  await waitFor(
+    'all that was written, confirmed',
+    async () => {
+      const confirmed = await scene.confirmedLsn('one');
+      const [events = 0, lifecycle = 0] = await counts();
+      // Asked in this order: the position is at least as old as the number.
+      if (events + lifecycle - eventsBefore - lifecycleBefore < expectedRecords) {
+        samples++;
+        expect(confirmed).toBeLessThanOrEqual(beforeCommitLsn);
+      }
+      return confirmed >= goal;
+    },
+    WAIT,
+  );
+  if (expectedRecords > 0) expect(samples).toBeGreaterThan(0);
+  const peakBytes = peakRssBytes(program.pid)!;
+  expect(await program.stop()).toBe(0);
+  expect(program.lines.filter(({ level }) => level !== 'info')).toEqual([]);
+  const [eventsAfter = 0, lifecycleAfter = 0] = await counts();
+  return { peakBytes, events: eventsAfter - eventsBefore, lifecycle: lifecycleAfter - lifecycleBefore };
+}
+
+describe('one transaction', () => {
+  let small: Run;
+  beforeAll(async () => {
+    // The slot has to be there before the backlog is.
+    const service = scene.start();
+    await scene.confirmed('one');
+    await service.stop();
+    small = await run(() => writeEvents('small-', SMALL_ROW_COUNT), SMALL_ROW_COUNT);
+    expect(small).toMatchObject({ events: SMALL_ROW_COUNT, lifecycle: 0 });
+  }, 60_000);
+
+  test('of 1,000,000 events is delivered with the memory that 250,000 take, and confirmed only as a whole', async () => {
+    const large = await run(() => writeEvents('large-', LARGE_ROW_COUNT), LARGE_ROW_COUNT);
+    expect(large).toMatchObject({ events: LARGE_ROW_COUNT, lifecycle: 0 });
+    expect(large.peakBytes).toBeLessThan(PEAK_BOUND_BYTES);
+    expect(large.peakBytes - small.peakBytes).toBeLessThan(GROWTH_BOUND_BYTES);
+  }, 120_000);
+
+  test("that updates 200,000 processes, progressor's migration, brings nothing, holds no memory and no WAL", async () => {
+    const migration = await run(async () => {
+      await migrateNamespace(scene.sql, NAMESPACE);
+      return scene.currentLsn();
+    }, 0);
+    expect(migration).toMatchObject({ events: 0, lifecycle: 0 });
+    expect(migration.peakBytes).toBeLessThan(PEAK_BOUND_BYTES);
+    expect(migration.peakBytes - small.peakBytes).toBeLessThan(GROWTH_BOUND_BYTES);
+    const [row] = await scene.sql`
+      SELECT count(*)::int AS count FROM ${scene.sql(tablesOf(NAMESPACE).processes)} WHERE status_changed_at = created_at`;
+    expect(row?.count).toBe(PROCESS_COUNT);
+  }, 60_000);
+});

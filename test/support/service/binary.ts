@@ -1,0 +1,269 @@
+/**
+ * The compiled program as an operator runs it: alone in a directory of its own, away from sources and packages, with a
+ * configuration file and next to no environment. What it logs is collected line by line.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { constants, existsSync, readdirSync, statSync } from 'node:fs';
+import { copyFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { guardProcess, releaseProcess } from '../process/guardian.ts';
+import { PROJECT_DIRECTORY } from '../process/make-once.ts';
+import { runProgram } from '../process/run-program.ts';
+import { type TemporaryDirectory, temporaryDirectory } from '../process/temporary-directory.ts';
+import { waitFor } from '../process/wait.ts';
+
+/** One line of the log, as JSON. */
+export interface BinaryLogLine {
+  readonly level: string;
+  readonly time: string;
+  readonly msg: string;
+  readonly slot?: string;
+  readonly error?: {
+    readonly name: string;
+    readonly message: string;
+    readonly advice?: string;
+    readonly place?: object;
+  };
+  readonly [key: string]: unknown;
+}
+
+/** How a process ended: its exit code, or the signal that ended it. */
+export type Ending = number | NodeJS.Signals;
+
+/** What a program that ran to its end has left. */
+export interface BinaryResult {
+  readonly ending: Ending;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The running service; disposal ends it by SIGKILL and removes its directory. */
+export interface RunningBinary extends AsyncDisposable {
+  readonly pid: number;
+  /** Everything written to stderr so far, as it is */
+  readonly stderr: string;
+  /** The complete lines of it, parsed */
+  readonly lines: readonly BinaryLogLine[];
+  /** Resolves when the process has ended */
+  readonly ended: Promise<Ending>;
+  /** Waits for a line, also for one that was there before; `from` leaves out so many lines at the beginning */
+  waitForLine(
+    what: string,
+    isIt: (line: BinaryLogLine) => boolean,
+    options?: { readonly from?: number; readonly timeoutMs?: number },
+  ): Promise<BinaryLogLine>;
+  /** Waits until every one of these slots streams */
+  waitForStart(...slots: string[]): Promise<void>;
+  signal(signal: NodeJS.Signals): void;
+  /** SIGTERM, and how the process ended; fails when it takes longer than `timeoutMs`, default 15 s */
+  stop(timeoutMs?: number): Promise<Ending>;
+  /** SIGKILL */
+  kill(): Promise<void>;
+}
+
+/** What is said of a slot whenever it begins to stream. */
+export const STARTED = 'replication started';
+
+/** The name of the configuration file in the directory of the program. */
+export const CONFIG_FILE = 'config.yaml';
+
+/** Where the build puts the program. */
+const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');
+
+const BUILD_OPTIONS = [
+  '--compile',
+  '--minify-syntax',
+  '--minify-whitespace',
+  '--sourcemap',
+  '--no-compile-autoload-dotenv',
+  '--no-compile-autoload-bunfig',
+  '--define',
+  '__dirname="/"',
+  '--compile-exec-argv=--use-system-ca',
+];
+
+/** Compiles the program of these sources to a file, as `make build` does; or in the same way another one that `entry` begins. */
+export async function compileBinary(file: string, entry = 'src/main.ts'): Promise<void> {
+  const source = join(PROJECT_DIRECTORY, entry);
+  await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, source, '--outfile', file], {
+    cwd: PROJECT_DIRECTORY,
+  });
+}
+
+/**
+ * Starts the service with a configuration: an object is written as JSON, which is YAML too. It runs until it is told to
+ * stop; what it logs must be JSON lines.
+ */
+export async function startBinary(config: object | string): Promise<RunningBinary> {
+  const directory = await programDirectory(config);
+  const child = await spawnBinary(directory, [CONFIG_FILE]);
+  const log = new LineCollector();
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => log.add(text));
+  const ended = endOf(child);
+  let ending: Ending | undefined;
+  void ended.then((how) => {
+    ending = how;
+  });
+
+  const running: RunningBinary = {
+    pid: child.pid as number,
+    get stderr() {
+      return log.text;
+    },
+    lines: log.lines,
+    ended,
+    async waitForLine(what, isIt, { from = 0, timeoutMs = 20_000 } = {}) {
+      const find = () => {
+        const found = log.lines.find((line, index) => index >= from && isIt(line));
+        if (found === undefined && ending !== undefined) {
+          throw new Error(`Cannot see ${what}: the program has ended (${ending}): ${log.tail()}`);
+        }
+        return found;
+      };
+      return await waitFor(what, find, { timeoutMs }).catch((error: unknown) => {
+        throw new Error(`${error instanceof Error ? error.message : String(error)}; last lines: ${log.tail()}`);
+      });
+    },
+    async waitForStart(...slots) {
+      for (const slot of slots) {
+        await running.waitForLine(`the start of ${slot}`, (line) => line.msg === STARTED && line.slot === slot);
+      }
+    },
+    signal: (signal) => void child.kill(signal),
+    async stop(timeoutMs = 15_000) {
+      child.kill('SIGTERM');
+      const timer = Promise.withResolvers<never>();
+      const timeout = setTimeout(
+        () => timer.reject(new Error(`Cannot stop the program within ${timeoutMs} ms; last lines: ${log.tail()}`)),
+        timeoutMs,
+      );
+      try {
+        return await Promise.race([ended, timer.promise]);
+      } finally {
+        clearTimeout(timeout);
+      }
+    },
+    async kill() {
+      child.kill('SIGKILL');
+      await ended;
+    },
+    async [Symbol.asyncDispose]() {
+      await running.kill();
+      await directory[Symbol.asyncDispose]();
+    },
+  };
+  return running;
+}
+
+/** Runs the program to its end in a directory that holds `files`, by name, and nothing else. */
+export async function runBinary(
+  args: readonly string[],
+  files: Readonly<Record<string, string>> = {},
+): Promise<BinaryResult> {
+  await using directory = await programDirectory();
+  for (const [name, text] of Object.entries(files)) await writeFile(join(directory.path, name), text);
+  const child = await spawnBinary(directory, args);
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  return { ending: await endOf(child), stdout, stderr };
+}
+
+let built: Promise<TemporaryDirectory> | undefined;
+
+/** Builds the program unless it is newer than everything that it is made of, and copies it away, once per process. */
+function builtBinary(): Promise<TemporaryDirectory> {
+  built ??= (async () => {
+    if (!existsSync(BINARY) || statSync(BINARY).mtimeMs < newestSourceMs()) {
+      // Under another name first: somebody else may be running the old one, or building a new one.
+      const partial = `${BINARY}.partial-${crypto.randomUUID()}`;
+      try {
+        await compileBinary(partial);
+        await rename(partial, BINARY);
+      } finally {
+        await rm(partial, { force: true });
+        await rm(`${partial}.map`, { force: true });
+      }
+    }
+    const copy = await temporaryDirectory('binary');
+    await copyFile(BINARY, join(copy.path, 'cdc-notifier'), constants.COPYFILE_FICLONE);
+    return copy;
+  })();
+  return built;
+}
+
+function newestSourceMs(): number {
+  const sources = join(PROJECT_DIRECTORY, 'src');
+  const files = readdirSync(sources, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+  const others = ['package.json', 'bun.lock', 'tsconfig.json'].map((name) => join(PROJECT_DIRECTORY, name));
+  return Math.max(...[...files, ...others.filter((file) => existsSync(file))].map((file) => statSync(file).mtimeMs));
+}
+
+/** An empty directory to run in, with the configuration file alone when there is one. */
+async function programDirectory(config?: object | string): Promise<TemporaryDirectory> {
+  const directory = await temporaryDirectory('run');
+  if (config !== undefined) {
+    const text = typeof config === 'string' ? config : JSON.stringify(config, undefined, 2);
+    await writeFile(join(directory.path, CONFIG_FILE), text);
+  }
+  return directory;
+}
+
+async function spawnBinary(directory: TemporaryDirectory, args: readonly string[]): Promise<ChildProcess> {
+  const program = join((await builtBinary()).path, 'cdc-notifier');
+  const child = spawn(program, [...args], {
+    cwd: directory.path,
+    env: {},
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // Ctrl-C on the terminal is for the tests, which end their programs themselves.
+    detached: true,
+  });
+  const pid = child.pid;
+  if (pid !== undefined) {
+    guardProcess(pid, 'KILL');
+    child.once('exit', () => releaseProcess(pid));
+  }
+  return child;
+}
+
+async function endOf(child: ChildProcess): Promise<Ending> {
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  return signal ?? (code as number);
+}
+
+/** Puts lines together from pieces. */
+class LineCollector {
+  readonly lines: BinaryLogLine[] = [];
+  text = '';
+  #parsed = 0;
+
+  add(text: string): void {
+    this.text += text;
+    for (let end = this.text.indexOf('\n', this.#parsed); end >= 0; end = this.text.indexOf('\n', this.#parsed)) {
+      const line = this.text.slice(this.#parsed, end);
+      this.#parsed = end + 1;
+      this.lines.push(parseLine(line));
+    }
+  }
+
+  tail(): string {
+    return this.text.trimEnd().split('\n').slice(-8).join('\n');
+  }
+}
+
+/** A line that is no JSON is kept under a level of its own, so that a test can say that there was none. */
+function parseLine(line: string): BinaryLogLine {
+  try {
+    return JSON.parse(line) as BinaryLogLine;
+  } catch {
+    return { level: 'not JSON', time: '', msg: line };
+  }
+}

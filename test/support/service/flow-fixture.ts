@@ -1,0 +1,244 @@
+/**
+ * A running stream whose frames are built byte by byte, with a hand-made connection and hand-made sinks: for the decisions
+ * of the flow, which need neither server.
+ */
+import { expect } from 'bun:test';
+import type { RecordKind } from '../../../src/conversion/convert.ts';
+import type { NotifierError } from '../../../src/errors.ts';
+import { Flow, type FlowOptions } from '../../../src/flow/flow.ts';
+import { Progress } from '../../../src/flow/progress.ts';
+import type { Route, Sinks } from '../../../src/flow/sinks.ts';
+import type { ReplicationStream } from '../../../src/postgres/replication/stream.ts';
+import type { Boundary } from '../../../src/postgres/setup/streaming-plan.ts';
+import { createSlotMemory, type SlotMemory } from '../../../src/slot/memory.ts';
+import { SlotStatus } from '../../../src/status/slot-status.ts';
+import { encodePayload, str } from '../codecs/etf.ts';
+import * as wire from '../codecs/pgoutput.ts';
+import { recordingLogger } from './recording-logger.ts';
+
+/** Relation id of the events table. */
+export const EVENTS = 16_401;
+/** Relation id of the processes table. */
+export const PROCESSES = 16_402;
+/** Relation id of any other table. */
+export const OTHER = 16_403;
+/** Where every slot stands at first. */
+export const CONFIRMED = 0x100n;
+/** Of the server's `wal_sender_timeout`, a third and the sixfold. */
+export const STATUS_INTERVAL_MS = 3_000;
+/** As above. */
+export const ANSWER_TIMEOUT_MS = 18_000;
+
+/** A standby status update, read by hand: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested. */
+interface Status {
+  readonly written: bigint;
+  readonly flushed: bigint;
+  readonly asks: boolean;
+}
+
+function readStatus(bytes: Buffer): Status {
+  expect([bytes.length, bytes.toString('latin1', 0, 1)]).toEqual([34, 'r']);
+  expect(bytes.readBigUInt64BE(17)).toBe(bytes.readBigUInt64BE(9)); // applied is what was flushed
+  return { written: bytes.readBigUInt64BE(1), flushed: bytes.readBigUInt64BE(9), asks: bytes[33] === 1 };
+}
+
+/** The connection, as far as a flow knows it. */
+class FakeStream {
+  readonly statuses: Status[] = [];
+  isPaused = true;
+  isFinished = false;
+
+  readonly restsMs: number[] = [];
+  lastReadBytes = 0;
+  isHandingOver = false;
+
+  pause(): void {
+    this.isPaused = true;
+  }
+  rest(durationMs: number): void {
+    this.restsMs.push(durationMs);
+  }
+  resume(): void {
+    this.isPaused = false;
+  }
+  writeStatus(bytes: Buffer): void {
+    this.statuses.push(readStatus(bytes));
+  }
+  finish(): void {
+    this.isFinished = true;
+  }
+}
+
+type Bytes = { view(): Buffer };
+
+interface FakeRecord {
+  readonly namespace: string;
+  readonly kind: RecordKind | 'parked';
+  readonly key: string;
+  readonly ordinal: number;
+}
+
+/** The sinks, as far as a flow knows them: what is appended counts as unacknowledged until the test says otherwise. */
+class FakeSinks {
+  readonly records: FakeRecord[] = [];
+  flushCount = 0;
+  /** Records that had been appended when the sinks were last flushed */
+  flushedRecordCount = 0;
+  bufferedBytes = 0;
+  lowestUnacknowledged = Number.POSITIVE_INFINITY;
+  onMissingOldTuple: Route['onMissingOldTuple'] = 'stop';
+  isParking = false;
+  /** The parking records, decoded */
+  readonly parked: object[] = [];
+  readonly counts = new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }).namespaces.get(
+    'invoice',
+  )!;
+  inFlightSinceMs: number | undefined;
+  areBrokersReachable = true;
+  /** What `append` and `check` raise for records, and for parked ones where they are refused too */
+  refusal: Error | undefined;
+  refusesParked = false;
+
+  route(namespace: string): Route {
+    const outlet = (kind: FakeRecord['kind']) => ({
+      producer: {
+        append: (_topic: unknown, key: Bytes, value: Bytes, { ordinal }: { ordinal: number }) =>
+          this.#append({ namespace, kind, key: key.view().toString(), ordinal }, value),
+        check: () => this.#refuse(kind),
+      },
+      topic: { name: `${namespace} ${kind}` },
+    });
+    const parking = this.isParking ? { event: outlet('parked'), lifecycle: outlet('parked') } : undefined;
+    return {
+      namespace,
+      onMissingOldTuple: this.onMissingOldTuple,
+      counts: this.counts,
+      records: { event: outlet('event'), lifecycle: outlet('lifecycle') },
+      parking,
+    } as unknown as Route;
+  }
+  #refuse(kind: FakeRecord['kind']): void {
+    if (this.refusal !== undefined && (kind !== 'parked' || this.refusesParked)) throw this.refusal;
+  }
+  #append(record: FakeRecord, value: Bytes): void {
+    this.#refuse(record.kind);
+    this.records.push(record);
+    if (record.kind === 'parked') this.parked.push(JSON.parse(value.view().toString()));
+    this.lowestUnacknowledged = Math.min(this.lowestUnacknowledged, record.ordinal);
+  }
+  flush(): void {
+    this.flushCount++;
+    this.flushedRecordCount = this.records.length;
+  }
+}
+
+/** A flow with everything around it made by hand. */
+export class Bench {
+  readonly stream = new FakeStream();
+  readonly sinks = new FakeSinks();
+  readonly memory: SlotMemory = createSlotMemory();
+  readonly status = new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] });
+  readonly log = recordingLogger();
+  readonly progress = new Progress(CONFIRMED);
+  readonly flow: Flow;
+  /** How the flow ended: undefined while it runs, why it ended between transactions, or the error */
+  ending: unknown;
+
+  constructor(options: Partial<FlowOptions> & { readonly boundaries?: readonly Boundary[] } = {}) {
+    this.flow = new Flow({
+      databaseRef: 'db',
+      slot: 'slot',
+      namespaces: new Set(['invoice', 'a_b']),
+      plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
+      timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
+      inFlightBudgetBytes: 1024 * 1024,
+      progress: this.progress,
+      currentLsn: CONFIRMED,
+      memory: this.memory,
+      status: this.status,
+      log: this.log.logger,
+      ...options,
+    });
+    this.flow.outcome.then(
+      (reason) => {
+        this.ending = reason;
+      },
+      (error: unknown) => {
+        this.ending = error;
+      },
+    );
+    this.flow.start(this.stream as unknown as ReplicationStream, this.sinks as unknown as Sinks);
+  }
+
+  /** Gives frames, each in a chunk of its own, and lets the flow work them off. */
+  async receive(...frames: readonly Buffer[]): Promise<void> {
+    for (const frame of frames) this.flow.onChunk(wire.copyData(frame));
+    await settle();
+  }
+
+  /** Gives frames in one chunk. */
+  async receiveAtOnce(...frames: readonly Buffer[]): Promise<void> {
+    this.flow.onChunk(wire.copyData(...frames));
+    await settle();
+  }
+
+  /** Kafka acknowledges everything below an ordinal, by default everything. */
+  async acknowledge(below = Number.POSITIVE_INFINITY): Promise<void> {
+    this.sinks.lowestUnacknowledged = below;
+    this.flow.onAcknowledged();
+    await settle();
+  }
+
+  /** Statuses since the last look */
+  newStatuses(): Status[] {
+    return this.stream.statuses.splice(0);
+  }
+
+  error<T extends NotifierError>(kind: abstract new (...args: never[]) => T): T {
+    expect(this.ending).toBeInstanceOf(kind);
+    return this.ending as T;
+  }
+
+  get keys(): string[] {
+    return this.sinks.records.map(({ key }) => key);
+  }
+}
+
+/** Lets everything that waits for nothing but promises happen. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await Promise.resolve();
+}
+
+/** The Relation message of an events table. */
+export function eventsRelation(namespace = 'invoice', relationId = EVENTS): Buffer {
+  return wire.relation({ relationId, name: `${namespace}_events`, columns: wire.EVENTS_COLUMNS });
+}
+
+/** The Relation message of `invoice_processes`. */
+export function processesRelation(replicaIdentity: 'd' | 'f' = 'f'): Buffer {
+  return wire.relation({
+    relationId: PROCESSES,
+    name: 'invoice_processes',
+    replicaIdentity,
+    columns: wire.PROCESSES_COLUMNS,
+  });
+}
+
+/** The insert of an event. */
+export function event(processId: string, options: { relationId?: number; payload?: Buffer } = {}): Buffer {
+  const { relationId = EVENTS, payload = encodePayload(str('x')) } = options;
+  return wire.insert(relationId, [processId, wire.int8(1n), wire.int2(1), wire.timestamptz(0n), null, payload]);
+}
+
+/** A row of `invoice_processes`. */
+export function processRow(processId: string, status: string): wire.ColumnValue[] {
+  return [processId, status, null, null, wire.timestamptz(0n), null, null, status, wire.timestamptz(0n)];
+}
+
+/** A transaction of events: its Commit begins at `commitLsn` and ends 0x30 behind it. */
+export function events(commitLsn: bigint, ...processIds: string[]): Buffer[] {
+  return wire.transaction([eventsRelation(), ...processIds.map((id) => event(id))], { commitLsn });
+}
+
+/** Where the transaction ends whose Commit begins there. */
+export const endOf = (commitLsn: bigint): bigint => commitLsn + 0x30n;

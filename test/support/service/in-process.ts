@@ -1,0 +1,122 @@
+/** The service inside the test's own process: real connections, a log to look at, stopped together with the test. */
+import { parseConfig } from '../../../src/config/load.ts';
+import { createLogger } from '../../../src/log.ts';
+import { runService } from '../../../src/service.ts';
+import type { KafkaServer } from '../kafka/cluster.ts';
+import type { PostgresServer } from '../postgres/server.ts';
+import { type WaitOptions, waitFor } from '../process/wait.ts';
+import type { LogLine } from './recording-logger.ts';
+
+/** Where the records of a namespace go; names as in the configuration file. */
+export interface ServiceNamespace {
+  readonly eventsink_topic: string;
+  readonly lifecycle_topic: string;
+  readonly replica_identity?: 'full' | 'status_index' | undefined;
+  readonly publish_columns?: 'all' | 'needed' | undefined;
+  readonly on_missing_old_tuple?: 'stop' | 'skip' | undefined;
+  readonly on_invalid?: 'stop' | 'park' | undefined;
+  readonly parking_topic?: string | undefined;
+}
+
+/** One replication slot of the service. */
+export interface ServiceSlot {
+  /** Name of the database on the server, made of letters, digits and underscores */
+  readonly database: string;
+  readonly slot: string;
+  readonly namespaces: Readonly<Record<string, ServiceNamespace>>;
+}
+
+/** What the service is to follow, and where to. */
+export interface ServiceOptions {
+  readonly postgres: PostgresServer;
+  readonly kafka: KafkaServer;
+  readonly slots: readonly ServiceSlot[];
+  /** Top-level settings of the configuration file; `reconnect_timeout` and `resend_timeout` are 200 ms without them */
+  readonly settings?: Readonly<Record<string, unknown>> | undefined;
+  /** Settings of the Kafka client */
+  readonly kafkaSettings?: Readonly<Record<string, unknown>> | undefined;
+  /** Called with each line in the moment that it is logged, before the service goes on */
+  readonly onLog?: ((line: LogLine) => void) | undefined;
+}
+
+/** A running service; disposal stops it. */
+export interface InProcessService extends AsyncDisposable {
+  /** Every line that it logged, of every level */
+  readonly log: readonly LogLine[];
+  /** The errors that ended a replication so far, of one slot or of all, oldest first */
+  failures(slot?: string): readonly LoggedError[];
+  /** Resolves with the first line that `matches`; `what` completes `Cannot see ...` */
+  waitForLog(what: string, matches: (line: LogLine) => boolean, options?: WaitOptions): Promise<LogLine>;
+  /** Resolves when replication of the slot has failed so many times, with the last error */
+  waitForFailure(slot: string, count?: number, options?: WaitOptions): Promise<LoggedError>;
+  /** Stops it as SIGTERM does; resolves when everything is closed */
+  stop(): Promise<void>;
+}
+
+/** An error as the log shows it. */
+export interface LoggedError {
+  readonly name: string;
+  readonly message: string;
+  readonly advice?: string;
+  readonly place?: Readonly<Record<string, unknown>>;
+  readonly cause?: LoggedError;
+}
+
+/** The text of a configuration file (JSON, which is YAML) for these servers. */
+export function serviceConfig({ postgres, kafka, slots, settings, kafkaSettings }: ServiceOptions): string {
+  const databases = [...new Set(slots.map(({ database }) => database))];
+  const access = {
+    host: postgres.host,
+    port: postgres.port,
+    username: postgres.superuser,
+    password: postgres.password,
+  };
+  const streams = databases.map((database) => {
+    const own = slots.filter((slot) => slot.database === database);
+    const namespaces = (slot: ServiceSlot) =>
+      Object.entries(slot.namespaces).map(([name, target]) => [name, { kafka_client: 'main', ...target }]);
+    return [database, Object.fromEntries(own.map((slot) => [slot.slot, Object.fromEntries(namespaces(slot))]))];
+  });
+  return JSON.stringify({
+    databases: Object.fromEntries(databases.map((database) => [database, { ...access, database }])),
+    kafka_clients: { main: { brokers: [kafka.bootstrap], ...kafkaSettings } },
+    streams: Object.fromEntries(streams),
+    reconnect_timeout: 200,
+    resend_timeout: 200,
+    ...settings,
+  });
+}
+
+/** Starts the service; returns at once, as the service never ends starting. */
+export function startInProcessService(options: ServiceOptions): InProcessService {
+  const config = parseConfig(serviceConfig(options), { fileName: 'test.yaml', environment: {} });
+  const log: LogLine[] = [];
+  const destination = {
+    write: (text: string) => {
+      const line = JSON.parse(text) as LogLine;
+      log.push(line);
+      options.onLog?.(line);
+    },
+  };
+  const stopping = new AbortController();
+  const serviceLog = createLogger({ level: 'trace', format: 'json', destination });
+  const running = runService(config, { version: '0.0.0', log: serviceLog }, stopping.signal);
+  running.catch(() => {}); // seen by `stop`
+  const failures = (slot?: string): readonly LoggedError[] =>
+    log
+      .filter((line) => line.msg.startsWith('replication failed') && (slot === undefined || line.slot === slot))
+      .map((line) => line.error as LoggedError);
+  const stop = async (): Promise<void> => {
+    stopping.abort();
+    await running;
+  };
+  return {
+    log,
+    failures,
+    waitForLog: (what, matches, waitOptions) => waitFor(what, () => log.find(matches), waitOptions),
+    waitForFailure: (slot, count = 1, waitOptions) =>
+      waitFor(`failure ${count} of slot ${slot}`, () => failures(slot)[count - 1], waitOptions),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}

@@ -1,0 +1,62 @@
+import { describe, expect, test } from 'bun:test';
+import {
+  createTopicLimits,
+  type ExceededLimit,
+  exceededLimit,
+  noteRefusedRecord,
+  type TopicLimits,
+  takeUpLimits,
+} from '../../../../src/kafka/produce/topic-limits.ts';
+
+test('what was learned of a topic holds until its limit is raised, also while nobody looked', () => {
+  const limits = createTopicLimits();
+  takeUpLimits(limits, new Map([['one', 1000]]));
+  for (const topic of ['one', 'two']) {
+    limits.learnedBatchBytes.set(topic, 500);
+    noteRefusedRecord(limits, topic, { plainBytes: 900, wireBytes: 900 });
+  }
+  takeUpLimits(limits, new Map([['one', 1000]]));
+  takeUpLimits(limits, new Map([['one', 800]]));
+  expect([limits.learnedBatchBytes.size, limits.refusedRecords.size]).toEqual([2, 2]);
+  takeUpLimits(
+    limits,
+    new Map([
+      ['one', 801],
+      // Read for the first time: nothing says that it was raised.
+      ['two', 5000],
+    ]),
+  );
+  expect([...limits.learnedBatchBytes.keys(), ...limits.refusedRecords.keys()]).toEqual(['two', 'two']);
+  expect(Object.fromEntries(limits.maxMessageBytes)).toEqual({ one: 801, two: 5000 });
+});
+
+describe('exceededLimit', () => {
+  const limitsOf = (maxBytes: number | undefined, ...refused: (readonly [plainBytes: number, wireBytes: number])[]) => {
+    const limits = createTopicLimits();
+    if (maxBytes !== undefined) limits.maxMessageBytes.set('t', maxBytes);
+    for (const [plainBytes, wireBytes] of refused) noteRefusedRecord(limits, 't', { plainBytes, wireBytes });
+    return limits;
+  };
+
+  test.each<[string, TopicLimits, [plainBytes: number, wireBytes: number], ExceededLimit | undefined]>([
+    ['nothing is known', limitsOf(undefined), [9e9, 9e9], undefined],
+    ['a record fits', limitsOf(1000), [1000, 1000], undefined],
+    ['a record does not fit', limitsOf(1000), [1001, 1001], { limitBytes: 1000, neededBytes: 1001 }],
+    ['a record fits compressed', limitsOf(1000), [5000, 1000], undefined],
+    ['a record does not fit compressed', limitsOf(1000), [5000, 1001], { limitBytes: 1000, neededBytes: 1001 }],
+    ['the very same was refused', limitsOf(1000, [5000, 50]), [5000, 50], { limitBytes: 4999, neededBytes: 5000 }],
+    ['a larger one that compresses better', limitsOf(undefined, [5000, 2000]), [9000, 1999], undefined],
+    ['a smaller one that compresses worse', limitsOf(1000, [5000, 50]), [4999, 900], undefined],
+    [
+      'of two that were refused the smaller counts',
+      limitsOf(1000, [5000, 60], [4000, 70]),
+      [4000, 60],
+      {
+        limitBytes: 3999,
+        neededBytes: 4000,
+      },
+    ],
+  ])('%s', (_, limits, [plainBytes, wireBytes], expected) => {
+    expect(exceededLimit(limits, 't', { plainBytes, wireBytes })).toEqual(expected);
+  });
+});

@@ -1,0 +1,170 @@
+import { describe, expect, test } from 'bun:test';
+import { judgeReadiness } from '../../../src/status/readiness.ts';
+import { createStatus, MOMENT, type StatusChanges } from '../../support/service/statuses.ts';
+
+const options = { ...MOMENT, inFlightLimitMs: 30_000 };
+const ago = (ms: number) => MOMENT.nowMs - ms;
+const FAILURE = { message: 'Lost the connection', advice: 'Check the network', reason: 'connection-lost', atMs: 1 };
+const FAILURE_WITHOUT_ADVICE = { ...FAILURE, advice: undefined };
+
+describe('judgeReadiness', () => {
+  const ready: [string, StatusChanges][] = [
+    ['a stream that has nothing to do', {}],
+    ['a server heard of just in time', { stream: { lastInboundMs: ago(60_000) } }],
+    [
+      'a server that we do not read because Kafka has to catch up',
+      { stream: { lastInboundMs: ago(90_000), isPaused: true, inFlightSinceMs: ago(5) } },
+    ],
+    ['something in flight for as long as it may be', { stream: { inFlightSinceMs: ago(30_000) } }],
+    [
+      'an old backlog that moves',
+      { stream: { inFlightSinceMs: ago(5), oldestCommitTimeMs: MOMENT.wallMs - 86_400_000, flushedLsn: 0n } },
+    ],
+    ['a slot beyond max_wal_size that keeps its WAL', { server: { walStatus: 'extended' } }],
+    ['a slot of unknown wal_status', { server: { walStatus: undefined } }],
+    ['a failure that is over', { failures: [FAILURE], isProven: true }],
+    ['a standby', { state: 'standby', isProven: false }],
+    ['a standby of a process that is heard of', { state: 'standby', holder: { pid: 7, silentMs: 60_000 } }],
+    [
+      'a standby of a process that our role may not look at',
+      { state: 'standby', holder: { pid: 7, silentMs: undefined } },
+    ],
+    [
+      'a server that has sent nothing for as long as it may take with us at the end of its WAL',
+      { stream: { standsSinceMs: 0 } },
+    ],
+    [
+      'a server that has only just stopped to send',
+      { stream: { standsSinceMs: ago(90_000) }, server: { serverLsn: 0x2_0000_0000n } },
+    ],
+    [
+      'a server that we do not read, because of Kafka, though its WAL goes on',
+      {
+        stream: { standsSinceMs: 0, isPaused: true, inFlightSinceMs: ago(5) },
+        server: { serverLsn: 0x2_0000_0000n },
+      },
+    ],
+    [
+      'a standby whose own stream of before was in trouble',
+      {
+        state: 'standby',
+        failures: [FAILURE],
+        stream: { lastInboundMs: 0, inFlightSinceMs: 0, areBrokersReachable: false },
+        server: { walStatus: 'unreserved' },
+      },
+    ],
+  ];
+  test.each(ready)('%s is ready', (_what, changes) => {
+    expect(judgeReadiness(createStatus(changes), options)).toEqual({ ready: true, reasons: [] });
+  });
+
+  const unhealthy = (walStatus: string) =>
+    `wal_status of the slot is ${walStatus}: PostgreSQL removes WAL that is still needed; see what holds the stream back, and raise max_slot_wal_keep_size`;
+  const notReady: [string, StatusChanges, string[]][] = [
+    ['a stream that has confirmed nothing', { isProven: false }, ['Nothing has been confirmed yet']],
+    [
+      'a stream that fails at the same place again and again',
+      { failures: [FAILURE, FAILURE_WITHOUT_ADVICE] },
+      ['Nothing has been confirmed yet, after failure 2 in a row: Lost the connection'],
+    ],
+    [
+      'a silent server',
+      { stream: { lastInboundMs: ago(60_100) } },
+      ['PostgreSQL has been silent for 60.1 s; one that is alive answers within 60 s'],
+    ],
+    [
+      'a server that we do not read, though nothing is in flight',
+      { stream: { lastInboundMs: ago(61_000), isPaused: true } },
+      ['PostgreSQL has been silent for 61 s; one that is alive answers within 60 s'],
+    ],
+    [
+      'a stuck Kafka',
+      { stream: { inFlightSinceMs: ago(30_100) } },
+      ['Kafka has not acknowledged what it was given 30.1 s ago; http.in_flight_limit is 30 s'],
+    ],
+    [
+      'a stuck Kafka that the socket waits for',
+      { stream: { inFlightSinceMs: ago(31_000), isPaused: true, lastInboundMs: ago(90_000) } },
+      ['Kafka has not acknowledged what it was given 31 s ago; http.in_flight_limit is 30 s'],
+    ],
+    ['a slot in danger', { server: { walStatus: 'unreserved' } }, [unhealthy('unreserved')]],
+    ['a lost slot', { server: { walStatus: 'lost' } }, [unhealthy('lost')]],
+    ['a wal_status of the future', { server: { walStatus: 'unheard' } }, [unhealthy('unheard')]],
+    [
+      'brokers that cannot be reached',
+      { stream: { areBrokersReachable: false } },
+      ['A Kafka cluster of the slot cannot be reached'],
+    ],
+    [
+      'everything at once',
+      {
+        isProven: false,
+        stream: { lastInboundMs: ago(61_000), inFlightSinceMs: ago(61_000), areBrokersReachable: false },
+        server: { walStatus: 'lost' },
+      },
+      [
+        'Nothing has been confirmed yet',
+        'PostgreSQL has been silent for 61 s; one that is alive answers within 60 s',
+        'Kafka has not acknowledged what it was given 61 s ago; http.in_flight_limit is 30 s',
+        unhealthy('lost'),
+        'A Kafka cluster of the slot cannot be reached',
+      ],
+    ],
+    ['a start', { state: 'starting' }, ['Connecting and checking PostgreSQL and Kafka']],
+    [
+      'a new start',
+      { state: 'starting', failures: [FAILURE] },
+      [
+        'Connecting and checking PostgreSQL and Kafka, after failure 1 in a row: Lost the connection. Check the network',
+      ],
+    ],
+    [
+      'a start after a failure that is over',
+      { state: 'starting', failures: [FAILURE], isProven: true },
+      ['Connecting and checking PostgreSQL and Kafka'],
+    ],
+    [
+      'a pause before a new start',
+      { state: 'retrying', failures: [FAILURE_WITHOUT_ADVICE] },
+      ['To be tried again soon, after failure 1 in a row: Lost the connection'],
+    ],
+    [
+      'what only a person can mend',
+      { state: 'stopped', failures: [FAILURE], server: { walStatus: 'lost' } },
+      [
+        'Stands still until somebody mends it, after failure 1 in a row: Lost the connection. Check the network',
+        unhealthy('lost'),
+      ],
+    ],
+    [
+      'a walsender that answers and sends nothing of the WAL that there is',
+      { stream: { standsSinceMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
+      [
+        'PostgreSQL has sent nothing behind 1/1000 for 90.1 s, although its WAL ends at 2/0; see synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity',
+      ],
+    ],
+    [
+      'a standby of a process that is frozen',
+      { state: 'standby', holder: { pid: 7, silentMs: 60_100 } },
+      [
+        'The process that has the slot has been silent for 60.1 s; when it is gone for good, run SELECT pg_terminate_backend(7);',
+      ],
+    ],
+    ['a service that stops', { state: 'closed' }, ['The service is stopping']],
+  ];
+  test.each(notReady)('%s is not ready', (_what, changes, reasons) => {
+    expect(judgeReadiness(createStatus(changes), options)).toEqual({ ready: false, reasons });
+  });
+
+  test('a stream that nothing is known of is not ready', () => {
+    const status = createStatus();
+    status.stream = undefined;
+    expect(judgeReadiness(status, options)).toEqual({ ready: false, reasons: ['Nothing has been confirmed yet'] });
+  });
+
+  test('a slot that was not asked for yet does not count against the stream', () => {
+    const status = createStatus();
+    status.server = undefined;
+    expect(judgeReadiness(status, options).ready).toBe(true);
+  });
+});
