@@ -22,6 +22,8 @@ export interface ErrorPlace {
 
 /** What every error below can be given beside its message. */
 export interface ErrorDetails {
+  /** Stable name of this error in snake case, for alerts and searches: `wal_level`, `slot_in_use`. Texts may change, it does not */
+  readonly code?: string | undefined;
   readonly place?: ErrorPlace | undefined;
   /** What to do: a sentence, SQL to run, or a setting to change */
   readonly advice?: string | undefined;
@@ -31,11 +33,14 @@ export interface ErrorDetails {
 /** Base of all errors that this service raises on purpose. */
 export class NotifierError extends Error {
   override readonly name: string = 'NotifierError';
+  /** See `ErrorDetails` */
+  readonly code: string | undefined;
   readonly advice: string | undefined;
   #place: ErrorPlace;
 
   constructor(message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = details.code;
     this.advice = details.advice;
     this.#place = details.place ?? {};
   }

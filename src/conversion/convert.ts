@@ -20,8 +20,8 @@ import {
 import { holdsStatus } from '../postgres/setup/replica-identity.ts';
 import { parseTableName } from '../progressor/tables.ts';
 import { readFormatVersion } from './format-version.ts';
-import { type MachineLifecycleEvent, writeLifecycleEvent, writeSinkEvent } from './mg-proto.ts';
 import { EtfValue } from './payload/payload.ts';
+import { type MachineLifecycleEvent, writeLifecycleEvent, writeSinkEvent } from './thrift/mg-proto.ts';
 import { formatTimestamp } from './timestamp.ts';
 
 /** Schema that progressor's tables live in. */

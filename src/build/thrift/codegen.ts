@@ -1,5 +1,5 @@
 /**
- * Writes src/conversion/mg-proto.ts, the Thrift binary encoder of what goes to Kafka, from the IDL files that the npm
+ * Writes src/conversion/thrift/mg-proto.ts, the Thrift binary encoder of what goes to Kafka, from the IDL files that the npm
  * package @vality/machinegun-proto carries. Run as `bun src/build/thrift/codegen.ts`; with `--check` it only says, by its
  * exit code, whether the file is up to date.
  *
@@ -247,7 +247,7 @@ function generateExternal(schema: Schema): string {
 ${lines.join('')}`;
 }
 
-/** Text of src/conversion/mg-proto.ts. `sources` are the IDL files: name without `.thrift` -> text. */
+/** Text of src/conversion/thrift/mg-proto.ts. `sources` are the IDL files: name without `.thrift` -> text. */
 export function generate(sources: Readonly<Record<string, string>>): string {
   const schema = new Schema(sources);
   const parts = schema.reachable().map((name) => {
@@ -260,7 +260,7 @@ export function generate(sources: Readonly<Record<string, string>>): string {
  * Thrift binary protocol (strict types, no message envelope) of the records that go to Kafka. Strings are bytes and
  * are never decoded. https://github.com/apache/thrift/blob/master/doc/specs/thrift-binary-protocol.md
  */
-import type { ByteWriter } from '../bytes/writer.ts';
+import type { ByteWriter } from '../../bytes/writer.ts';
 
 /** A ${EXTERNAL} that writes its own encoding: the union's one field and the stop byte. */
 export interface Writable {
@@ -287,7 +287,7 @@ export function readIdlSources(): Record<string, string> {
 }
 
 if (import.meta.main) {
-  const target = new URL('../../conversion/mg-proto.ts', import.meta.url);
+  const target = new URL('../../conversion/thrift/mg-proto.ts', import.meta.url);
   const text = generate(readIdlSources());
   if (process.argv.includes('--check')) process.exitCode = readFileSync(target, 'utf8') === text ? 0 : 1;
   else writeFileSync(target, text);

@@ -17,7 +17,7 @@ import {
   VALUE_OBJ,
   VALUE_OBJ_TYPES,
   VALUE_STR,
-} from '../mg-proto.ts';
+} from '../thrift/mg-proto.ts';
 import { findMapKeyFault } from './map-keys.ts';
 
 /** Deepest nesting of obj and arr. The stack is ours, so this bounds memory only, at a depth that nobody writes. */

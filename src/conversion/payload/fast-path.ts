@@ -18,7 +18,7 @@ import {
   VALUE_OBJ,
   VALUE_OBJ_TYPES,
   VALUE_STR,
-} from '../mg-proto.ts';
+} from '../thrift/mg-proto.ts';
 import { findMapKeyFault } from './map-keys.ts';
 
 const NEW_FLOAT_EXT = 70; // 'F'

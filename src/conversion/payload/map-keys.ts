@@ -8,7 +8,7 @@
  * length with another, so a byte that lies within keys within keys is looked at once for each doubling of the obj around
  * it: n log n in the size of the payload at worst, whatever the nesting.
  */
-import { VALUE_ARR, VALUE_B, VALUE_FLT, VALUE_I, VALUE_NL, VALUE_OBJ } from '../mg-proto.ts';
+import { VALUE_ARR, VALUE_B, VALUE_FLT, VALUE_I, VALUE_NL, VALUE_OBJ } from '../thrift/mg-proto.ts';
 
 /** Up to here each key is compared with each other. */
 const PAIRWISE_KEYS = 8;

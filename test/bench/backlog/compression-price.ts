@@ -3,8 +3,8 @@
  * one record. Payloads are filled by one letter, which compresses better than anything real, or by noise, which is worse.
  */
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import { writeSinkEvent } from '../../../src/conversion/mg-proto.ts';
 import { EtfValue } from '../../../src/conversion/payload/payload.ts';
+import { writeSinkEvent } from '../../../src/conversion/thrift/mg-proto.ts';
 import { codecOf } from '../../../src/kafka/produce/compression.ts';
 import { RecordBatch } from '../../../src/kafka/produce/record-batch.ts';
 import { seededRandom } from '../../support/codecs/etf.ts';

@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test';
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import { writeLifecycleEvent, writeSinkEvent } from '../../../src/conversion/mg-proto.ts';
 import { EtfValue } from '../../../src/conversion/payload/payload.ts';
+import { writeLifecycleEvent, writeSinkEvent } from '../../../src/conversion/thrift/mg-proto.ts';
 import { encodePayload, int, str, type Value } from './etf.ts';
 import {
   briefValue,

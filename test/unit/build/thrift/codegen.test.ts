@@ -14,8 +14,8 @@ function changed(file: string, from: string, to: string): Record<string, string>
 }
 
 describe('generate', () => {
-  test('gives the committed src/conversion/mg-proto.ts (run `make codegen` when this fails)', () => {
-    const committed = readFileSync(new URL('../../../../src/conversion/mg-proto.ts', import.meta.url), 'utf8');
+  test('gives the committed src/conversion/thrift/mg-proto.ts (run `make codegen` when this fails)', () => {
+    const committed = readFileSync(new URL('../../../../src/conversion/thrift/mg-proto.ts', import.meta.url), 'utf8');
     expect(generate(sources)).toBe(committed);
   });
 

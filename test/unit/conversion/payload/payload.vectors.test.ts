@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
-import { writeSinkEvent } from '../../../../src/conversion/mg-proto.ts';
 import { EtfValue } from '../../../../src/conversion/payload/payload.ts';
+import { writeSinkEvent } from '../../../../src/conversion/thrift/mg-proto.ts';
 import { formatTimestamp } from '../../../../src/conversion/timestamp.ts';
 import { MalformedError } from '../../../../src/errors.ts';
 import { seededRandom } from '../../../support/codecs/etf.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { ByteWriter } from '../../../src/bytes/writer.ts';
+import { ByteWriter } from '../../../../src/bytes/writer.ts';
 import {
   type LifecycleEvent,
   type MachineLifecycleEvent,
@@ -8,13 +8,13 @@ import {
   writeMachineEvent,
   writeMachineStatus,
   writeSinkEvent,
-} from '../../../src/conversion/mg-proto.ts';
+} from '../../../../src/conversion/thrift/mg-proto.ts';
 import {
   type DecodedLifecycleEvent,
   decodeLifecycleEvent,
   decodeSinkEvent,
-} from '../../support/codecs/thrift-reader.ts';
-import { type LifecycleVector, readLifecycleVectors } from '../../support/codecs/vectors.ts';
+} from '../../../support/codecs/thrift-reader.ts';
+import { type LifecycleVector, readLifecycleVectors } from '../../../support/codecs/vectors.ts';
 
 /** Writes Value `{b, true}`. */
 const TRUE = { writeTo: (out: ByteWriter) => void out.copy(Buffer.from('0200020100', 'hex')) };

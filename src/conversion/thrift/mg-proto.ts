@@ -5,7 +5,7 @@
  * Thrift binary protocol (strict types, no message envelope) of the records that go to Kafka. Strings are bytes and
  * are never decoded. https://github.com/apache/thrift/blob/master/doc/specs/thrift-binary-protocol.md
  */
-import type { ByteWriter } from '../bytes/writer.ts';
+import type { ByteWriter } from '../../bytes/writer.ts';
 
 /** A msgpack.Value that writes its own encoding: the union's one field and the stop byte. */
 export interface Writable {
