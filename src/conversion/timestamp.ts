@@ -3,9 +3,8 @@
  * (`base.Timestamp` of machinegun-proto: RFC 3339 in UTC, `2016-03-22T06:12:27Z`).
  */
 import { InvalidRowError } from '../errors.ts';
+import { POSTGRES_EPOCH_MS } from '../postgres/replication/clock.ts';
 
-/** Seconds from the Unix epoch to 2000-01-01T00:00:00Z, where PostgreSQL begins to count. */
-const POSTGRES_EPOCH_SECONDS = 946_684_800;
 /** 0000-01-01T00:00:00Z and 10000-01-01T00:00:00Z, in microseconds since 2000-01-01. */
 const FIRST_MICROS = -63_113_904_000_000_000n;
 const END_MICROS = 252_455_616_000_000_000n;
@@ -33,7 +32,7 @@ export function formatTimestamp(microsSince2000: bigint): Buffer {
   }
   // years from 0 to 9999 are positive after the shift, where bigint's division toward zero is toward the past
   const seconds = (microsSince2000 - FIRST_MICROS) / 1_000_000n + FIRST_MICROS / 1_000_000n;
-  const iso = new Date((Number(seconds) + POSTGRES_EPOCH_SECONDS) * 1000).toISOString();
+  const iso = new Date(Number(seconds) * 1000 + POSTGRES_EPOCH_MS).toISOString();
   cachedText = Buffer.from(`${iso.slice(0, 19)}Z`, 'latin1');
   cachedFromMicros = seconds * 1_000_000n;
   cachedToMicros = cachedFromMicros + 1_000_000n;

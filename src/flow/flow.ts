@@ -12,10 +12,11 @@ import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
 import { SQL_STATE } from '../postgres/client/sql-state.ts';
 import { droppedPublicationError } from '../postgres/continuity/judge.ts';
+import { wallClockMs } from '../postgres/replication/clock.ts';
 import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/replication/frames.ts';
 import { type LivenessTimings, silenceLimitMs } from '../postgres/replication/liveness.ts';
 import type { BeginMessage, CommitMessage, LogicalMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
-import { POSTGRES_EPOCH_MS, StandbyDialogue } from '../postgres/replication/status-updates.ts';
+import { StandbyDialogue } from '../postgres/replication/status-updates.ts';
 import type { ReplicationStream } from '../postgres/replication/stream.ts';
 import { MARKER_PREFIX } from '../postgres/setup/publication-plan.ts';
 import { judgeMissingPublication, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
@@ -378,11 +379,6 @@ export class Flow implements StreamView {
     const lsn = this.#reader.walStart || this.#begin?.finalLsn;
     return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
-}
-
-/** Server's clock, microseconds since 2000-01-01 UTC, as milliseconds since 1970. */
-export function wallClockMs(commitTimeMicros: bigint): number {
-  return Number(commitTimeMicros) / 1000 + POSTGRES_EPOCH_MS;
 }
 
 /** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */

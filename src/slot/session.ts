@@ -3,13 +3,14 @@
  * stream, and close both sides. Everything is opened anew, so that nothing half-broken survives; what ended the attempt
  * is raised.
  */
+
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { Config, DatabaseEndpoint, StreamConfig } from '../config/config.ts';
 import { isSettledWithin, rejectLater, rejectOnAbort } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
-import { type EndReason, Flow, wallClockMs } from '../flow/flow.ts';
+import { type EndReason, Flow } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
 import { Sinks } from '../flow/sinks.ts';
@@ -20,6 +21,7 @@ import { waitUntilFree } from '../postgres/availability/slot-holder.ts';
 import { advanceSlot } from '../postgres/catalog/slots.ts';
 import { connectControl } from '../postgres/client/connect.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/sql-state.ts';
+import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';

@@ -6,14 +6,13 @@
 
 import type { Progress } from '../../flow/progress.ts';
 import type { Lsn } from '../../lsn.ts';
+import { postgresMicros } from './clock.ts';
 import { encodeStandbyStatusUpdate } from './frames.ts';
 import { isStatusDue, judgeSilence, type LivenessTimings } from './liveness.ts';
 import type { ReplicationStream } from './stream.ts';
 
 /** How often statuses and silence are looked at; a status that carries news does not wait for it. */
 const TICK_MS = 100;
-/** Where PostgreSQL's clock begins: milliseconds from 1970-01-01 to 2000-01-01. */
-export const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /** Whom to talk to, about what, and by which rules. */
 export interface StandbyDialogueOptions {
@@ -94,7 +93,7 @@ export class StandbyDialogue {
     this.#replyRequested = false;
     this.#sentWritten = written;
     this.#sentFlushed = flushed;
-    const clockMicros = BigInt(Date.now() - POSTGRES_EPOCH_MS) * 1000n;
+    const clockMicros = postgresMicros(Date.now());
     const status = { written, flushed, applied: flushed, clockMicros, replyRequested: options.replyRequested };
     this.#options.replication.writeStatus(encodeStandbyStatusUpdate(status));
   }
