@@ -77,7 +77,7 @@ writable one is followed; sasl (none), client_id (cdc-notifier), compression
 (none), connect_timeout (5000), request_timeout (30000), metadata_max_age
 (10000) of a Kafka client; replica_identity (full), publish_columns (all),
 on_missing_old_tuple (stop), on_invalid (stop), parking_topic (none; for
-on_invalid: park) of a namespace; failover (false) and accept_loss_behind (none)
+on_invalid: park) of a namespace; failover (false) and accept_loss_after (none)
 of a slot, in slots: {DB_REF: {SLOT: {...}}}; at the top resend_timeout (3000),
 max_retries (3), reconnect_timeout (5000), shutdown_timeout (20000), http (none;
 {host, port (8022), in_flight_limit (30000)} listens on 127.0.0.1 for /live,

@@ -117,8 +117,8 @@ export interface StreamConfig {
 export interface SlotSettings {
   /** True when standbys keep a copy of the slot (PostgreSQL 17 and newer), so that it outlives its primary */
   readonly failover: boolean;
-  /** The stream goes on although changes behind exactly this LSN are lost; absent = it stops at any loss */
-  readonly acceptLossBehindLsn: Lsn | undefined;
+  /** The stream continues although changes after exactly this LSN are lost; absent = it stops at any loss */
+  readonly acceptLossAfterLsn: Lsn | undefined;
 }
 
 /** How much of a namespace's rows the server is to write and to send: by default everything. */

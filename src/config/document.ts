@@ -229,7 +229,7 @@ class Walk {
       if (isMergeKey) {
         this.#report(steps, offset, 'merge keys are not supported; write the settings out');
       } else if (shape?.kind === 'fixed' && !isKnown && firstLine === undefined) {
-        this.#report(keySteps, offset, unknownKeyMessage(key, shape.entries.keys(), present));
+        this.#report(keySteps, offset, unknownKeyMessage(key, shape.entries, present));
       }
       const isRepeatedKey = isRepeated || firstLine !== undefined;
       if (isKnown && !isMergeKey && !isRepeatedKey) this.#locate(keySteps, offset, startOf(pair.value) ?? offset);
@@ -264,8 +264,11 @@ class Walk {
   }
 }
 
-function unknownKeyMessage(key: string, known: Iterable<string>, present: ReadonlySet<string>): string {
-  const absent = [...known].filter((name) => !present.has(name));
+function unknownKeyMessage(key: string, known: ReadonlyMap<string, SchemaNode>, present: ReadonlySet<string>): string {
+  for (const [name, schema] of known) {
+    if (shapeOf(schema).metadata.formerName === key) return `was renamed to ${name}`;
+  }
+  const absent = [...known.keys()].filter((name) => !present.has(name));
   const hint = didYouMean(key, absent);
   if (hint !== '') return `unknown key${hint}`;
   return absent.length === 0 ? 'unknown key' : `unknown key; also known here: ${absent.join(', ')}`;

@@ -170,7 +170,7 @@ function resolveStreams(file: ConfigFile, databases: ReadonlyMap<string, Databas
           ] as const,
       );
       const given = file.slots?.get(databaseRef)?.get(slot);
-      const settings = { failover: given?.failover ?? false, acceptLossBehindLsn: given?.accept_loss_behind };
+      const settings = { failover: given?.failover ?? false, acceptLossAfterLsn: given?.accept_loss_after };
       resolved.push({ databaseRef, database, slot, settings, namespaces: new Map(namespaceEntries) });
     }
   }

@@ -223,12 +223,13 @@ const slotSettings = v.strictObject(
       ),
       false,
     ),
-    accept_loss_behind: v.optional(
+    accept_loss_after: v.optional(
       v.pipe(
         lsn(),
         v.description(
-          'Goes on although the changes behind exactly this LSN are lost; the error that stopped the stream names it',
+          'Continues although changes after exactly this LSN are lost; the error that stopped the stream names the LSN',
         ),
+        v.metadata({ formerName: 'accept_loss_behind' }),
       ),
     ),
   },

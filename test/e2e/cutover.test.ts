@@ -245,7 +245,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(told.error).toMatchObject({ name: 'LossError', place: { database: 'db', slot, lsn: ours } });
         expect(told.error?.message).toContain(`the slot stands at ${theirs}, where nobody is known to have brought it`);
         expect(told.error?.advice).toStartWith(`Changes from ${ours} to ${theirs} cannot be streamed`);
-        expect(told.error?.advice).toContain(`slots.db.${slot}.accept_loss_behind: ${ours} in the configuration`);
+        expect(told.error?.advice).toContain(`slots.db.${slot}.accept_loss_after: ${ours} in the configuration`);
         expect(await confirmedLsn(database.sql, slot)).toBe(theirs!);
         return Object.assign(service, { told });
       };
@@ -259,13 +259,13 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       let accepted: string | undefined;
       {
         await using stopped = await toldAfterwards(config);
-        accepted = /accept_loss_behind: (\S+)/.exec(stopped.told.error!.advice!)?.[1];
+        accepted = /accept_loss_after: (\S+)/.exec(stopped.told.error!.advice!)?.[1];
         expect(await stopped.stop()).toBe(0);
       }
-      const accepting = { ...config, slots: { db: { [slot]: { accept_loss_behind: accepted } } } };
+      const accepting = { ...config, slots: { db: { [slot]: { accept_loss_after: accepted } } } };
       {
         await using second = await startWith(accepting, slot);
-        const warning = second.lines.find(({ msg }) => msg.includes('as accept_loss_behind says'));
+        const warning = second.lines.find(({ msg }) => msg.includes('as accept_loss_after says'));
         expect(warning).toMatchObject({ level: 'warn', slot, fromLsn: accepted });
         await scenario.confirmed();
         expect((await scenario.expectAllArrived()).duplicates).toBe(0);

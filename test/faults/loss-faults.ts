@@ -125,7 +125,7 @@ async function acceptLoss(
   await scene.saysNotReady();
   expect(service.lines.some(({ msg }) => msg === STARTED)).toBe(false);
   const { lsn } = error!.place as { readonly lsn: string };
-  await scene.start({ ...scene.config, slots: { db: { [scene.slot]: { accept_loss_behind: lsn } } } });
+  await scene.start({ ...scene.config, slots: { db: { [scene.slot]: { accept_loss_after: lsn } } } });
   const acceptance = scene.service.lines.findLast(({ level, fromLsn }) => level === 'warn' && fromLsn === lsn);
   expect(acceptance).toBeDefined();
   scene.accepted.push({ fromLsn: parseLsn(lsn), toLsn: parseLsn(acceptance?.toLsn as string), namespace });

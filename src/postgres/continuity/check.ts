@@ -124,7 +124,7 @@ async function stopOrAccept(
 ): Promise<void> {
   const { slot, settings, log } = request;
   const error = lossError(loss, request);
-  if (settings.acceptLossBehindLsn !== loss.fromLsn) {
+  if (settings.acceptLossAfterLsn !== loss.fromLsn) {
     const ledger = ledgerOfLoss(loss, ledgerContext(request, findings));
     if (ledger !== undefined) {
       await writeLedger(control, { slot, ledger, replaces: findings.foundLedger }).catch((cause: unknown) =>
@@ -148,7 +148,7 @@ export function warnOfAcceptedLoss(
   const endLsn = toLsn && beginningsLsn.reduce(laterLsn, toLsn);
   log.warn(
     { details, fromLsn: formatLsn(fromLsn), toLsn: endLsn === undefined ? undefined : formatLsn(endLsn) },
-    'the stream goes on without changes that are lost, as accept_loss_behind says',
+    'the stream goes on without changes that are lost, as accept_loss_after says',
   );
 }
 

@@ -295,7 +295,7 @@ export function lossError(
     place: { database: databaseRef, slot, lsn: from },
     advice:
       `Changes ${range} cannot be streamed: compare the tables with the topics. To go on without them, set ` +
-      `slots.${databaseRef}.${slot}.accept_loss_behind: ${from} in the configuration and restart the service`,
+      `slots.${databaseRef}.${slot}.accept_loss_after: ${from} in the configuration and restart the service`,
   });
 }
 

@@ -27,7 +27,7 @@ async function raised<T extends Error>(kind: new (...args: never[]) => T, attemp
 
 /** Where the loss begins, by the setting that its advice gives. */
 function offeredLsn(error: LossError): Lsn {
-  const [, offered] = /slots\.main\.cdc_slot\.accept_loss_behind: (\S+) /.exec(error.advice!)!;
+  const [, offered] = /slots\.main\.cdc_slot\.accept_loss_after: (\S+) /.exec(error.advice!)!;
   expect(error.place.lsn).toBe(offered);
   return parseLsn(offered!);
 }
@@ -136,11 +136,11 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       further.confirmedLsn,
     );
 
-    const wrong = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const wrong = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
     await raised(LossError, scene.prepare(SLOT, ['ns'], wrong));
     expect(await slotExists(scene)).toBe(false);
     expect(warnings(scene)).toEqual([]);
-    const accepted = { settings: { acceptLossBehindLsn: further.confirmedLsn } };
+    const accepted = { settings: { acceptLossAfterLsn: further.confirmedLsn } };
     const again = await scene.stream(SLOT, ['ns'], accepted);
     expect(again.confirmedLsn > further.confirmedLsn).toBe(true);
     expect(warnings(scene)).toEqual([expect.stringContaining('goes on without changes that are lost')]);
@@ -172,7 +172,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     const crashed = { ...known, revision: 2, instance: 'crashed' };
     await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
     await scene.prepare(SLOT, ['ns']);
-    await scene.prepare(SLOT, ['ns'], { known, settings: { acceptLossBehindLsn: known.confirmedLsn } });
+    await scene.prepare(SLOT, ['ns'], { known, settings: { acceptLossAfterLsn: known.confirmedLsn } });
   });
 
   test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
@@ -199,7 +199,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     // A namespace that is not configured any more is nobody's.
     await scene.prepare(SLOT, ['other'], { known });
 
-    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const accepted = { known, settings: { acceptLossAfterLsn: known.confirmedLsn } };
     const prepared = await scene.prepare(SLOT, ['ns', 'other'], accepted);
     expect(prepared.renewedPublications).toEqual(['ns']);
     const { createdAtLsn } = prepared.publications[0]!;
@@ -238,7 +238,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     }
     expect(peer.confirmedLsn < next.confirmedLsn).toBe(true);
 
-    const settings = { acceptLossBehindLsn: left!.lsn };
+    const settings = { acceptLossAfterLsn: left!.lsn };
     const accepted = await scene.prepare(SLOT, ['ns', 'other'], { settings });
     expect(accepted.ledger.left).toEqual(new Map());
     await scene.script('DROP PUBLICATION ns');
@@ -259,7 +259,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await raised(SourceError, claim(beforeMove));
     await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeMove.ledger }));
 
-    const accepted = { known, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const accepted = { known, settings: { acceptLossAfterLsn: known.confirmedLsn } };
     const beforeDrop = await scene.prepare(SLOT, ['ns'], accepted);
     await scene.script('DROP PUBLICATION ns; CREATE PUBLICATION ns FOR TABLE ns_processes, ns_events');
     await raised(SourceError, claim(beforeDrop));
@@ -297,7 +297,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(error.advice).toContain(`Changes from ${formatLsn(known.confirmedLsn)} on`);
     // The ledger of this server is not ours to write.
     expect((await readLedger(scene.control, SLOT))?.systemIdentifier).toBe(known.systemIdentifier);
-    const accepted = { known: elsewhere, settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const accepted = { known: elsewhere, settings: { acceptLossAfterLsn: known.confirmedLsn } };
     const { ledger, confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
     expect(ledger).toMatchObject({ systemIdentifier: known.systemIdentifier, fromLsn: confirmedFlushLsn });
   });
@@ -312,7 +312,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(offeredLsn(running)).toBe(former.confirmedLsn);
     const restarted = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
     expect(offeredLsn(restarted)).toBe(former.confirmedLsn);
-    const settings = { acceptLossBehindLsn: former.confirmedLsn };
+    const settings = { acceptLossAfterLsn: former.confirmedLsn };
     await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
     await scene.prepare(SLOT, ['ns'], { instance: 'after' });
   });
@@ -328,7 +328,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     // Also for a process that knows nothing.
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
     expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(known.confirmedLsn);
-    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const accepted = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
     const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
     const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
     expect(row!.wal_status).toBe('reserved');
@@ -346,7 +346,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       await using scene = await openSetupScene(small);
       const known = await streamed(scene);
       await loseSlot(scene);
-      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      const settings = { acceptLossAfterLsn: known.confirmedLsn };
       let first: SlotLedger | undefined;
       let dropCount = 0;
       const counting = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
@@ -385,7 +385,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await using scene = await openSetupScene(server);
     const known = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
-    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const settings = { acceptLossAfterLsn: known.confirmedLsn };
     let first: SlotLedger | undefined;
     const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
       first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
@@ -401,7 +401,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await using scene = await openSetupScene(small);
     const known = await streamed(scene);
     await loseSlot(scene);
-    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const settings = { acceptLossAfterLsn: known.confirmedLsn };
     const crash = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
       throw new Error('crash');
     });
@@ -447,7 +447,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
         expect(offeredLsn(mended)).toBe(known.confirmedLsn);
       }
       await scene.script(script);
-      const settings = { acceptLossBehindLsn: known.confirmedLsn };
+      const settings = { acceptLossAfterLsn: known.confirmedLsn };
       await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
       expect(await publicationMistakes(scene.control, request)).toEqual([]);
       await scene.prepare(SLOT, ['ns'], { instance: 'after' });
@@ -477,7 +477,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(error.message).toContain('a table of it was taken out and put back');
     expect(offeredLsn(error)).toBe(known.confirmedLsn);
     await raised(LossError, scene.prepare(SLOT, ['ns']));
-    const accepted = { settings: { acceptLossBehindLsn: known.confirmedLsn } };
+    const accepted = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
     const again = await scene.stream(SLOT, ['ns'], accepted);
     await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
   });
@@ -493,7 +493,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.script('ALTER TABLE ns_events_2 RENAME TO ns_events');
     const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
     expect(offeredLsn(error)).toBe(confirmedLsn);
-    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossBehindLsn: confirmedLsn } });
+    await scene.prepare(SLOT, ['ns'], { settings: { acceptLossAfterLsn: confirmedLsn } });
   });
 
   test('a server that was set back stays a loss when its WAL has passed what was delivered', async () => {
@@ -508,7 +508,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       expect(error.message).toContain('the server was set back');
       expect(offeredLsn(error)).toBe(ahead.deliveredLsn);
     }
-    const settings = { acceptLossBehindLsn: ahead.deliveredLsn };
+    const settings = { acceptLossAfterLsn: ahead.deliveredLsn };
     await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
     await scene.prepare(SLOT, ['ns'], { instance: 'after' });
   });
@@ -541,7 +541,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   test('a setting that has accepted a loss does not accept the next one at the same place', async () => {
     await using scene = await openSetupScene(server);
     const known = await streamed(scene);
-    const settings = { acceptLossBehindLsn: known.confirmedLsn };
+    const settings = { acceptLossAfterLsn: known.confirmedLsn };
     const lose = () => scene.script('ALTER PUBLICATION ns DROP TABLE ns_events');
     await lose();
     const prepared = await scene.prepare(SLOT, ['ns'], { settings });
@@ -551,7 +551,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { ...options, settings }));
       expect(offeredLsn(error)).toBe(known.confirmedLsn + 1n);
     }
-    const second = { acceptLossBehindLsn: known.confirmedLsn + 1n };
+    const second = { acceptLossAfterLsn: known.confirmedLsn + 1n };
     await scene.prepare(SLOT, ['ns'], { instance: 'next', settings: second });
   });
 
@@ -632,7 +632,7 @@ describe('continuity over a failover', () => {
       const lsn = offeredLsn(diverged);
       expect(lsn >= known.confirmedLsn && lsn < further.confirmedLsn).toBe(true);
       expect(offeredLsn(await raised(LossError, promoted.prepare(SLOT, ['ns'], { settings })))).toBe(lsn);
-      const accepted = { settings: { ...settings, acceptLossBehindLsn: lsn } };
+      const accepted = { settings: { ...settings, acceptLossAfterLsn: lsn } };
       expect(await promoted.stream(SLOT, ['ns'], accepted)).toMatchObject({ timeline: 2 });
       await promoted.prepare(SLOT, ['ns'], { settings });
 
@@ -666,7 +666,7 @@ describe('continuity over a failover', () => {
         expect(await slotExists(promoted)).toBe(false);
       }
       const accepted = await raised(LossError, promoted.prepare(SLOT, ['ns']));
-      await promoted.stream(SLOT, ['ns'], { settings: { acceptLossBehindLsn: offeredLsn(accepted) } });
+      await promoted.stream(SLOT, ['ns'], { settings: { acceptLossAfterLsn: offeredLsn(accepted) } });
       expect(await slotExists(promoted)).toBe(true);
     },
     180_000,

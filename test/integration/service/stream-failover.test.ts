@@ -161,7 +161,7 @@ async function waitForLoss(
   );
   const [, from, to] = /^Changes from (\S+) to (\S+) cannot be streamed/.exec(error!.advice!)!;
   const slot = scene.slot('one');
-  expect(error!.advice).toContain(`slots.${scene.database}.${slot}.accept_loss_behind: ${from} `);
+  expect(error!.advice).toContain(`slots.${scene.database}.${slot}.accept_loss_after: ${from} `);
   expect(error!.place).toMatchObject({ database: scene.database, slot, lsn: from });
   return { error: error!, fromLsn: parseLsn(from!), toLsn: parseLsn(to!) };
 }
@@ -257,7 +257,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       const next = failover.start({ failover: true });
       expect((await waitForLoss(failover, next)).fromLsn).toBe(loss.fromLsn);
       await next.stop();
-      failover.start({ failover: true, accept_loss_behind: formatLsn(loss.fromLsn) });
+      failover.start({ failover: true, accept_loss_after: formatLsn(loss.fromLsn) });
       await failover.confirmedThere();
       const emitted = await scene.emitted();
       expect(emitted.map(({ key }) => key)).toContain(`${NS} warming the WAL up`);
@@ -299,7 +299,7 @@ describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (ma
       expect(slots).toHaveLength(0);
       await service.stop();
 
-      failover.start({ accept_loss_behind: formatLsn(loss.fromLsn) });
+      failover.start({ accept_loss_after: formatLsn(loss.fromLsn) });
       await waitFor('the slot', async () => (await positionThere(failover)) !== undefined);
       expected.push(await failover.writeThere('after'));
       await failover.confirmedThere();

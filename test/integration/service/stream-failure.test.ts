@@ -40,7 +40,7 @@ async function lsnOfChange(scene: StreamScene, slotName: string, kind: 'I' | 'U'
 
 /** Settings that accept the loss which the slot has stopped at. */
 function accepting(scene: StreamScene, slotName: string, error: LoggedError): Readonly<Record<string, unknown>> {
-  return { slots: { [scene.database]: { [scene.slot(slotName)]: { accept_loss_behind: error.place?.lsn } } } };
+  return { slots: { [scene.database]: { [scene.slot(slotName)]: { accept_loss_after: error.place?.lsn } } } };
 }
 
 /** Resolves when nobody streams from the slot, which it then can be advanced by hand. */

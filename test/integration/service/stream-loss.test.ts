@@ -145,7 +145,7 @@ async function waitForLoss(scene: StreamScene, service: InProcessService, slotNa
   expect(error.message).toStartWith(`Cannot go on behind ${lsn}: `);
   const [, from, to] = /^Changes from (\S+) (?:on|to (\S+)) cannot be streamed/.exec(error.advice!)!;
   expect(from).toBe(lsn);
-  const setting = `slots.${scene.database}.${scene.slot(slotName)}.accept_loss_behind: ${lsn} `;
+  const setting = `slots.${scene.database}.${scene.slot(slotName)}.accept_loss_after: ${lsn} `;
   expect(error.advice).toContain(setting);
   return { error, fromLsn: parseLsn(lsn), toLsn: to === undefined ? undefined : parseLsn(to) };
 }
@@ -154,7 +154,7 @@ async function waitForLoss(scene: StreamScene, service: InProcessService, slotNa
 function accepting(scene: StreamScene, losses: Readonly<Record<string, ToldLoss>>): StartOptions['settings'] {
   const settings = Object.entries(losses).map(([slotName, { fromLsn }]) => [
     scene.slot(slotName),
-    { accept_loss_behind: formatLsn(fromLsn) },
+    { accept_loss_after: formatLsn(fromLsn) },
   ]);
   return { slots: { [scene.database]: Object.fromEntries(settings) } };
 }
@@ -162,7 +162,7 @@ function accepting(scene: StreamScene, losses: Readonly<Record<string, ToldLoss>
 /** The slots with which a service has gone on without changes, by its warnings. */
 function acceptances(service: InProcessService): readonly unknown[] {
   return service.log
-    .filter(({ level, msg }) => level === 'warn' && msg.includes('as accept_loss_behind says'))
+    .filter(({ level, msg }) => level === 'warn' && msg.includes('as accept_loss_after says'))
     .map(({ slot }) => slot);
 }
 

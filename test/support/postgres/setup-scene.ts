@@ -91,7 +91,7 @@ function sceneOn(server: PostgresServer, database: string): SetupScene {
       databaseRef: 'main',
       endpoint,
       slot,
-      settings: { failover: false, acceptLossBehindLsn: undefined, ...options.settings },
+      settings: { failover: false, acceptLossAfterLsn: undefined, ...options.settings },
       namespaces,
       publishing: new Map(namespaces.map((namespace) => [namespace, { ...WHOLE_ROWS, ...options.publishing }])),
       instance: options.instance ?? 'instance of the test',

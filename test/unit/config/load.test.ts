@@ -92,7 +92,7 @@ describe('parseConfig accepts', () => {
         databaseRef: 'db',
         database: database!,
         slot: 'slot',
-        settings: { failover: false, acceptLossBehindLsn: undefined },
+        settings: { failover: false, acceptLossAfterLsn: undefined },
         namespaces: new Map([
           [
             'ns',
@@ -202,12 +202,12 @@ describe('parseConfig accepts', () => {
       config({
         client: '{brokers: [k:9092], metadata_max_age: 500}',
         streams: `{db: {a: {one: ${parking}, two: ${NAMESPACE.replace('e,', 'f,')}}, b: {three: ${NAMESPACE}}}}`,
-        rest: 'slots: {db: {a: {failover: true, accept_loss_behind: 16/b374d848}}}',
+        rest: 'slots: {db: {a: {failover: true, accept_loss_after: 16/b374d848}}}',
       }),
     );
     expect(streams.map(({ settings }) => settings)).toEqual([
-      { failover: true, acceptLossBehindLsn: 0x16_b374_d848n },
-      { failover: false, acceptLossBehindLsn: undefined },
+      { failover: true, acceptLossAfterLsn: 0x16_b374_d848n },
+      { failover: false, acceptLossAfterLsn: undefined },
     ]);
     expect(streams[0]?.namespaces.get('one')).toMatchObject({ onInvalid: 'park', parkingTopic: 'p' });
     expect(kafkaClients.get('main')?.metadataMaxAgeMs).toBe(500);
@@ -300,6 +300,11 @@ describe('parseConfig refuses', () => {
       'a URL to listen on',
       withRest("http: {host: 'http://h'}"),
       /^4:14 http.host: must be one host name or IP address/,
+    ],
+    [
+      'the former name of a key',
+      withRest('slots: {db: {slot: {accept_loss_behind: 0/16B3748}}}'),
+      '4:21 slots.db.slot.accept_loss_behind: was renamed to accept_loss_after',
     ],
     ['an unknown key of log', withRest('log: {Level: x}'), '4:7 log.Level: unknown key; did you mean "level"?'],
     [
@@ -522,13 +527,13 @@ describe('parseConfig refuses', () => {
     ],
     ...['16B3748', '"0/"', '0/16B3748FF', '-1/0', '0x1/2'].map((lsn): [string, string, RegExp] => [
       `an LSN such as ${lsn}`,
-      withRest(`slots: {db: {slot: {accept_loss_behind: ${lsn}}}}`),
-      /^4:41 slots.db.slot.accept_loss_behind: must be an LSN: two hexadecimal numbers with a slash between/,
+      withRest(`slots: {db: {slot: {accept_loss_after: ${lsn}}}}`),
+      /^4:40 slots.db.slot.accept_loss_after: must be an LSN: two hexadecimal numbers with a slash between/,
     ]),
     [
       'an LSN that is a number',
-      withRest('slots: {db: {slot: {accept_loss_behind: 16}}}'),
-      '4:41 slots.db.slot.accept_loss_behind: must be text; put it in quotes',
+      withRest('slots: {db: {slot: {accept_loss_after: 16}}}'),
+      '4:40 slots.db.slot.accept_loss_after: must be text; put it in quotes',
     ],
     [
       'settings of slots of a database that is not streamed',

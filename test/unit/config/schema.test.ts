@@ -39,7 +39,7 @@ describe('describeConfiguration', () => {
       ...['replica_identity', 'publish_columns', 'on_missing_old_tuple', 'on_invalid', 'parking_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
       ),
-      ...['slots', 'slots.<db_ref>.<slot>.failover', 'slots.<db_ref>.<slot>.accept_loss_behind'],
+      ...['slots', 'slots.<db_ref>.<slot>.failover', 'slots.<db_ref>.<slot>.accept_loss_after'],
       ...['resend_timeout', 'max_retries', 'reconnect_timeout', 'shutdown_timeout'],
       ...['http', 'http.host', 'http.port', 'http.in_flight_limit', 'log', 'log.level', 'log.format'],
     ]);

@@ -543,7 +543,7 @@ describe('errors of continuity', () => {
     expect(error.message).toBe('Cannot go on behind 16/B374D848: one; two');
     expect(error.advice).toBe(
       'Changes from 16/B374D848 to 17/0 cannot be streamed: compare the tables with the topics. To go on without them, ' +
-        'set slots.main.cdc_slot.accept_loss_behind: 16/B374D848 in the configuration and restart the service',
+        'set slots.main.cdc_slot.accept_loss_after: 16/B374D848 in the configuration and restart the service',
     );
     expect(error.place).toEqual({ database: 'main', slot: 'cdc_slot', lsn: '16/B374D848' });
   });
