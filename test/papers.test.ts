@@ -1,22 +1,58 @@
-/** What the papers say of the project is held against it, and the Russian ones against the English ones. */
+/**
+ * Holds the papers to the project and to each other: tables to the schema, links to files and headings, guarantees to
+ * tests, Russian to English. Papers are found, not listed: every Markdown file of the folders below is one.
+ */
 import { describe, expect, test } from 'bun:test';
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join, normalize } from 'node:path';
+import { Glob } from 'bun';
 import { type ConfigurationKey, describeConfiguration } from '../src/config/schema.ts';
 
 const PROJECT = join(import.meta.dirname, '..');
-const TRANSLATED = ['README', 'OPERATIONS'];
-const PAPERS = [...TRANSLATED.flatMap((name) => [`${name}.md`, `${name}.ru.md`]), 'CHANGELOG.md', 'SECURITY.md'];
+
+/** In bytes; a paper that grows above it has to lose something to the paper next to it. */
+const LARGEST: Readonly<Record<string, number>> = { 'README.md': 8 * 1024 };
+
+const PAPERS = ['*.md', '.github/**/*.md', 'config/**/*.md', 'src/**/*.md', 'test/**/*.md']
+  .flatMap((pattern) => [...new Glob(pattern).scanSync({ cwd: PROJECT, dot: true })])
+  .sort();
+
+/** What an operator reads is there in Russian too. */
+const OPERATORS_PAPERS = PAPERS.filter(
+  (paper) => /^(?:README|config\/README|config\/guide\/[^/]+)\.md$/.test(paper) && !paper.endsWith('.ru.md'),
+);
+
+const RUSSIAN_README = 'config/guide/README.ru.md';
+
+/** Beside the English file, but for the top level's README: its Russian file lies with the other guides. */
+function russianOf(english: string): string {
+  return english === 'README.md' ? RUSSIAN_README : english.replace(/\.md$/, '.ru.md');
+}
+
+function englishOf(russian: string): string {
+  return russian === RUSSIAN_README ? 'README.md' : russian.replace(/\.ru\.md$/, '.md');
+}
+
+const RUSSIAN_PAPERS = PAPERS.filter((paper) => paper.endsWith('.ru.md'));
 
 function read(path: string): string {
   return readFileSync(join(PROJECT, path), 'utf8');
 }
 
-/** What stands between the marks of a generated part. */
+/** What lies between the marks of a part that other tests or programs read. */
+function findPart(paper: string, name: string): string | undefined {
+  return new RegExp(`<!-- ${name} -->\n(.*?)<!-- /${name} -->`, 's').exec(read(paper))?.[1]?.trim();
+}
+
+/** The papers that have such a part. */
+function holdersOf(name: string): string[] {
+  return PAPERS.filter((paper) => findPart(paper, name) !== undefined);
+}
+
 function part(paper: string, name: string): string {
-  const found = new RegExp(`<!-- ${name} -->\n(.*?)<!-- /${name} -->`, 's').exec(read(paper));
-  if (found === null) throw new Error(`${paper} has no part ${name}`);
-  return found[1]!.trim();
+  const found = findPart(paper, name);
+  if (found === undefined) throw new Error(`${paper} has no part ${name}`);
+  return found;
 }
 
 function row({ path, type, default: byDefault, unit, meaning }: ConfigurationKey): string {
@@ -24,15 +60,17 @@ function row({ path, type, default: byDefault, unit, meaning }: ConfigurationKey
   return `| \`${path}\` | ${cell(type)}${unit === undefined ? '' : `, ${unit}`} | ${cell(byDefault)} | ${cell(meaning)} |`;
 }
 
-/** The cells of a table's rows, its head left out. */
+/** The cells of a table's rows, without its head. */
 function cells(table: string): string[][] {
   const rows = table.split('\n').slice(2);
   return rows.map((line) => line.replaceAll('\\|', '\u0000').split('|').slice(1, -1));
 }
 
-/** Blocks of code, without what is said in comments. */
+const CODE_BLOCK = /^ *```(\w*)\n(.*?)^ *```$/gms;
+
+/** Blocks of code, without their comments, which are translated. */
 function codeBlocks(paper: string): string[] {
-  return [...read(paper).matchAll(/^ *```(\w*)\n(.*?)^ *```$/gms)].map(([, language, code]) => {
+  return [...read(paper).matchAll(CODE_BLOCK)].map(([, language, code]) => {
     if (language === '') return '';
     const comment = language === 'sql' ? /--.*$/gm : /#.*$/gm;
     return `${language}\n${code!
@@ -43,34 +81,102 @@ function codeBlocks(paper: string): string[] {
   });
 }
 
-/** Headings without the code around them. */
-function headings(paper: string): string[] {
-  return [
-    ...read(paper)
-      .replace(/^ *```.*?^ *```$/gms, '')
-      .matchAll(/^#+ .*$/gm),
-  ].map(([heading]) => heading);
+function withoutCodeBlocks(paper: string): string {
+  return read(paper).replace(CODE_BLOCK, '');
 }
 
-/** As the common renderers make them of headings. */
-function anchors(paper: string): string[] {
-  return headings(paper).map((heading) =>
-    heading
+function headings(paper: string): string[] {
+  return [...withoutCodeBlocks(paper).matchAll(/^#+ .*$/gm)].map(([heading]) => heading);
+}
+
+/** As GitHub makes them of headings, and those that are written out as `<a id="...">`. */
+function anchors(paper: string): Set<string> {
+  const found = new Set([...withoutCodeBlocks(paper).matchAll(/<a (?:id|name)="([^"]+)"/g)].map(([, id]) => id!));
+  for (const heading of headings(paper)) {
+    const plain = heading
       .replace(/^#+ /, '')
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
       .toLowerCase()
       .replace(/[^\p{L}\p{N}_\- ]/gu, '')
-      .replaceAll(' ', '-'),
-  );
+      .replaceAll(' ', '-');
+    let anchor = plain;
+    for (let count = 1; found.has(anchor); count++) anchor = `${plain}-${count}`;
+    found.add(anchor);
+  }
+  return found;
 }
 
-test('the configuration table of the README is what the schema says, key by key', () => {
+interface Link {
+  /** As the paper spells it. */
+  readonly target: string;
+  /** From the project's directory; a folder stands for its README.md, as forges show it. */
+  readonly path: string;
+  readonly anchor: string | undefined;
+}
+
+/** Links to files of the project, inline and by reference; code is none. */
+function linksOf(paper: string): Link[] {
+  const text = withoutCodeBlocks(paper).replace(/`[^`\n]*`/g, (code) => code.replace(/[^`]/g, 'x'));
+  const found = text.matchAll(/\]\(\s*<?([^\s)>]+)>?[^)]*\)|^\[[^\]]+\]: +(\S+)/gm);
+  return Array.from(found, (match) => match[1] ?? match[2]!)
+    .filter((target) => !/^[a-z][a-z+.-]*:/i.test(target))
+    .map((target) => {
+      const [file = '', anchor] = decodeURIComponent(target).split('#');
+      const path = file === '' ? paper : normalize(join(dirname(paper), file)).replace(/\/$/, '');
+      const readme = join(path, 'README.md');
+      return { target, path: PAPERS.includes(readme) ? readme : path, anchor };
+    });
+}
+
+function leadsSomewhere({ path, anchor }: Link): boolean {
+  if (path.startsWith('..') || !existsSync(join(PROJECT, path))) return false;
+  return anchor === undefined || (path.endsWith('.md') && anchors(path).has(anchor));
+}
+
+const SOURCE_NAMES = new Set(
+  ['src/**/*', 'test/**/*.ts'].flatMap((pattern) =>
+    [...new Glob(pattern).scanSync({ cwd: PROJECT })].map((path) => basename(path)),
+  ),
+);
+
+/**
+ * Files that are named in code letters: by their path from the project's directory or from the paper's own, and the
+ * TypeScript files by their name alone.
+ */
+function missingFiles(paper: string): string[] {
+  const named = [...read(paper).matchAll(/`((?:src|test|config|\.ci|\.github)\/[\w./-]*|[\w./-]+\.ts)`/g)];
+  return named
+    .map(([, path]) => path!)
+    .filter((path) => {
+      const candidates = [join(PROJECT, path), join(PROJECT, dirname(paper), path)];
+      return !candidates.some(existsSync) && !SOURCE_NAMES.has(path);
+    });
+}
+
+test('there is one configuration table, and it is what the schema says, key by key', () => {
+  const holders = holdersOf('configuration').filter((paper) => !paper.endsWith('.ru.md'));
+  expect(holders).toHaveLength(1);
   const table = ['| key | type, unit | default | meaning |', '|---|---|---|---|', ...describeConfiguration().map(row)];
-  // To mend: put the expected text between the marks.
-  expect(part('README.md', 'configuration')).toBe(table.join('\n'));
+  // To correct it: put the expected text between the marks.
+  expect(part(holders[0]!, 'configuration')).toBe(table.join('\n'));
 });
 
-test('every test that a guarantee of the README names exists', () => {
-  const rows = part('README.md', 'guarantees').split('\n').slice(2);
+test.each(holdersOf('configuration').filter((paper) => paper.endsWith('.ru.md')))(
+  'the configuration table of %s has the keys and defaults of the English one, with a meaning for each',
+  (russian) => {
+    const columns = cells(part(russian, 'configuration'));
+    const expected = cells(part(englishOf(russian), 'configuration'));
+    expect(columns.map(([key, , byDefault]) => [key, byDefault])).toEqual(
+      expected.map(([key, , byDefault]) => [key, byDefault]),
+    );
+    for (const [key, type, , meaning] of columns) expect([key, type!.trim(), meaning!.trim()]).not.toContain('');
+  },
+);
+
+test('every test that a guarantee names exists', () => {
+  const holders = holdersOf('guarantees').filter((paper) => !paper.endsWith('.ru.md'));
+  expect(holders).toHaveLength(1);
+  const rows = part(holders[0]!, 'guarantees').split('\n').slice(2);
   expect(rows.length).toBeGreaterThan(10);
   for (const row of rows) {
     const [, promise, proofs, needs] = row.split('|').map((cell) => cell.trim());
@@ -88,15 +194,13 @@ test('every test that a guarantee of the README names exists', () => {
 });
 
 describe.each(PAPERS)('%s', (paper) => {
-  test('names files and headings that exist', () => {
-    const text = read(paper);
-    const files = [...text.matchAll(/`((?:src|test|config)\/[\w./-]+)`|\]\(([\w./-]+)(?:#[^)]*)?\)/g)]
-      .map((match) => match[1] ?? match[2]!)
-      .filter((path) => !existsSync(join(PROJECT, path)));
-    const links = [...text.matchAll(/\]\(([\w.]*)#([^)]+)\)/g)]
-      .filter(([, other, anchor]) => !anchors(other === '' ? paper : other!).includes(anchor!))
-      .map(([link]) => link);
-    expect({ files, links }).toEqual({ files: [], links: [] });
+  test('links to files and headings that exist', () => {
+    const broken = linksOf(paper).filter((link) => !leadsSomewhere(link));
+    expect(broken.map(({ target }) => target)).toEqual([]);
+  });
+
+  test('names files that exist', () => {
+    expect(missingFiles(paper)).toEqual([]);
   });
 
   test('names make targets that exist', () => {
@@ -108,8 +212,27 @@ describe.each(PAPERS)('%s', (paper) => {
   });
 });
 
-describe.each(TRANSLATED)('%s in Russian', (name) => {
-  const [english, russian] = [`${name}.md`, `${name}.ru.md`] as const;
+test('every paper is reached from README.md by links', () => {
+  const reached = new Set<string>();
+  const waiting = ['README.md'];
+  for (let paper = waiting.pop(); paper !== undefined; paper = waiting.pop()) {
+    if (reached.has(paper)) continue;
+    reached.add(paper);
+    waiting.push(...linksOf(paper).flatMap(({ path }) => (PAPERS.includes(path) ? [path] : [])));
+  }
+  expect(PAPERS.filter((paper) => !reached.has(paper))).toEqual([]);
+});
+
+test.each(Object.entries(LARGEST))('%s has at most %i bytes', (paper, largest) => {
+  expect(statSync(join(PROJECT, paper)).size).toBeLessThanOrEqual(largest);
+});
+
+test('everything that operators read is there in Russian', () => {
+  expect(OPERATORS_PAPERS.filter((paper) => !PAPERS.includes(russianOf(paper)))).toEqual([]);
+});
+
+describe.each(RUSSIAN_PAPERS)('%s', (russian) => {
+  const english = englishOf(russian);
 
   test('has the structure of the English one', () => {
     const levels = (paper: string) => headings(paper).map((heading) => heading.indexOf(' '));
@@ -127,13 +250,4 @@ describe.each(TRANSLATED)('%s in Russian', (name) => {
       );
     expect(names(russian)).toEqual(names(english));
   });
-});
-
-test('the configuration table in Russian has the keys and defaults of the schema, with a meaning for each', () => {
-  const columns = cells(part('README.ru.md', 'configuration'));
-  const expected = cells(part('README.md', 'configuration'));
-  expect(columns.map(([key, , byDefault]) => [key, byDefault])).toEqual(
-    expected.map(([key, , byDefault]) => [key, byDefault]),
-  );
-  for (const [key, type, , meaning] of columns) expect([key, type!.trim(), meaning!.trim()]).not.toContain('');
 });
