@@ -1,9 +1,9 @@
 /**
- * The errors of the service. Each says what happened, where, and what an operator can do about it.
- * None of them ever carries a payload, a row value other than the record key, or a secret.
+ * The errors of the service. Each says what happened, where, and what an operator can do about it. None of them carries a
+ * payload, a row value other than the record key, or a secret.
  */
 
-/** Where an error happened: every part that is known at the place where it is reported. */
+/** Where an error happened: every part that is known where the error is reported. */
 export interface ErrorPlace {
   /** db_ref of the configuration */
   readonly database?: string | undefined;
@@ -20,9 +20,9 @@ export interface ErrorPlace {
   readonly partition?: number | undefined;
 }
 
-/** What every error below can be given beside its message. */
+/** What an error says beside its message. */
 export interface ErrorDetails {
-  /** Stable name of this error in snake case, for alerts and searches: `wal_level`, `slot_in_use`. Texts may change, it does not */
+  /** Stable name of the cause in snake case, `wal_level`: texts change, codes do not */
   readonly code?: string | undefined;
   readonly place?: ErrorPlace | undefined;
   /** What to do: a sentence, SQL to run, or a setting to change */
@@ -33,7 +33,7 @@ export interface ErrorDetails {
 /** Base of all errors that this service raises on purpose. */
 export class NotifierError extends Error {
   override readonly name: string = 'NotifierError';
-  /** See `ErrorDetails` */
+  /** Stable name of the cause in snake case */
   readonly code: string | undefined;
   readonly advice: string | undefined;
   #place: ErrorPlace;
@@ -49,52 +49,72 @@ export class NotifierError extends Error {
     return this.#place;
   }
 
-  /** Adds what the one who raised the error could not know; what it did know stays. */
+  /** Adds the parts of the place that were unknown where the error was raised; the parts that it has stay. */
   locate(place: ErrorPlace): this {
     this.#place = { ...place, ...this.#place };
     return this;
   }
 }
 
-/** Bytes that do not follow their format: our mistake or the sender's, never something to step over. */
+/** Bytes that do not follow their format: a bug here or at the sender, never something to skip. */
 export class MalformedError extends NotifierError {
   override readonly name = 'MalformedError';
   /** Name of the format, as in `Cannot decode ETF: ...` */
   readonly format: string;
-  /** Offset of the offending byte within the bytes that were given to the decoder */
+  /** Offset of the offending byte within the decoder's input */
   readonly offset: number;
   readonly detail: string;
 
   constructor(format: string, offset: number, detail: string) {
-    super(`Cannot decode ${format}: ${detail} at offset ${offset}`);
+    super(`Cannot decode ${format}: ${detail} at offset ${offset}`, { code: 'malformed' });
     this.format = format;
     this.offset = offset;
     this.detail = detail;
   }
 }
 
-/** A row that cannot become a record. It stops its slot and is never stepped over silently. */
+/** A row that cannot become a record. It stops its slot, or goes to the parking topic; it is never skipped silently. */
 export class InvalidRowError extends NotifierError {
   override readonly name: string = 'InvalidRowError';
 }
 
-/**
- * An update of a processes row that came without its old tuple, so that nobody can tell whether the status changed
- * (WAL written before the table's replica identity was FULL).
- */
+/** An update of a processes row without its old tuple: WAL written while the table's replica identity was not FULL. */
 export class MissingOldTupleError extends InvalidRowError {
   override readonly name = 'MissingOldTupleError';
+
+  constructor(message: string, details: Omit<ErrorDetails, 'code'> = {}) {
+    super(message, { ...details, code: 'missing_old_tuple' });
+  }
 }
 
-/** A row whose record is larger than its topic takes. */
+/** A row whose record is larger than its topic accepts. */
 export class RecordTooLargeError extends InvalidRowError {
   override readonly name = 'RecordTooLargeError';
+
+  constructor(message: string, details: Omit<ErrorDetails, 'code'> = {}) {
+    super(message, { ...details, code: 'record_too_large' });
+  }
 }
 
-/** A precondition on the PostgreSQL side that does not hold (setting, privilege, table, publication, slot). */
+/** A secret that cannot be read: its file or variable is missing, or is empty. */
+export class SecretError extends NotifierError {
+  override readonly name = 'SecretError';
+  /** What is wrong, without the action: `file /run/secrets/pg cannot be read (ENOENT)` */
+  readonly detail: string;
+
+  constructor(detail: string) {
+    super(`Cannot read secret: ${detail}`, {
+      code: 'secret_unreadable',
+      advice: 'Provide the file or variable named here, or correct the configuration',
+    });
+    this.detail = detail;
+  }
+}
+
+/** A precondition on the PostgreSQL side that does not hold: a setting, privilege, table, publication or slot. */
 export class SetupError extends NotifierError {
   override readonly name = 'SetupError';
-  /** True for what others hold at present: a lock, an open transaction, a failover that is going on */
+  /** True for a cause that goes away by itself: a lock, an open transaction, a failover in progress */
   readonly mayPass: boolean;
 
   constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean } = {}) {
@@ -103,23 +123,32 @@ export class SetupError extends NotifierError {
   }
 }
 
-/** The replication connection failed, or the server behaves in a way that replication cannot go on. */
+/** The replication connection failed, or the server behaves in a way that ends replication. */
 export class SourceError extends NotifierError {
-  override readonly name = 'SourceError';
+  override readonly name: string = 'SourceError';
+}
+
+/** Another process streams from the slot, or changed it while this one prepared it: this one waits until it is free. */
+export class SlotInUseError extends SourceError {
+  override readonly name = 'SlotInUseError';
 }
 
 /**
  * Changes that can no longer be streamed: slot or publication are not what they were, or the server is another one. Only
- * a person can say what becomes of them, so the stream stands still until the configuration accepts exactly this loss.
+ * an operator can decide what to do about them, so the stream waits until the configuration accepts exactly this loss.
  */
 export class LossError extends NotifierError {
   override readonly name = 'LossError';
+
+  constructor(message: string, details: Omit<ErrorDetails, 'code'> = {}) {
+    super(message, { ...details, code: 'loss' });
+  }
 }
 
-/** Kafka did not acknowledge a record, or cannot be asked to. */
+/** Kafka did not acknowledge a record, or a request to Kafka failed. */
 export class SinkError extends NotifierError {
   override readonly name = 'SinkError';
-  /** True when the same bytes may be accepted later without anybody's help */
+  /** True when Kafka may accept the same bytes later without any change by an operator */
   readonly retriable: boolean;
 
   constructor(message: string, details: ErrorDetails & { readonly retriable: boolean }) {

@@ -2,8 +2,7 @@
  * Gives an error of the server or of the network its meaning, its cure and its consequence, by SQLSTATE or errno. Errors
  * that this service raised on purpose say the first two already.
  */
-import { NotifierError, SourceError } from './errors.ts';
-import { SlotInUseError } from './postgres/catalog/slots.ts';
+import { NotifierError, SlotInUseError, SourceError } from './errors.ts';
 import { SQL_STATE, sqlStateOf } from './postgres/client/sql-state.ts';
 
 /** What a failure was about: a label of the metrics, so that there are few of them. */

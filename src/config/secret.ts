@@ -5,7 +5,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import { NotifierError } from '../errors.ts';
+import { SecretError } from '../errors.ts';
 
 /** A secret that can be read. */
 export interface Secret {
@@ -13,20 +13,6 @@ export interface Secret {
   readonly origin: string;
   /** Its present text; throws SecretError */
   readonly read: () => string;
-}
-
-/** A secret that cannot be read: its file or variable is gone, or holds nothing. */
-export class SecretError extends NotifierError {
-  override readonly name = 'SecretError';
-  /** What is wrong, without the action: `file /run/secrets/pg cannot be read (ENOENT)` */
-  readonly detail: string;
-
-  constructor(detail: string) {
-    super(`Cannot read secret: ${detail}`, {
-      advice: 'Provide the file or variable named here, or correct the configuration',
-    });
-    this.detail = detail;
-  }
 }
 
 /** Variables by name, as `process.env`. */

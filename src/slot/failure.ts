@@ -1,7 +1,6 @@
 /** What follows when an attempt to stream has failed: one table over the classes of errors, pure. */
 
-import { SecretError } from '../config/secret.ts';
-import { InvalidRowError, LossError, MalformedError, SetupError, SinkError } from '../errors.ts';
+import { InvalidRowError, LossError, MalformedError, SecretError, SetupError, SinkError } from '../errors.ts';
 import { judgeSourceError, type SourceFailureReason } from '../failure-policy.ts';
 
 /** Why an attempt ended, in one word or two: a label of the metrics, so that there are few of them. */

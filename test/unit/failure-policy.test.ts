@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { SetupError, SourceError } from '../../src/errors.ts';
+import { SetupError, SlotInUseError, SourceError } from '../../src/errors.ts';
 import { explainSourceError, judgeSourceError } from '../../src/failure-policy.ts';
-import { SlotInUseError } from '../../src/postgres/catalog/slots.ts';
 
 /** An error as the driver makes it of what the server sent; its types hide the constructor. */
 function serverError(code: string): Error {

@@ -21,8 +21,7 @@ import {
 import type { Logger } from 'pino';
 import { formatAddress } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
-import { SecretError } from '../../config/secret.ts';
-import { NotifierError, SinkError } from '../../errors.ts';
+import { NotifierError, SecretError, SinkError } from '../../errors.ts';
 import { isLoopback } from '../../loopback.ts';
 import type { ProduceResponse } from '../produce/produce-request.ts';
 import type { ProducerIdentity } from '../produce/record-batch.ts';

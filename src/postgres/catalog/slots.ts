@@ -4,7 +4,7 @@
  */
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
-import { type ErrorPlace, SetupError, SourceError } from '../../errors.ts';
+import { type ErrorPlace, SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
 import { quoteIdentifier, quoteLiteral } from '../client/quote.ts';
 import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
@@ -97,9 +97,6 @@ export async function readSlotPosition(
 export function isInvalidated(slot: SlotFacts): boolean {
   return slot.walStatus === 'lost' || slot.invalidationReason !== undefined || slot.confirmedFlushLsn === undefined;
 }
-
-/** Another process has the slot: it is waited for, see `waitUntilFree`. */
-export class SlotInUseError extends SourceError {}
 
 /** Judges an existing slot that is to be streamed from in `database`. */
 export function slotMistake(slot: SlotFacts, database: string): Mistake | undefined {

@@ -4,7 +4,7 @@
  */
 import type { Sql } from 'postgres';
 import type { PublishSettings, SlotSettings } from '../../config/config.ts';
-import { type ErrorPlace, SetupError } from '../../errors.ts';
+import { type ErrorPlace, SetupError, SlotInUseError } from '../../errors.ts';
 import { formatLsn, type Lsn } from '../../lsn.ts';
 import {
   alterSlotFailover,
@@ -13,7 +13,6 @@ import {
   findAbandonedSlots,
   readSlot,
   type SlotFacts,
-  SlotInUseError,
   slotMistake,
 } from '../catalog/slots.ts';
 import { quoteIdentifier } from '../client/quote.ts';

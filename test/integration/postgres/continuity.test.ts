@@ -1,9 +1,8 @@
 /** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { LossError, SetupError, SourceError } from '../../../src/errors.ts';
+import { LossError, SetupError, SlotInUseError, SourceError } from '../../../src/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
-import { SlotInUseError } from '../../../src/postgres/catalog/slots.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../../src/postgres/continuity/ledger.ts';
 import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';

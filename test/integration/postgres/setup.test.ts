@@ -1,9 +1,9 @@
 /** Start-up of a slot on real servers: what is created and in which order, what is mended, what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { SetupError } from '../../../src/errors.ts';
+import { SetupError, SlotInUseError } from '../../../src/errors.ts';
 import { parseLsn } from '../../../src/lsn.ts';
-import { advanceSlot, createSlot, SlotInUseError } from '../../../src/postgres/catalog/slots.ts';
+import { advanceSlot, createSlot } from '../../../src/postgres/catalog/slots.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { publicationNames, quoteIdentifier, quoteTable } from '../../../src/postgres/client/quote.ts';
 import { dropSlotSql, readLedger } from '../../../src/postgres/continuity/ledger.ts';

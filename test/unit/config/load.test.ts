@@ -6,7 +6,8 @@ import { inspect } from 'node:util';
 import type { Config } from '../../../src/config/config.ts';
 import { ConfigError } from '../../../src/config/config-error.ts';
 import { loadConfig, parseConfig } from '../../../src/config/load.ts';
-import { readSecret, SecretError } from '../../../src/config/secret.ts';
+import { readSecret } from '../../../src/config/secret.ts';
+import { SecretError } from '../../../src/errors.ts';
 
 const PEM = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----';
 

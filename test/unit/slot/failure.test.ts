@@ -1,11 +1,11 @@
 import { describe, expect, test } from 'bun:test';
-import { SecretError } from '../../../src/config/secret.ts';
 import {
   InvalidRowError,
   LossError,
   MalformedError,
   MissingOldTupleError,
   RecordTooLargeError,
+  SecretError,
   SetupError,
   SinkError,
   SourceError,
