@@ -46,7 +46,7 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       } else {
         pauseMs = config.reconnectTimeoutMs;
         status.noteFailure({ message: error.message, advice: error.advice, reason, atMs: Date.now() });
-        status.enter(action === 'stop' ? 'stopped' : 'retrying');
+        status.enter(action === 'stop' ? 'needs_operator' : 'retrying');
         log.error(
           { error, reason, reconnectCount: reconnectCount + 1, reconnectTimeoutMs: config.reconnectTimeoutMs },
           'replication failed, it will be started again',

@@ -40,7 +40,7 @@ interface Sample {
 /** Labels and value of a sample that bears its family's name; without a value there is no sample. */
 type Reading = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
 
-const STATES: readonly SlotState[] = ['starting', 'standby', 'streaming', 'retrying', 'stopped', 'closed'];
+const STATES: readonly SlotState[] = ['starting', 'standby', 'streaming', 'retrying', 'needs_operator', 'closed'];
 
 const ROW_COUNTERS: readonly (readonly [count: keyof NamespaceCounts, name: string, help: string])[] = [
   ['received', 'rows_received', 'Row changes received'],

@@ -73,7 +73,7 @@ const RULES: Readonly<Record<SlotState, readonly Rule[]>> = {
   standby: [silentHolder],
   streaming: [unproven, silentServer, stuckServer, stuckKafka, unhealthySlot, unreachableBrokers],
   retrying: [(status) => `To be tried again soon${afterFailure(status)}`, unhealthySlot],
-  stopped: [(status) => `Stands still until somebody mends it${afterFailure(status)}`, unhealthySlot],
+  needs_operator: [(status) => `Needs an operator${afterFailure(status)}`, unhealthySlot],
   closed: [() => 'The service is stopping'],
 };
 

@@ -10,10 +10,10 @@ import { LatencyHistogram } from './latency-histogram.ts';
  * - `standby`: another process streams from the slot, this one takes over when it is released
  * - `streaming`
  * - `retrying`: failed; the next attempt follows after `reconnect_timeout`
- * - `stopped`: failed in a way that a person has to mend; looked at again every `reconnect_timeout`
+ * - `needs_operator`: failed, and only an operator can fix it; tried again every `reconnect_timeout`
  * - `closed`: the service is stopping, or has stopped
  */
-export type SlotState = 'starting' | 'standby' | 'streaming' | 'retrying' | 'stopped' | 'closed';
+export type SlotState = 'starting' | 'standby' | 'streaming' | 'retrying' | 'needs_operator' | 'closed';
 
 /** Rows or records of one namespace since the process started, by kind of record. */
 export interface KindCounts {

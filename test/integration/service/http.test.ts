@@ -192,10 +192,10 @@ test('a row that cannot be converted stops its slot: it says so, and the other o
   const { ready, stream } = await told.ready();
   expect({ ready, state: stream.state, streamReady: stream.ready }).toEqual({
     ready: false,
-    state: 'stopped',
+    state: 'needs_operator',
     streamReady: false,
   });
-  expect(stream.reasons[0]).toMatch(/^Stands still until somebody mends it, after failure \d+ in a row: /);
+  expect(stream.reasons[0]).toMatch(/^Needs an operator, after failure \d+ in a row: /);
   const status = await told.status();
   expect(status.failures).toEqual({ 'invalid-row': status.consecutiveFailures });
   expect(status.lastError?.reason).toBe('invalid-row');

@@ -29,10 +29,10 @@ function readyStatus(): SlotStatus {
   return status;
 }
 
-const stoppedStatus = () =>
+const failedStatus = () =>
   createStatus({
     slot: 'sick',
-    state: 'stopped',
+    state: 'needs_operator',
     failures: [{ message: 'Cannot stream', advice: 'Mend it', reason: 'setup', atMs: 0 }],
   });
 
@@ -44,7 +44,7 @@ describe('startHttpListener', () => {
   });
 
   test('/live is 200, whatever the streams do', async () => {
-    const response = await start([stoppedStatus()]).get('/live');
+    const response = await start([failedStatus()]).get('/live');
     expect([response.status, await response.json()]).toEqual([200, { live: true }]);
   });
 
@@ -63,11 +63,11 @@ describe('startHttpListener', () => {
   });
 
   test('/ready is 503 when one stream is not, and says why', async () => {
-    const response = await start([readyStatus(), stoppedStatus()]).get('/ready');
+    const response = await start([readyStatus(), failedStatus()]).get('/ready');
     const { ready, streams } = (await response.json()) as { ready: boolean; streams: { reasons: string[] }[] };
     expect([response.status, ready]).toEqual([503, false]);
     expect(streams[1]!.reasons).toEqual([
-      'Stands still until somebody mends it, after failure 1 in a row: Cannot stream. Mend it',
+      'Needs an operator, after failure 1 in a row: Cannot stream. Mend it',
     ]);
   });
 
@@ -81,13 +81,13 @@ describe('startHttpListener', () => {
   });
 
   test('/status is JSON with every stream', async () => {
-    const response = await start([readyStatus(), stoppedStatus()]).get('/status?pretty');
+    const response = await start([readyStatus(), failedStatus()]).get('/status?pretty');
     const body = (await response.json()) as { version: string; streams: Record<string, unknown>[] };
     expect(response.status).toBe(200);
     expect(body.version).toBe('1.2.3');
     expect(body.streams.map(({ slot, state }) => [slot, state])).toEqual([
       ['cdc_slot', 'streaming'],
-      ['sick', 'stopped'],
+      ['sick', 'needs_operator'],
     ]);
   });
 
@@ -100,7 +100,7 @@ describe('startHttpListener', () => {
   });
 
   test.each(PATHS)('HEAD %s has the status and headers of GET and no body', async (path) => {
-    const { get } = start([stoppedStatus()]);
+    const { get } = start([failedStatus()]);
     const [head, full] = await Promise.all([get(path, { method: 'HEAD' }), get(path)]);
     expect(await head.text()).toBe('');
     expect(head.status).toBe(full.status);

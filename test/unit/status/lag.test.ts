@@ -36,7 +36,7 @@ describe('measureLag', () => {
     ],
     [
       'a session that failed with nothing unconfirmed: what was committed since is not known',
-      { state: 'stopped' },
+      { state: 'needs_operator' },
       { bytes: 0, ms: undefined, inFlightMs: undefined },
     ],
     ['a standby that streamed once', { state: 'standby', stream: behind }, UNKNOWN],

@@ -152,7 +152,7 @@ describe('createMetrics', () => {
 
   test('has one state of each stream at 1', async () => {
     const status = busyStatus();
-    const states = ['starting', 'standby', 'streaming', 'retrying', 'stopped', 'closed'] as const;
+    const states = ['starting', 'standby', 'streaming', 'retrying', 'needs_operator', 'closed'] as const;
     for (const state of states) {
       status.enter(state);
       const none = Object.fromEntries(states.map((one) => [one, 0]));

@@ -130,9 +130,9 @@ describe('judgeReadiness', () => {
     ],
     [
       'what only a person can mend',
-      { state: 'stopped', failures: [FAILURE], server: { walStatus: 'lost' } },
+      { state: 'needs_operator', failures: [FAILURE], server: { walStatus: 'lost' } },
       [
-        'Stands still until somebody mends it, after failure 1 in a row: Lost the connection. Check the network',
+        'Needs an operator, after failure 1 in a row: Lost the connection. Check the network',
         unhealthy('lost'),
       ],
     ],
