@@ -93,8 +93,8 @@ function describeStreams({ statuses, inFlightLimitMs }: MetricsOptions): Family[
     ...ROW_COUNTERS.map(([count, name, help]) =>
       family('counter', `${name}_total`, help, ({ namespaces }) =>
         [...namespaces].flatMap(([namespace, counts]): Reading[] => [
-          [{ namespace, kind: 'event' }, counts[count].event],
-          [{ namespace, kind: 'lifecycle' }, counts[count].lifecycle],
+          [{ progressor_namespace: namespace, kind: 'event' }, counts[count].event],
+          [{ progressor_namespace: namespace, kind: 'lifecycle' }, counts[count].lifecycle],
         ]),
       ),
     ),

@@ -107,7 +107,7 @@ test('a service that streams is ready, and counts and places what has passed', a
   const counts = (kind: string, namespace = ONE) =>
     Promise.all(
       ['rows_received', 'rows_converted', 'records_produced', 'rows_parked', 'rows_skipped'].map((name) =>
-        told.metric(`${name}_total`, { namespace, kind }),
+        told.metric(`${name}_total`, { progressor_namespace: namespace, kind }),
       ),
     );
   expect(await counts('event')).toEqual([3, 3, 3, 0, 0]);

@@ -66,9 +66,7 @@ describe('startHttpListener', () => {
     const response = await start([readyStatus(), failedStatus()]).get('/ready');
     const { ready, streams } = (await response.json()) as { ready: boolean; streams: { reasons: string[] }[] };
     expect([response.status, ready]).toEqual([503, false]);
-    expect(streams[1]!.reasons).toEqual([
-      'Needs an operator, after failure 1 in a row: Cannot stream. Mend it',
-    ]);
+    expect(streams[1]!.reasons).toEqual(['Needs an operator, after failure 1 in a row: Cannot stream. Mend it']);
   });
 
   test('/ready follows in_flight_limit and the clock', async () => {

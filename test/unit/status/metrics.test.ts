@@ -96,7 +96,7 @@ describe('createMetrics', () => {
     ['rows_parked_total', 30],
     ['rows_skipped_total', 40],
   ])('%s counts by namespace and kind', async (name, base) => {
-    expect(valuesOf(await scrape(busyStatus()), PREFIX + name, 'namespace', 'kind')).toEqual({
+    expect(valuesOf(await scrape(busyStatus()), PREFIX + name, 'progressor_namespace', 'kind')).toEqual({
       'default/default event': 0,
       'default/default lifecycle': 0,
       'invoice event': base + 1,
@@ -191,7 +191,12 @@ describe('createMetrics', () => {
   test('keeps names that need escapes as they are', async () => {
     const status = new SlotStatus({ database: 'a"b\\c\nd', slot: 's', namespaces: ['é/"'] });
     const { samples } = (await scrape(status)).get(`${PREFIX}rows_received_total`)!;
-    expect(samples[0]!.labels).toEqual({ database: 'a"b\\c\nd', slot: 's', namespace: 'é/"', kind: 'event' });
+    expect(samples[0]!.labels).toEqual({
+      database: 'a"b\\c\nd',
+      slot: 's',
+      progressor_namespace: 'é/"',
+      kind: 'event',
+    });
   });
 
   test('tells what runs', async () => {

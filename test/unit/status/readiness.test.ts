@@ -131,10 +131,7 @@ describe('judgeReadiness', () => {
     [
       'what only a person can mend',
       { state: 'needs_operator', failures: [FAILURE], server: { walStatus: 'lost' } },
-      [
-        'Needs an operator, after failure 1 in a row: Lost the connection. Check the network',
-        unhealthy('lost'),
-      ],
+      ['Needs an operator, after failure 1 in a row: Lost the connection. Check the network', unhealthy('lost')],
     ],
     [
       'a walsender that answers and sends nothing of the WAL that there is',
