@@ -16,7 +16,8 @@ import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../../src/config/config.ts';
 import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
 import { chooseProduceVersion } from '../../src/kafka/client/cluster.ts';
-import { judgeError } from '../../src/kafka/client/errors.ts';
+import { identify } from '../../src/kafka/client/errors.ts';
+import { judgeKafkaError } from '../../src/kafka/client/verdicts.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import type { FuzzTarget } from './campaign.ts';
 import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from './kafka-answers.ts';
@@ -39,7 +40,7 @@ export function kafkaParsers(): FuzzTarget {
         if (answer.apiKey === API_VERSIONS) chooseProduceVersion((parsed as apiVersionsV3.ApiVersionsResponse).apiKeys);
         return 'answer';
       } catch (error) {
-        return judgeError(error).verdict;
+        return judgeKafkaError(identify(error)).verdict;
       }
     },
   };

@@ -26,8 +26,9 @@ import { isLoopback } from '../../loopback.ts';
 import type { ProduceResponse } from '../produce/produce-request.ts';
 import type { ProducerIdentity } from '../produce/record-batch.ts';
 import { connectionOptions } from './connection-options.ts';
-import { connectAdvice, judgeError, judgeErrorCode } from './errors.ts';
+import { identify, identifyCode } from './errors.ts';
 import './library-patches.ts';
+import { connectAdvice, judgeKafkaError } from './verdicts.ts';
 
 const PRODUCE_API_KEY = 0;
 const PRODUCER_ID_ATTEMPTS = 20;
@@ -304,7 +305,7 @@ export class Cluster {
   }
 
   #refuseTopic(topic: string, errorCode: number): never {
-    const { id, advice, verdict } = judgeErrorCode(errorCode);
+    const { id, advice, verdict } = judgeKafkaError(identifyCode(errorCode));
     throw new SinkError(`Cannot use topic "${topic}": ${id}`, {
       retriable: verdict === 'resend',
       advice,
@@ -313,7 +314,7 @@ export class Cluster {
   }
 
   #failure(action: string, error: unknown): SinkError {
-    const { id, advice, verdict } = judgeError(error);
+    const { id, advice, verdict } = judgeKafkaError(identify(error));
     return new SinkError(`Cannot ${action}: ${id}`, {
       retriable: verdict === 'resend',
       advice: advice ?? connectAdvice(id),

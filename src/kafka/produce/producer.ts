@@ -18,7 +18,8 @@ import type { Logger } from 'pino';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import { NotifierError, RecordTooLargeError, SinkError } from '../../errors.ts';
 import type { Cluster, TopicMetadata } from '../client/cluster.ts';
-import { isTooLarge, judgeError, judgeErrorCode, type KafkaFailure } from '../client/errors.ts';
+import { identify, identifyCode } from '../client/errors.ts';
+import { isTooLarge, judgeKafkaError, type KafkaFailure } from '../client/verdicts.ts';
 import type { BatchBuffers } from './batch-buffers.ts';
 import type { Codec } from './compression.ts';
 import { phash2 } from './partitioner.ts';
@@ -463,7 +464,8 @@ export class Producer {
 
   /** Why nobody leads the partition of a batch: the topic itself may be gone. */
   #judgeLeaderless({ topic }: RecordBatch): KafkaFailure {
-    return judgeErrorCode(this.#cluster.metadata.topics.get(topic)?.errorCode || LEADER_NOT_AVAILABLE);
+    const code = this.#cluster.metadata.topics.get(topic)?.errorCode || LEADER_NOT_AVAILABLE;
+    return judgeKafkaError(identifyCode(code));
   }
 
   #acknowledge(batch: RecordBatch): void {
@@ -517,7 +519,7 @@ export class Producer {
 function judgeSendError(error: unknown): KafkaFailure {
   // One without a cause was raised by us, and its words are the best that there are.
   if (!(error instanceof NotifierError) || error.cause !== undefined) {
-    return judgeError(error instanceof SinkError ? error.cause : error);
+    return judgeKafkaError(identify(error instanceof SinkError ? error.cause : error));
   }
   const verdict = error instanceof SinkError && error.retriable ? 'resend' : 'refused';
   return { verdict, id: error.message, advice: error.advice };
@@ -526,7 +528,7 @@ function judgeSendError(error: unknown): KafkaFailure {
 function judgeAnswer(code: number | undefined): KafkaFailure | undefined {
   if (code === 0) return undefined;
   if (code === undefined) return { verdict: 'resend', id: 'NO_ANSWER' };
-  const failure = judgeErrorCode(code);
+  const failure = judgeKafkaError(identifyCode(code));
   return failure.verdict === 'acknowledged' ? undefined : failure;
 }
 
