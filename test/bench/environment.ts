@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { cpus, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres/server.ts';
 import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';

@@ -6,7 +6,7 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { KAFKA_VERSION } from '../support/kafka/cluster.ts';
+import { KAFKA_VERSION } from '../support/kafka/server.ts';
 import { PAYLOAD_BYTES } from './backlog/backlogs.ts';
 import { recvLogicalCommand } from './backlog/recvlogical-reading.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from './environment.ts';

@@ -1,5 +1,5 @@
 /** The measurements of a run, one after another, each with its sizes. */
-import { startKafka } from '../support/kafka/cluster.ts';
+import { startKafka } from '../support/kafka/server.ts';
 import { measureBacklog } from './backlog/backlog-run.ts';
 import { backlogSection } from './backlog/backlog-section.ts';
 import { PAYLOAD_BYTES, planBacklogs, WARM_UPS } from './backlog/backlogs.ts';

@@ -4,7 +4,7 @@
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { waitFor } from '../support/process/wait.ts';
 import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
@@ -23,8 +23,8 @@ import {
   type TestNamespace,
   uniqueName,
   waitUntilConfirmed,
-} from '../support/service/scenario.ts';
-import { FormerService } from './former-service.ts';
+} from '../support/service/binary-fixture.ts';
+import { FormerService } from './erlang-service.ts';
 
 let kafka: KafkaServer;
 

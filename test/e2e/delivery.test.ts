@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { codecOf } from '../../src/kafka/produce/compression.ts';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { storedCodecs } from '../support/kafka/stored-batches.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { waitFor } from '../support/process/wait.ts';
-import { createScenario, expectCleanLogs, isFailure, startServer } from '../support/service/scenario.ts';
+import { createScenario, expectCleanLogs, isFailure, startServer } from '../support/service/binary-fixture.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;

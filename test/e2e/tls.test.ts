@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { chown, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { STARTED } from '../support/service/binary.ts';
@@ -15,7 +15,7 @@ import {
   startServer,
   startService,
   WRONG_PASSWORD,
-} from '../support/service/scenario.ts';
+} from '../support/service/binary-fixture.ts';
 
 /** The servers' certificate is for the name localhost alone. */
 const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');

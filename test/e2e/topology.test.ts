@@ -1,6 +1,6 @@
 /** Several databases, slots and clusters in one process: none disturbs another. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { waitFor } from '../support/process/wait.ts';
 import { ProgressorWriter } from '../support/progressor/writer.ts';
@@ -21,7 +21,7 @@ import {
   uniqueName,
   waitUntilConfirmed,
   walPosition,
-} from '../support/service/scenario.ts';
+} from '../support/service/binary-fixture.ts';
 
 let server: PostgresServer;
 /** Two clusters */

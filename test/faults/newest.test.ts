@@ -1,4 +1,4 @@
-import { KAFKA_VERSION } from '../support/kafka/cluster.ts';
+import { KAFKA_VERSION } from '../support/kafka/server.ts';
 import { describeFaults } from './suite.ts';
 
 describeFaults({ postgres: 18, kafka: KAFKA_VERSION });

@@ -7,12 +7,12 @@
 import { parseArgs } from 'node:util';
 import { runFuzz } from '../fuzz/run.ts';
 import { seededRandom } from '../support/codecs/etf.ts';
-import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/cluster.ts';
-import type { Fault, Moment } from './fault.ts';
-import { combine, FAULTS } from './faults.ts';
-import { rehearse } from './rehearsal.ts';
-import { openStage, type Pair, type Stage } from './stage.ts';
-import type { RunVerdict } from './verifier.ts';
+import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/server.ts';
+import { openStage, type Pair, type Stage } from './fixture/servers.ts';
+import { combine, FAULTS } from './injection/all-faults.ts';
+import type { Fault, Moment } from './injection/fault.ts';
+import { rehearse } from './run-fault.ts';
+import type { RunVerdict } from './verification/verifier.ts';
 
 /** What is to be run once. */
 interface Cycle {

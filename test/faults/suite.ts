@@ -1,10 +1,10 @@
 /** The quick rehearsal of one pair of versions, for `make test`: each fault once, at a moment that the seed chooses. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { seededRandom } from '../support/codecs/etf.ts';
-import type { Moment } from './fault.ts';
-import { FAULTS } from './faults.ts';
-import { rehearse } from './rehearsal.ts';
-import { openStage, type Pair, type Stage } from './stage.ts';
+import { openStage, type Pair, type Stage } from './fixture/servers.ts';
+import { FAULTS } from './injection/all-faults.ts';
+import type { Moment } from './injection/fault.ts';
+import { rehearse } from './run-fault.ts';
 
 const TIMEOUT_MS = 240_000;
 

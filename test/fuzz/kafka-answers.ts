@@ -17,7 +17,7 @@ import {
   produceV11,
   type Reader,
 } from '@platformatic/kafka';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { waitFor } from '../support/process/wait.ts';
 
 /** An answer without its length and its header. */

@@ -4,10 +4,10 @@ import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { fetchPackages, SupersededError } from '../../src/build/image/debian.ts';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
+import { freePort } from '../support/network/ports.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
-import { freePort } from '../support/process/ports.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import type { TemporaryDirectory } from '../support/process/temporary-directory.ts';
 import { waitFor } from '../support/process/wait.ts';
@@ -19,7 +19,7 @@ import {
   PASSWORD,
   type Scenario,
   startServer,
-} from '../support/service/scenario.ts';
+} from '../support/service/binary-fixture.ts';
 import {
   ARCHITECTURE,
   type Container,

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test';
-import { propertyLines } from './kafka/node.ts';
+import { propertyLines } from './kafka/node/node.ts';
 import { settingLines } from './postgres/server.ts';
 import { shellWord } from './process/guardian.ts';
 

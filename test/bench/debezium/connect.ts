@@ -1,9 +1,9 @@
 /** Kafka Connect as a program of one worker with one connector. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { propertyLines } from '../../support/kafka/node.ts';
-import { javaProgram } from '../../support/kafka/storage.ts';
-import { freePort } from '../../support/process/ports.ts';
+import { propertyLines } from '../../support/kafka/node/node.ts';
+import { javaProgram } from '../../support/kafka/node/storage.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { ChildProgram } from '../workload/child-program.ts';
 import { type ConnectorTarget, connectorSettings, JAVA_ARGUMENTS, workerSettings } from './settings.ts';
 

@@ -1,6 +1,6 @@
 /** The jars of Kafka Connect and Debezium, fetched once from Maven Central and kept under `.cache/`. */
 import { join } from 'node:path';
-import { KAFKA_VERSION } from '../../support/kafka/cluster.ts';
+import { KAFKA_VERSION } from '../../support/kafka/server.ts';
 import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 

@@ -6,8 +6,8 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { KAFKA_VERSION } from '../../support/kafka/cluster.ts';
-import { javaProgram } from '../../support/kafka/storage.ts';
+import { javaProgram } from '../../support/kafka/node/storage.ts';
+import { KAFKA_VERSION } from '../../support/kafka/server.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from '../environment.ts';
 import { type Backlog, eventBacklog, stepBacklog } from '../workload/workloads.ts';

@@ -9,7 +9,7 @@
  */
 import type { Sql } from 'postgres';
 import { readAppendTimes } from '../../support/kafka/topic-administration.ts';
-import { freePort } from '../../support/process/ports.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { cpuMicros } from '../../support/process/process-usage.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import { parseExposition } from '../../support/service/exposition.ts';

@@ -5,9 +5,9 @@ import type { CompressionType, KafkaClientConfig } from '../../../src/config/con
 import { RecordTooLargeError } from '../../../src/errors.ts';
 import { createTopicLimits } from '../../../src/kafka/produce/topic-limits.ts';
 import { seededRandom } from '../../support/codecs/etf.ts';
-import { type KafkaServer, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/cluster.ts';
+import { fetchKafka, javaProgram } from '../../support/kafka/node/storage.ts';
 import * as support from '../../support/kafka/open-producer.ts';
-import { fetchKafka, javaProgram } from '../../support/kafka/storage.ts';
+import { type KafkaServer, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/server.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 import { waitFor } from '../../support/process/wait.ts';
 

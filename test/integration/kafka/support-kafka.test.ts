@@ -4,8 +4,8 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type GenericError, ProduceAcks, Producer, stringSerializers } from '@platformatic/kafka';
-import { KAFKA_VERSION, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/cluster.ts';
-import { canListen } from '../../support/process/ports.ts';
+import { KAFKA_VERSION, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/server.ts';
+import { canListen } from '../../support/network/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 const PRODUCE = 0;

@@ -9,7 +9,7 @@ import { publicationMistakes } from '../../../src/postgres/setup/ensure-publicat
 import { claimSlot } from '../../../src/postgres/setup/prepare-slot.ts';
 import { judgeFailure } from '../../../src/slot/failure.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { createTables, openSetupScene, type SetupScene } from '../../support/postgres/setup-scene.ts';
+import { createTables, openSetupScene, type SetupScene } from '../../support/postgres/setup-fixture.ts';
 import { startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 

@@ -11,7 +11,7 @@ import {
   writeLedger,
 } from '../../../src/postgres/continuity/ledger.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { openSetupScene } from '../../support/postgres/setup-scene.ts';
+import { openSetupScene } from '../../support/postgres/setup-fixture.ts';
 
 const first: SlotLedger = {
   systemIdentifier: '7710967555485513451',

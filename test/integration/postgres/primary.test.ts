@@ -8,8 +8,8 @@ import type { DatabaseConfig, ServerAddress } from '../../../src/config/config.t
 import { textSecret } from '../../../src/config/secret.ts';
 import { SetupError, SourceError } from '../../../src/errors.ts';
 import { findPrimary } from '../../../src/postgres/availability/primary.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { freePort } from '../../support/process/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { type LogLine, recordingLogger } from '../../support/service/recording-logger.ts';
 

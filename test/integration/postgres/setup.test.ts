@@ -9,7 +9,7 @@ import { publicationNames, quoteIdentifier, quoteTable } from '../../../src/post
 import { dropSlotSql, readLedger } from '../../../src/postgres/continuity/ledger.ts';
 import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { createTables, databaseEndpoint, openSetupScene } from '../../support/postgres/setup-scene.ts';
+import { createTables, databaseEndpoint, openSetupScene } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 /** Names that go wrong when they are not quoted; the last two together have the longest tables. */

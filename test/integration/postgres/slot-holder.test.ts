@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { type SlotHolder, waitUntilFree } from '../../../src/postgres/availability/slot-holder.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { openSetupScene } from '../../support/postgres/setup-scene.ts';
+import { openSetupScene } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: PostgresMajor) => {

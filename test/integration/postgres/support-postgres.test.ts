@@ -1,9 +1,9 @@
 /** The servers that other tests rely on: every major version, and a standby that takes over. */
 import { describe, expect, test } from 'bun:test';
 import { existsSync } from 'node:fs';
+import { canListen } from '../../support/network/ports.ts';
 import { startPostgres } from '../../support/postgres/server.ts';
 import { startStandby } from '../../support/postgres/standby.ts';
-import { canListen } from '../../support/process/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 test.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d decodes, and leaves nothing behind', async (major) => {

@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { parseLsn } from '../../../src/lsn.ts';
 import type { ReadinessReport, StreamReadinessReport, StreamReport } from '../../../src/status/report.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { freePort } from '../../support/process/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { lintExposition, type ParsedFamily, parseExposition } from '../../support/service/exposition.ts';
 import { type InProcessService, startInProcessService } from '../../support/service/in-process.ts';
@@ -15,7 +15,7 @@ import {
   type StartOptions,
   type StreamScene,
   setStatus,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const ONE = 'default/default';
 const TWO = 'invoice';

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn } from '../../../src/lsn.ts';
 import { encodePayload, int, str, type Value } from '../../support/codecs/etf.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
@@ -14,7 +14,7 @@ import {
   lifecycle,
   openStreamScene,
   setStatus,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const NS = `default/"Счёт"_1`;
 const STATUSES = ['init', 'running', 'error'] as const;

@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { type PostgresStandby, startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -18,7 +18,7 @@ import {
   lifecycle,
   openStreamScene,
   type StreamScene,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const NS = 'default/default';
 const TIMEOUT_MS = 150_000;

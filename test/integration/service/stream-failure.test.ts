@@ -1,7 +1,7 @@
 /** What stops a slot on purpose: rows that cannot be converted, publications that are gone. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -17,7 +17,7 @@ import {
   openStreamScene,
   type StreamScene,
   setStatus,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const SICK = 'sick';
 const SOUND = 'sound';

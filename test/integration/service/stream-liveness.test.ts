@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -19,7 +19,7 @@ import {
   type StartOptions,
   type StreamScene,
   type Walsender,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const NAMESPACE = 'default/default';
 const WAL_SENDER_TIMEOUT_MS = 2_000;

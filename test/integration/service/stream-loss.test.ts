@@ -5,9 +5,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { ledgerGrantSql, ledgerName, parseLedger, type SlotLedger } from '../../../src/postgres/continuity/ledger.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { startTcpProxy, type TcpProxy } from '../../support/network/tcp-proxy.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { startTcpProxy, type TcpProxy } from '../../support/process/tcp-proxy.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { createNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { type InProcessService, type LoggedError, startInProcessService } from '../../support/service/in-process.ts';
@@ -20,7 +20,7 @@ import {
   openStreamScene,
   type StartOptions,
   type StreamScene,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const TIMEOUT_MS = 90_000;
 const KEPT_WAL_MB = 96;

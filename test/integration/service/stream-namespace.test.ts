@@ -1,7 +1,7 @@
 /** A namespace that is added to a slot with a backlog: every row behind its publication's creation arrives. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { parseLsn } from '../../../src/lsn.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -13,7 +13,7 @@ import {
   lifecycle,
   openStreamScene,
   type StreamScene,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const OLD = 'old';
 const NEW = 'Новый/"1"';

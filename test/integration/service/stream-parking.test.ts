@@ -5,10 +5,10 @@ import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { parseLsn } from '../../../src/lsn.ts';
 import type { StreamReport } from '../../../src/status/report.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import type { KafkaRecord } from '../../support/kafka/topic-reader.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { freePort } from '../../support/process/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import {
@@ -29,7 +29,7 @@ import {
   type StartOptions,
   type StreamScene,
   setStatus,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const SICK = 'default/default';
 const SOUND = 'sound';

@@ -8,11 +8,11 @@ import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseLsn } from '../../../src/lsn.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { startTcpProxy } from '../../support/network/tcp-proxy.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
 import { PROJECT_DIRECTORY } from '../../support/process/make-once.ts';
-import { startTcpProxy } from '../../support/process/tcp-proxy.ts';
 import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import {
@@ -30,7 +30,7 @@ import {
   openStreamScene,
   type StartOptions,
   type StreamScene,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const ONE = 'default/default';
 const TWO = 'invoice';

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { ISql, Sql, TransactionSql } from 'postgres';
 import { describeRecord } from '../../support/codecs/record-text.ts';
 import { compare } from '../../support/codecs/verdict.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
@@ -20,7 +20,7 @@ import {
   PARTITIONS,
   type StreamScene,
   setStatus,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 /** Names of one length, so that one can be put in place of the other in a record. */
 const WHOLE = 'whole/"1"';

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { kafkaAccess } from '../../support/kafka/access.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
 import { startKafkaCluster } from '../../support/kafka/multi-broker-cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -22,7 +22,7 @@ import {
   openStreamScene,
   PARTITIONS,
   type StreamScene,
-} from '../../support/service/stream-scene.ts';
+} from '../../support/service/stream-fixture.ts';
 
 const NS = 'default/default';
 const OTHER = 'other';

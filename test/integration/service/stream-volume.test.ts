@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { TransactionSql } from 'postgres';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { encodePayload, int, str } from '../../support/codecs/etf.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { countRecords } from '../../support/kafka/topic-administration.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { peakRssBytes } from '../../support/process/process-usage.ts';
@@ -11,7 +11,7 @@ import { waitFor } from '../../support/process/wait.ts';
 import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { startBinary } from '../../support/service/binary.ts';
 import { serviceConfig } from '../../support/service/in-process.ts';
-import { openStreamScene, type StreamScene } from '../../support/service/stream-scene.ts';
+import { openStreamScene, type StreamScene } from '../../support/service/stream-fixture.ts';
 
 const NAMESPACE = 'default/default';
 const MIB = 1024 * 1024;

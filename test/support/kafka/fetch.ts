@@ -1,7 +1,7 @@
 /** `bun test/support/kafka/fetch.ts VERSION...`: brings Kafka's jars into the cache, and makes them start fast. */
 
-import { makeClassArchive } from './class-archive.ts';
-import { startKafka } from './cluster.ts';
+import { makeClassArchive } from './node/class-archive.ts';
+import { startKafka } from './server.ts';
 
 for (const version of process.argv.slice(2)) {
   await makeClassArchive(version, async (javaArguments) => {

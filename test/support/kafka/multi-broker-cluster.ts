@@ -1,9 +1,9 @@
 /** A cluster of Kafka nodes for tests, each broker and controller, so that one can always be missed. */
 import { alterPartitionReassignmentsV0, Connection, Writer } from '@platformatic/kafka';
-import { freePort } from '../process/ports.ts';
+import { freePort } from '../network/ports.ts';
 import { waitFor } from '../process/wait.ts';
-import { KAFKA_VERSION, waitForMember } from './cluster.ts';
-import { createNode, type KafkaNode, type NodeOptions } from './node.ts';
+import { createNode, type KafkaNode, type NodeOptions } from './node/node.ts';
+import { KAFKA_VERSION, waitForMember } from './server.ts';
 import { type KafkaTopics, kafkaTopics } from './topics.ts';
 
 /** What kind of cluster to start. */

@@ -3,7 +3,7 @@
  * port to those that come through it: `startKafka({ proxied: true })` sees to that. Gates need a plaintext listener.
  * Source: https://kafka.apache.org/protocol.html, "Protocol Primitive Types" and request headers
  */
-import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../process/tcp-proxy.ts';
+import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../network/tcp-proxy.ts';
 
 /** A request, or the response to one, whole. */
 export interface KafkaFrame {

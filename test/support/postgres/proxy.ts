@@ -2,7 +2,7 @@
  * A TCP proxy in front of PostgreSQL, with a gate at the status updates of logical replication. It needs plaintext.
  * Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
-import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../process/tcp-proxy.ts';
+import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../network/tcp-proxy.ts';
 
 /** A standby status update on its way to the server: positions are 64-bit LSNs. */
 export interface StandbyStatusFrame {

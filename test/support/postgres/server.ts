@@ -10,9 +10,9 @@ import { appendFile, chmod, chown, mkdtemp, open, readFile, rm, stat, symlink, w
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import postgres, { type Options, type Sql } from 'postgres';
+import { freePort } from '../network/ports.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
 import { CACHE_DIRECTORY, makeOnce, PROJECT_DIRECTORY } from '../process/make-once.ts';
-import { freePort } from '../process/ports.ts';
 import { runProgram } from '../process/run-program.ts';
 import { temporaryDirectory } from '../process/temporary-directory.ts';
 import { waitFor } from '../process/wait.ts';

@@ -2,7 +2,7 @@
 import { parseConfig } from '../../../src/config/load.ts';
 import { createLogger } from '../../../src/log.ts';
 import { runService } from '../../../src/service.ts';
-import type { KafkaServer } from '../kafka/cluster.ts';
+import type { KafkaServer } from '../kafka/server.ts';
 import type { PostgresServer } from '../postgres/server.ts';
 import { type WaitOptions, waitFor } from '../process/wait.ts';
 import type { LogLine } from './recording-logger.ts';

@@ -4,7 +4,7 @@
  * https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
  */
 import { inflateSync } from 'node:zlib';
-import type { Value } from '../support/codecs/etf.ts';
+import type { Value } from '../../support/codecs/etf.ts';
 
 /** An Erlang term as far as a Value is made of it; tuples and lists are arrays, a map is its entries. */
 type Term =

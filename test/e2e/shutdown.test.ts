@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import {
   createScenario,
@@ -9,7 +9,7 @@ import {
   type Scenario,
   startServer,
   startService,
-} from '../support/service/scenario.ts';
+} from '../support/service/binary-fixture.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;

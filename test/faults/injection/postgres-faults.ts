@@ -1,10 +1,10 @@
 /** What happens to PostgreSQL. */
 import { expect } from 'bun:test';
-import { waitFor } from '../support/process/wait.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import type { Scene } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
-import { cameBack, startCount, withServerSetting } from './harm.ts';
 import { HUGE } from './moments.ts';
-import type { Scene } from './scene.ts';
+import { cameBack, startCount, withServerSetting } from './steps.ts';
 
 /** A database must be down so soon after it was asked to, whatever Kafka does. */
 const SHUTDOWN_LIMIT_MS = 10_000;

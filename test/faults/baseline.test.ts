@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { Producer } from '@platformatic/kafka';
 import { phash2 } from '../../src/kafka/produce/partitioner.ts';
-import { expectCleanLogs } from '../support/service/scenario.ts';
-import { openScene, type Scene } from './scene.ts';
-import { openStage, type Stage } from './stage.ts';
-import { type ArrivedRecord, judgeRun, type Run } from './verifier.ts';
+import { expectCleanLogs } from '../support/service/binary-fixture.ts';
+import { openScene, type Scene } from './fixture/fault-fixture.ts';
+import { openStage, type Stage } from './fixture/servers.ts';
+import { type ArrivedRecord, judgeRun, type Run } from './verification/verifier.ts';
 
 let stage: Stage;
 

@@ -3,10 +3,10 @@
  * Its jars come from Maven Central once and stay under `.cache/`. `kafka-cluster.ts` starts three of them.
  */
 
-import { freePort } from '../process/ports.ts';
+import { freePort } from '../network/ports.ts';
 import { waitFor } from '../process/wait.ts';
 import { AUTHORIZER_SETTINGS, type KafkaAccess, kafkaAccess } from './access.ts';
-import { createNode, type KafkaNode, type NodeOptions } from './node.ts';
+import { createNode, type KafkaNode, type NodeOptions } from './node/node.ts';
 import { type KafkaTopics, kafkaTopics, withAdmin } from './topics.ts';
 
 /** The version that tests run on unless they ask for another. */

@@ -1,5 +1,5 @@
 /** What a fault is, and when it may strike. */
-import type { Scene } from './scene.ts';
+import type { Scene } from '../fixture/fault-fixture.ts';
 
 /**
  * Where in the stream a fault strikes. `idle`: all is confirmed. `load`: small transactions come all the time. `huge`: in

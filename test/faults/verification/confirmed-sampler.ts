@@ -3,7 +3,7 @@
  * every sample is held against the times at which the broker appended the records.
  */
 import type { Sql } from 'postgres';
-import { parseLsn } from '../../src/lsn.ts';
+import { parseLsn } from '../../../src/lsn.ts';
 
 /** A position seen for the first time, and the clock when it was seen. */
 export interface ConfirmedSample {

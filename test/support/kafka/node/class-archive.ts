@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { CACHE_DIRECTORY, makeOnce } from '../process/make-once.ts';
+import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
 
 /** Where the archive of one version of Kafka is kept. */
 export function classArchive(version: string): string {

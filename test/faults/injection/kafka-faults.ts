@@ -1,7 +1,7 @@
 /** What happens to a single broker and its topics. */
-import { waitFor } from '../support/process/wait.ts';
+import { waitFor } from '../../support/process/wait.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
-import { cameBack, noticed } from './harm.ts';
+import { cameBack, noticed } from './steps.ts';
 
 const GROWN_PARTITIONS = 5;
 

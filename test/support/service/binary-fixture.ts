@@ -6,7 +6,7 @@ import { expect } from 'bun:test';
 import type { Sql } from 'postgres';
 import { describeRecord } from '../codecs/record-text.ts';
 import { compare, type ExpectedRecord, type Verdict } from '../codecs/verdict.ts';
-import type { KafkaServer } from '../kafka/cluster.ts';
+import type { KafkaServer } from '../kafka/server.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../postgres/server.ts';
 import { waitFor } from '../process/wait.ts';
 import { createNamespace, type Generation, tablesOf } from '../progressor/tables.ts';

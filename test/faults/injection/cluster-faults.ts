@@ -1,7 +1,7 @@
 /** What happens to a cluster of three brokers, each topic on all of them. */
-import type { KafkaNode } from '../support/kafka/node.ts';
+import type { KafkaNode } from '../../support/kafka/node/node.ts';
 import type { Fault } from './fault.ts';
-import { cameBack, noticed } from './harm.ts';
+import { cameBack, noticed } from './steps.ts';
 
 /** Restarts, leaders that move or die, and too few replicas. */
 export const CLUSTER_FAULTS: readonly Fault[] = [

@@ -1,7 +1,7 @@
 /** Holds what the database committed against what the topics hold, and against what the slot confirmed meanwhile. */
-import { phash2 } from '../../src/kafka/produce/partitioner.ts';
-import type { DescribedRecord } from '../support/codecs/record-text.ts';
-import { compare, type Verdict } from '../support/codecs/verdict.ts';
+import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
+import type { DescribedRecord } from '../../support/codecs/record-text.ts';
+import { compare, type Verdict } from '../../support/codecs/verdict.ts';
 import { type ConfirmedSample, prematurelyConfirmed } from './confirmed-sampler.ts';
 import type { CommittedRecord } from './journal.ts';
 

@@ -1,8 +1,8 @@
 /** What a broker needs on disk: its jars, fetched once, and a formatted data directory. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CACHE_DIRECTORY, makeOnce } from '../process/make-once.ts';
-import { runProgram } from '../process/run-program.ts';
+import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
+import { runProgram } from '../../process/run-program.ts';
 import { classArchiveArguments } from './class-archive.ts';
 
 const CLUSTER_ID = 'Y2RjLW5vdGlmaWVyLXRlcw';

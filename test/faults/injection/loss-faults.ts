@@ -3,13 +3,13 @@
  * that it did not name must have arrived all the same.
  */
 import { expect } from 'bun:test';
-import { parseLsn } from '../../src/lsn.ts';
-import { waitFor } from '../support/process/wait.ts';
-import { type BinaryLogLine, STARTED } from '../support/service/binary.ts';
-import { startService } from '../support/service/scenario.ts';
+import { parseLsn } from '../../../src/lsn.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { type BinaryLogLine, STARTED } from '../../support/service/binary.ts';
+import { startService } from '../../support/service/binary-fixture.ts';
+import type { Mark, Scene } from '../fixture/fault-fixture.ts';
 import { BUSY, type Fault } from './fault.ts';
-import { withServerSetting } from './harm.ts';
-import type { Mark, Scene } from './scene.ts';
+import { withServerSetting } from './steps.ts';
 
 /** Slots and publications that were dropped, moved, made anew or invalidated. */
 export const LOSS_FAULTS: readonly Fault[] = [

@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type KafkaServer, startKafka } from '../support/kafka/cluster.ts';
+import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
@@ -16,7 +16,7 @@ import {
   startServer,
   startService,
   WRONG_PASSWORD,
-} from '../support/service/scenario.ts';
+} from '../support/service/binary-fixture.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;

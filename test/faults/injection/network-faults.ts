@@ -1,9 +1,9 @@
 /** What happens to the network, which is a proxy on either side of the service. */
-import { isSettledWithin } from '../../src/deadline.ts';
-import type { TcpProxy } from '../support/process/tcp-proxy.ts';
+import { isSettledWithin } from '../../../src/deadline.ts';
+import type { TcpProxy } from '../../support/network/tcp-proxy.ts';
+import type { Scene } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
-import { cameBack, noticed } from './harm.ts';
-import type { Scene } from './scene.ts';
+import { cameBack, noticed } from './steps.ts';
 
 const SLOW_MS = 2_500;
 const RESET_LIMIT_MS = 30_000;

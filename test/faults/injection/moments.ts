@@ -1,7 +1,7 @@
 /** Brings the stream to the moments at which faults strike. */
-import { waitFor } from '../support/process/wait.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { PRODUCE, type Scene } from '../fixture/fault-fixture.ts';
 import type { Moment } from './fault.ts';
-import { PRODUCE, type Scene } from './scene.ts';
 
 /** A transaction that takes Kafka several round trips to swallow: more than may be in flight. */
 export const HUGE = { events: 6_000, payloadBytes: 400 } as const;

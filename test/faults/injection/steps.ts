@@ -1,9 +1,9 @@
 /** What faults have in common: watching the service go and come back. */
 
-import { waitFor } from '../support/process/wait.ts';
-import { type RunningBinary, STARTED } from '../support/service/binary.ts';
-import { isFailure } from '../support/service/scenario.ts';
-import type { Mark, Scene } from './scene.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import { type RunningBinary, STARTED } from '../../support/service/binary.ts';
+import { isFailure } from '../../support/service/binary-fixture.ts';
+import type { Mark, Scene } from '../fixture/fault-fixture.ts';
 
 /** Waits until the service says that replication failed, unless another one has taken its place. */
 export async function noticed(scene: Scene, since: Mark): Promise<void> {

@@ -1,12 +1,12 @@
 /** One fault at one moment on one stage, and what became of it. */
 import { expect } from 'bun:test';
 import { waitFor } from '../support/process/wait.ts';
-import { expectCleanLogs } from '../support/service/scenario.ts';
-import type { Fault, Moment } from './fault.ts';
-import { reach } from './moments.ts';
-import { openScene } from './scene.ts';
-import type { Stage } from './stage.ts';
-import { judgeRun, type RunVerdict } from './verifier.ts';
+import { expectCleanLogs } from '../support/service/binary-fixture.ts';
+import { openScene } from './fixture/fault-fixture.ts';
+import type { Stage } from './fixture/servers.ts';
+import type { Fault, Moment } from './injection/fault.ts';
+import { reach } from './injection/moments.ts';
+import { judgeRun, type RunVerdict } from './verification/verifier.ts';
 
 /** When, and with which dice. */
 export interface RehearsalOptions {

@@ -2,9 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test';
 import { createServer, connect as openTcp, type Server, type Socket } from 'node:net';
 import { startKafkaProxy } from '../kafka/proxy.ts';
 import { startPostgresProxy } from '../postgres/proxy.ts';
+import { waitFor } from '../process/wait.ts';
 import { freePort } from './ports.ts';
 import { startTcpProxy, type TcpProxy } from './tcp-proxy.ts';
-import { waitFor } from './wait.ts';
 
 /** One side of a connection, and what it has seen. */
 interface Side {

@@ -1,13 +1,13 @@
 /** What happens to the service itself. */
 import { expect } from 'bun:test';
-import { freePort } from '../support/process/ports.ts';
-import type { Gate } from '../support/process/tcp-proxy.ts';
-import { waitFor } from '../support/process/wait.ts';
-import type { BinaryLogLine, RunningBinary } from '../support/service/binary.ts';
-import { startService } from '../support/service/scenario.ts';
+import { freePort } from '../../support/network/ports.ts';
+import type { Gate } from '../../support/network/tcp-proxy.ts';
+import { waitFor } from '../../support/process/wait.ts';
+import type { BinaryLogLine, RunningBinary } from '../../support/service/binary.ts';
+import { startService } from '../../support/service/binary-fixture.ts';
+import { PRODUCE, type Scene } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
-import { cameBack, released, walsenderPid } from './harm.ts';
-import { PRODUCE, type Scene } from './scene.ts';
+import { cameBack, released, walsenderPid } from './steps.ts';
 
 /** The promise is two seconds; the rest is for a machine that has other things to do */
 const TAKEOVER_LIMIT_MS = 5_000;

@@ -5,8 +5,8 @@
  * transaction was committed. Nothing here shares code with the service.
  */
 import type { Sql } from 'postgres';
-import { eventContent, lifecycleContent } from '../support/codecs/record-text.ts';
-import type { ExpectedRecord } from '../support/codecs/verdict.ts';
+import { eventContent, lifecycleContent } from '../../support/codecs/record-text.ts';
+import type { ExpectedRecord } from '../../support/codecs/verdict.ts';
 import { decodePayload } from './etf-reader.ts';
 
 /** Where the records of a namespace are to go. */

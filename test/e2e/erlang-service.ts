@@ -12,7 +12,7 @@ import { runReplicationCommand } from '../../src/postgres/replication/command.ts
 import { MessageDecoder } from '../../src/postgres/replication/pgoutput.ts';
 import { clientConfig, openProducer } from '../support/kafka/open-producer.ts';
 import { tablesOf } from '../support/progressor/tables.ts';
-import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from '../support/service/scenario.ts';
+import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from '../support/service/binary-fixture.ts';
 
 /** A walsender that streams to it. */
 export interface Hold {

@@ -12,7 +12,7 @@ import {
   decodeLifecycleEvent,
   decodeSinkEvent,
 } from '../codecs/thrift-reader.ts';
-import type { KafkaServer } from '../kafka/cluster.ts';
+import type { KafkaServer } from '../kafka/server.ts';
 import type { KafkaRecord } from '../kafka/topic-reader.ts';
 import type { PostgresServer } from '../postgres/server.ts';
 import { type WaitOptions, waitFor } from '../process/wait.ts';
