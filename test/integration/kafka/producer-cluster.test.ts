@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { KafkaClientConfig } from '../../../src/config/config.ts';
 import type { ProducerOptions } from '../../../src/kafka/produce/producer.ts';
-import { type KafkaCluster, startKafkaCluster } from '../../support/kafka/multi-broker-cluster.ts';
+import { type KafkaCluster, startKafkaCluster } from '../../support/kafka/cluster.ts';
 import * as support from '../../support/kafka/open-producer.ts';
 import { kafkaTopics, type PartitionState, type TopicOptions } from '../../support/kafka/topics.ts';
 import { waitFor } from '../../support/process/wait.ts';

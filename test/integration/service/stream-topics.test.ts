@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { kafkaAccess } from '../../support/kafka/access.ts';
-import { startKafkaCluster } from '../../support/kafka/multi-broker-cluster.ts';
+import { startKafkaCluster } from '../../support/kafka/cluster.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
