@@ -17,8 +17,7 @@ import {
   UNCHANGED_TOAST,
   type UpdateMessage,
 } from '../postgres/replication/pgoutput.ts';
-import { holdsStatus } from '../postgres/setup/replica-identity.ts';
-import { parseTableName } from '../progressor/tables.ts';
+import { identifiesStatus, parseTableName } from '../progressor/tables.ts';
 import { readFormatVersion } from './format-version.ts';
 import { EtfValue } from './payload/payload.ts';
 import { type MachineLifecycleEvent, writeLifecycleEvent, writeSinkEvent } from './thrift/mg-proto.ts';
@@ -162,7 +161,7 @@ export function resolveRelation(message: RelationMessage, namespaces: ReadonlySe
       detail: column('detail', (oid) => TEXT_TYPES.includes(oid)),
       isIdentifiedByStatus:
         message.replicaIdentity === 'i' &&
-        holdsStatus(message.columns.filter(({ isKey }) => isKey).map(({ name }) => name)),
+        identifiesStatus(message.columns.filter(({ isKey }) => isKey).map(({ name }) => name)),
     };
   }
   return undefined;

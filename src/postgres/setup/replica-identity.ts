@@ -7,22 +7,16 @@
  * Source: PostgreSQL manual, "ALTER TABLE", REPLICA IDENTITY.
  */
 
+import { identifiesStatus, STATUS_IDENTITY_COLUMNS } from '../../progressor/tables.ts';
 import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 import { type Mistake, majorOf, type ServerFacts, type TableFacts } from './preconditions.ts';
-
-const STATUS_INDEX_COLUMNS = ['process_id', 'status'] as const;
 
 /** First version whose publications may name columns. */
 const COLUMN_LISTS_MAJOR = 15;
 
-/** True when the columns of a replica identity's index are enough to tell whether a status has changed. */
-export function holdsStatus(identityColumns: readonly string[]): boolean {
-  return STATUS_INDEX_COLUMNS.every((column) => identityColumns.includes(column));
-}
-
 /** True when a processes table is identified by such an index. */
 export function hasStatusIndex({ replicaIdentity, identityColumns }: TableFacts): boolean {
-  return replicaIdentity === 'i' && holdsStatus(identityColumns);
+  return replicaIdentity === 'i' && identifiesStatus(identityColumns);
 }
 
 /** True when every update of a processes table tells whether the status has changed, in one way or the other. */
@@ -35,7 +29,7 @@ export function statusIndexSql(namespace: string, processes: TableFacts): string
   const index = quoteIdentifier(`${namespace}_identity`);
   const table = quoteTable(processes.name);
   return (
-    `CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS ${index} ON ${table} (${STATUS_INDEX_COLUMNS.join(', ')}); ` +
+    `CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS ${index} ON ${table} (${STATUS_IDENTITY_COLUMNS.join(', ')}); ` +
     `ALTER TABLE ${table} REPLICA IDENTITY USING INDEX ${index};`
   );
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { resolveRelation } from '../../../src/conversion/convert.ts';
-import { parseTableName, RECORD_COLUMNS } from '../../../src/progressor/tables.ts';
+import { identifiesStatus, parseTableName, RECORD_COLUMNS } from '../../../src/progressor/tables.ts';
 import { EVENTS_COLUMNS, PROCESSES_COLUMNS, relationMessage } from '../../support/codecs/pgoutput.ts';
 
 describe('parseTableName', () => {
@@ -36,4 +36,11 @@ describe.each([
     expect(resolve(names)).toMatchObject({ kind, columnCount: names.length });
     for (const left of names) expect(() => resolve(names.filter((name) => name !== left))).toThrow(left);
   });
+});
+
+test('identifiesStatus wants both process_id and status, in any order, and accepts more', () => {
+  expect(identifiesStatus(['status', 'created_at', 'process_id'])).toBe(true);
+  expect(identifiesStatus(['process_id'])).toBe(false);
+  expect(identifiesStatus(['status'])).toBe(false);
+  expect(identifiesStatus([])).toBe(false);
 });
