@@ -1,6 +1,6 @@
 /** Addresses of servers as a configuration writes them. */
 
-import { isIPv6 } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import type { ServerAddress } from './config.ts';
 
 /** Port of a database that is given without one. */
@@ -27,4 +27,9 @@ export function parseAddress(text: string, defaultPort?: number): ServerAddress 
 /** Writes an address as `parseAddress` reads it: `host:port`, an IPv6 address in brackets. */
 export function formatAddress({ host, port }: ServerAddress): string {
   return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** True for hosts whose traffic never leaves this machine: plaintext is safe there. */
+export function isLoopback(host: string): boolean {
+  return host.toLowerCase() === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }

@@ -8,8 +8,6 @@ import type { Secret } from './secret.ts';
 
 /** Everything that one configuration file says. */
 export interface Config {
-  /** By db_ref, in the order of the file; includes databases that no stream uses */
-  readonly databases: ReadonlyMap<string, DatabaseConfig>;
   /** By name, in the order of the file; includes clients that no namespace uses */
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** One per slot, in the order of the file; never empty */

@@ -92,7 +92,6 @@ function unreadableSecret({ source, pem }: LocatedSecret, context: SecretContext
 function resolveConfig(file: ConfigFile, context: SecretContext): Config {
   const databases = new Map([...file.databases].map(([ref, entry]) => [ref, resolveDatabase(ref, entry, context)]));
   return {
-    databases,
     kafkaClients: new Map([...file.kafka_clients].map(([name, entry]) => [name, resolveClient(name, entry, context)])),
     streams: resolveStreams(file, databases),
     resendTimeoutMs: file.resend_timeout,

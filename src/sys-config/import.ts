@@ -26,8 +26,6 @@ export interface ImportedConfig {
   readonly report: readonly string[];
   /** True when nothing is to be looked at: with the variables set, the new file does what the old one did */
   readonly isComplete: boolean;
-  /** Environment variables that the new file takes its secrets from */
-  readonly variables: readonly string[];
 }
 
 /** Carries over a file. Throws ConfigError when it cannot be read, or is no list of Erlang terms. */
@@ -55,12 +53,7 @@ export function importSysConfig(source: Uint8Array, fileName: string): ImportedC
   draft.check();
   const report = reportLines(findings, draft.variables, fileName);
   const header = [`Made by cdc-notifier --import ${fileName}`, ...(report.length === 0 ? [] : ['', ...report])];
-  return {
-    yaml: draft.yaml(header),
-    report,
-    isComplete: findings.toLookAt.length === 0,
-    variables: [...draft.variables.keys()],
-  };
+  return { yaml: draft.yaml(header), report, isComplete: findings.toLookAt.length === 0 };
 }
 
 function reportLines(findings: Findings, variables: ReadonlyMap<string, string>, fileName: string): string[] {

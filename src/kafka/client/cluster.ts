@@ -22,7 +22,7 @@ import type { Logger } from 'pino';
 import { formatAddress } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { NotifierError, SecretError, SinkError } from '../../errors.ts';
-import { isLoopback } from '../../loopback.ts';
+import { isLoopback } from '../../config/address.ts';
 import type { ProduceResponse } from '../produce/produce-request.ts';
 import type { ProducerIdentity } from '../produce/record-batch.ts';
 import { connectionOptions } from './connection-options.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { formatAddress, parseAddress } from '../../../src/config/address.ts';
+import { formatAddress, isLoopback, parseAddress } from '../../../src/config/address.ts';
 
 describe('parseAddress', () => {
   test.each([
@@ -32,5 +32,15 @@ describe('parseAddress', () => {
     'd b',
   ])('refuses %p', (text) => {
     expect(parseAddress(text, 5432)).toBeUndefined();
+  });
+});
+
+describe('isLoopback', () => {
+  test.each(['localhost', 'LocalHost', '127.0.0.1', '127.8.8.8', '::1'])('%s is', (host) => {
+    expect(isLoopback(host)).toBe(true);
+  });
+
+  test.each(['127.example.org', 'localhost.example.org', '10.0.0.1', '::', '::2', '0.0.0.0'])('%s is not', (host) => {
+    expect(isLoopback(host)).toBe(false);
   });
 });

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
-import type { Config } from '../../../src/config/config.ts';
+import type { Config, DatabaseConfig } from '../../../src/config/config.ts';
 import { ConfigError } from '../../../src/config/config-error.ts';
 import { loadConfig, parseConfig } from '../../../src/config/load.ts';
 import { readSecret } from '../../../src/config/secret.ts';
@@ -55,11 +55,17 @@ function config({
   return `databases: {db: ${database}${moreDatabases}}\nkafka_clients: {main: ${client}}\nstreams: ${streams}\n${rest}`;
 }
 
+/** The database that the first slot of `ref` streams from. */
+function databaseOf({ streams }: Config, ref = 'db'): DatabaseConfig | undefined {
+  return streams.find(({ databaseRef }) => databaseRef === ref)?.database;
+}
+
 const NAMESPACE = '{kafka_client: main, eventsink_topic: e, lifecycle_topic: l}';
 
 describe('parseConfig accepts', () => {
   test('the shortest configuration and fills in every default', () => {
-    const { databases, kafkaClients, streams, ...settings } = parse(config());
+    const loaded = parse(config());
+    const { kafkaClients, streams, ...settings } = loaded;
     expect(settings).toEqual({
       resendTimeoutMs: 3000,
       maxRetries: 3,
@@ -68,7 +74,7 @@ describe('parseConfig accepts', () => {
       http: undefined,
       log: { level: 'info', format: 'auto' },
     });
-    const database = databases.get('db');
+    const database = databaseOf(loaded);
     expect(database).toMatchObject({
       ref: 'db',
       hosts: [{ host: 'pg', port: 5432 }],
@@ -142,8 +148,11 @@ describe('parseConfig accepts', () => {
 
   test('aliases, a byte order mark, and numbers that are text once quoted', () => {
     const text = config({ database: '{host: &h pg, database: "1", username: *h, password: "0123"}' });
-    const { databases } = parse(`\uFEFF${text}`);
-    expect(databases.get('db')).toMatchObject({ hosts: [{ host: 'pg' }], username: 'pg', database: '1' });
+    expect(databaseOf(parse(`\uFEFF${text}`))).toMatchObject({
+      hosts: [{ host: 'pg' }],
+      username: 'pg',
+      database: '1',
+    });
   });
 
   test('names that mean something to JavaScript, as ordinary names', () => {
@@ -151,10 +160,13 @@ describe('parseConfig accepts', () => {
     const namespaces = names.map((name) => `${name}: ${NAMESPACE}`).join(', ');
     const { streams } = parse(config({ streams: `{db: {slot: {${namespaces}}}}` }));
     expect([...(streams[0]?.namespaces.keys() ?? [])]).toEqual(names);
-    const { databases } = parse(
-      config({ moreDatabases: ', __proto__: {host: a, database: b, username: c, password: d}' }),
+    const loaded = parse(
+      config({
+        moreDatabases: ', __proto__: {host: a, database: b, username: c, password: d}',
+        streams: `{__proto__: {slot: {ns: ${NAMESPACE}}}}`,
+      }),
     );
-    expect(databases.get('__proto__')?.hosts[0]?.host).toBe('a');
+    expect(databaseOf(loaded, '__proto__')?.hosts[0]?.host).toBe('a');
   });
 
   test.each([
@@ -163,32 +175,32 @@ describe('parseConfig accepts', () => {
     ['tls: {mode: verify-ca}', 'verify-ca'],
     ['tls: {mode: disable}', undefined],
   ] as const)('database with %s as mode %s', (tls, mode) => {
-    const { databases } = parse(config({ database: `{host: h, database: d, username: u, password: p, ${tls}}` }));
-    expect(databases.get('db')?.tls?.mode).toBe(mode as 'require');
+    const loaded = parse(config({ database: `{host: h, database: d, username: u, password: p, ${tls}}` }));
+    expect(databaseOf(loaded)?.tls?.mode).toBe(mode as 'require');
   });
 
   test('certificates as PEM text, path, variable and file; relative paths start from the file', () => {
     const quoted = JSON.stringify(PEM);
     const sources = { environment: { KEY: PEM }, files: { '/etc/notifier/tls/ca.pem': `${PEM}\n` } };
-    const { databases, kafkaClients } = parse(
+    const loaded = parse(
       config({
         database: `{host: h, database: d, username: u, tls: {ca: tls/ca.pem, cert: ${quoted}, key: {env: KEY}}}`,
         client: '{brokers: [k:1], tls: {ca: {file: tls/ca.pem}, server_name: kafka}}',
       }),
       sources,
     );
-    const { tls, password } = databases.get('db')!;
+    const { tls, password } = databaseOf(loaded)!;
     expect(password).toBeUndefined();
     expect([tls?.ca, tls?.cert, tls?.key].map((secret) => readSecret(secret!))).toEqual([PEM, PEM, PEM]);
     expect(tls?.ca?.origin).toBe('file /etc/notifier/tls/ca.pem');
-    const kafkaTls = kafkaClients.get('main')?.tls;
+    const kafkaTls = loaded.kafkaClients.get('main')?.tls;
     expect([kafkaTls?.serverName, readSecret(kafkaTls!.ca!)]).toEqual(['kafka', PEM]);
   });
 
   test('several servers of a database, with and without a port', () => {
     const hosts = "[a, 'b:5433', '[::1]', '[::1]:5433', 10.0.0.1:1]";
-    const { databases } = parse(config({ database: `{hosts: ${hosts}, database: d, username: u, password: p}` }));
-    expect(databases.get('db')?.hosts).toEqual([
+    const loaded = parse(config({ database: `{hosts: ${hosts}, database: d, username: u, password: p}` }));
+    expect(databaseOf(loaded)?.hosts).toEqual([
       { host: 'a', port: 5432 },
       { host: 'b', port: 5433 },
       { host: '::1', port: 5432 },
@@ -750,7 +762,7 @@ describe('ConfigError', () => {
 describe('a secret', () => {
   const withPassword = (password: string) =>
     config({ database: `{host: h, database: d, username: u, password: ${password}}` });
-  const passwordOf = ({ databases }: Config) => databases.get('db')!.password!;
+  const passwordOf = (loaded: Config) => databaseOf(loaded)!.password!;
 
   test('is read again each time, so that a rotated one is taken up', () => {
     const environment: Record<string, string> = { PASS: 'first' };
@@ -776,7 +788,6 @@ describe('a secret', () => {
     const loaded = parse(withPassword('HUNTER2X5'));
     expect(readSecret(passwordOf(loaded))).toBe('HUNTER2X5');
     const shown = [
-      JSON.stringify([...loaded.databases]),
       JSON.stringify(loaded.streams),
       inspect(loaded, { depth: 20, showHidden: true }),
       Bun.inspect(loaded, { depth: 20 }),
@@ -788,12 +799,12 @@ describe('a secret', () => {
 
 describe('loadConfig', () => {
   test('reads the example, with its secrets from the environment', () => {
-    const { streams, databases, kafkaClients } = loadConfig(
-      join(import.meta.dir, '../../../config/cdc-notifier.example.yaml'),
-      { PROGRESSOR_DB_PASSWORD: 'a', KAFKA_PASSWORD: 'b' },
-    );
+    const { streams, kafkaClients } = loadConfig(join(import.meta.dir, '../../../config/cdc-notifier.example.yaml'), {
+      PROGRESSOR_DB_PASSWORD: 'a',
+      KAFKA_PASSWORD: 'b',
+    });
     expect(streams.map(({ slot }) => slot)).toEqual(['cdc_slot_default', 'cdc_slot_invoice']);
-    expect(databases.get('progressor_db')?.tls?.mode).toBe('verify-full');
+    expect(streams[0]?.database.tls?.mode).toBe('verify-full');
     const sasl = kafkaClients.get('default_kafka_client')?.sasl;
     expect([sasl?.mechanism, readSecret(sasl!.password)]).toEqual(['SCRAM-SHA-512', 'b']);
   });
