@@ -2,19 +2,15 @@
  * Compares a slot with what was known of it, before anything of it is made or mended. What follows is decided by
  * `continuity.ts`; here are the reading, the error, and the acceptance.
  */
+
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, SlotSettings } from '../../config/config.ts';
 import { formatLsn, type Lsn, laterLsn, parseLsn } from '../../lsn.ts';
 import type { SlotFacts } from '../catalog/slots.ts';
+import { parseCreationComment } from '../replication/publication-marker.ts';
 import type { ServerFacts, TableFacts } from '../setup/preconditions.ts';
-import {
-  describeOmissions,
-  entriesOf,
-  type PublicationFacts,
-  parseCreationComment,
-  tablesOf,
-} from '../setup/publication-plan.ts';
+import { describeOmissions, entriesOf, type PublicationFacts, tablesOf } from '../setup/publication-plan.ts';
 import {
   type Continuity,
   judgeContinuity,

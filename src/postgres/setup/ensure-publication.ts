@@ -11,6 +11,7 @@ import { describeSessions, lockHolders, openWriters } from '../catalog/blocking-
 import { quoteIdentifier } from '../client/quote.ts';
 import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { runTransaction } from '../client/transaction.ts';
+import { parseCreationComment } from '../replication/publication-marker.ts';
 import { majorOf, readTables, type ServerFacts } from './preconditions.ts';
 import {
   createEmptyStatement,
@@ -21,7 +22,6 @@ import {
   type NamespaceTables,
   type PublicationFacts,
   type PublicationPlan,
-  parseCreationComment,
   planAdvice,
   planPublication,
   planStatements,

@@ -26,6 +26,7 @@ import {
 import { lastWord } from '../continuity/judge.ts';
 import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
 import { ledgerOfClaim, ledgerOfStart } from '../continuity/transitions.ts';
+import { parseCreationComment } from '../replication/publication-marker.ts';
 import { ensurePublication, type PreparedPublication } from './ensure-publication.ts';
 import {
   eventsIdentityMistake,
@@ -41,7 +42,6 @@ import {
 import {
   type NamespaceTables,
   type PublicationFacts,
-  parseCreationComment,
   readPublicationOids,
   readPublications,
   tableNames,

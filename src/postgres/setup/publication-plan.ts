@@ -6,14 +6,11 @@
  */
 import type { Sql } from 'postgres';
 import type { PublishSettings } from '../../config/config.ts';
-import { type Lsn, parseLsn } from '../../lsn.ts';
 import { RECORD_COLUMNS } from '../../progressor/tables.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from '../client/quote.ts';
+import { creationCommentParts, MARKER_PREFIX } from '../replication/publication-marker.ts';
 import type { Mistake, TableFacts } from './preconditions.ts';
 import { hasStatusIndex } from './replica-identity.ts';
-
-/** Prefix of the logical message that marks the creation of a publication in the WAL; its content is the publication's name. */
-export const MARKER_PREFIX = 'cdc-notifier';
 
 /** Operations that a publication must publish. Truncate may be there too: it emits nothing. */
 const NEEDED_OPERATIONS = ['insert', 'update', 'delete'] as const;
@@ -415,25 +412,17 @@ export function refusal(
   };
 }
 
-const COMMENT_START = 'cdc-notifier: created at ';
-const COMMENT = /^cdc-notifier: created at (?<lsn>[0-9A-F]+\/[0-9A-F]+) of system (?<system>[0-9]+)$/;
-
 /**
  * Marks a publication's beginning: in the WAL by a transactional message, and for ourselves by a comment that says where
  * that message lies and in whose WAL. (A dump and restore carries the comment to another server, where the position means
  * nothing.) One statement, because the comment cannot be a parameter.
  */
 export function markStatement(namespace: string, systemIdentifier: string): string {
+  const [start, end] = creationCommentParts(systemIdentifier);
   // On one line, so that it can be pasted from a log.
   const body =
     `DECLARE lsn pg_lsn; BEGIN lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ` +
     `${quoteLiteral(namespace)}::text); EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ` +
-    `${quoteLiteral(COMMENT_START)} || lsn || ' of system ${systemIdentifier}'); END`;
+    `${quoteLiteral(start)} || lsn || ${quoteLiteral(end)}); END`;
   return `DO ${quoteLiteral(body)}`;
-}
-
-/** The position that such a comment names, when it was written on this system. */
-export function parseCreationComment(comment: string | undefined, systemIdentifier: string): Lsn | undefined {
-  const groups = COMMENT.exec(comment ?? '')?.groups;
-  return groups?.system === systemIdentifier ? parseLsn(groups.lsn!) : undefined;
 }

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test';
 import type postgres from 'postgres';
 import { LossError, SourceError } from '../../../src/errors.ts';
-import { MARKER_PREFIX } from '../../../src/postgres/setup/publication-plan.ts';
+import { MARKER_PREFIX } from '../../../src/postgres/replication/publication-marker.ts';
 import { encodePayload, str } from '../../support/codecs/etf.ts';
 import * as wire from '../../support/codecs/pgoutput.ts';
 import {

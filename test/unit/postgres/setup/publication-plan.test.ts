@@ -9,7 +9,6 @@ import {
   type NamespaceTables,
   type PublicationFacts,
   type PublicationPlan,
-  parseCreationComment,
   planAdvice,
   planPublication,
   planSql,
@@ -327,19 +326,6 @@ describe('planSql', () => {
     expect(refusal(planPublication(facts, tables, WHOLE_ROWS), tables, facts, SYSTEM).detail).toBe(
       'publication "a""b" is not as it must be: it is FOR ALL TABLES',
     );
-  });
-});
-
-describe('parseCreationComment', () => {
-  test.each<[string | undefined, bigint | undefined]>([
-    [`cdc-notifier: created at 16/B374D848 of system ${SYSTEM}`, 0x16_b374d848n],
-    ['cdc-notifier: created at 16/B374D848 of system 1', undefined],
-    [`see cdc-notifier: created at 16/B374D848 of system ${SYSTEM}`, undefined],
-    [`cdc-notifier: created at nowhere of system ${SYSTEM}`, undefined],
-    ['made by hand', undefined],
-    [undefined, undefined],
-  ])('reads %p as %p', (comment, lsn) => {
-    expect(parseCreationComment(comment, SYSTEM)).toBe(lsn as bigint);
   });
 });
 
