@@ -3,24 +3,20 @@ import type { RecordKind } from '../conversion/convert.ts';
 import { Cluster } from '../kafka/client/cluster.ts';
 import { BatchBuffers } from '../kafka/produce/batch-buffers.ts';
 import { codecOf } from '../kafka/produce/compression.ts';
-import { Producer, type ProducerOptions, type ProducerTopic } from '../kafka/produce/producer.ts';
+import {
+  Producer,
+  type ProducerListener,
+  type ProducerOptions,
+  type ProducerTopic,
+} from '../kafka/produce/producer.ts';
 import type { RecordTally } from '../kafka/produce/record-batch.ts';
 import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/produce/topic-limits.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
 /** What a slot sends, where to, how stubbornly, and whom to tell. */
 export interface SinksOptions
-  extends Pick<
-    ProducerOptions,
-    | 'resendTimeoutMs'
-    | 'maxRetries'
-    | 'log'
-    | 'onAcknowledged'
-    | 'onResend'
-    | 'onProduced'
-    | 'onTopicChanged'
-    | 'onFailed'
-  > {
+  extends Pick<ProducerOptions, 'resendTimeoutMs' | 'maxRetries' | 'log'>,
+    ProducerListener {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
@@ -91,6 +87,7 @@ export class Sinks {
           codec: codecOf(client.compression),
           buffers: new BatchBuffers(options.keptBufferBytes / byClient.size),
         });
+        producer.start(options);
         producers.set(clientName, producer);
       }
       const routes = [...options.namespaces].map(([namespace, config]): [string, Route] => {

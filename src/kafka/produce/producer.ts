@@ -44,7 +44,7 @@ const SEQUENCE_MODULUS = 0x8000_0000;
 
 export type { RecordTally } from './record-batch.ts';
 
-/** How to send, and whom to tell. */
+/** Options of `Producer.open`. */
 export interface ProducerOptions {
   readonly resendTimeoutMs: number;
   readonly maxRetries: number;
@@ -59,17 +59,30 @@ export interface ProducerOptions {
   readonly log: Logger;
   /** Kept by the slot from session to session; the producer adds what it learns */
   readonly limits: TopicLimits;
-  /** Called whenever Kafka has acknowledged something: `lowestUnacknowledged` may have risen. */
+}
+
+/** What a producer reports. */
+export interface ProducerListener {
+  /** Kafka has acknowledged something: `lowestUnacknowledged` may have risen */
   readonly onAcknowledged: () => void;
-  /** Called whenever batches that Kafka did not acknowledge are sent again, with Kafka's name of why. */
+  /** Batches that Kafka did not acknowledge are sent again; `reason` is Kafka's name of the error */
   readonly onResend: (reason: string) => void;
-  /** Called with each answer to a Produce request. */
+  /** A broker has answered a Produce request */
   readonly onProduced: (answer: ProduceAnswer) => void;
-  /** Called once for a topic whose partition count is no longer the one that `open` found; the producer goes on with that */
+  /** A topic has another partition count than `open` found; called once for a topic. The producer keeps the old count */
   readonly onTopicChanged: (change: TopicChange) => void;
-  /** Called once, when the retries are used up or cannot help. The producer sends nothing after it. */
+  /** The retries are used up or cannot help; called once, and the producer sends nothing after it */
   readonly onFailed: (error: SinkError) => void;
 }
+
+/** Until `start` nothing is sent and nothing is watched, so there is nothing to report. */
+const NO_LISTENER: ProducerListener = {
+  onAcknowledged() {},
+  onResend() {},
+  onProduced() {},
+  onTopicChanged() {},
+  onFailed() {},
+};
 
 /** A Produce request that was answered, whatever the answer. */
 export interface ProduceAnswer {
@@ -130,7 +143,9 @@ export class Producer {
   /** Kafka asked to be sent nothing until then; performance.now() */
   #throttledUntilMs = 0;
   #bufferedBytes = 0;
-  #running = false;
+  /** True while rounds are in flight, and before `start`: `flush` then has nothing to do */
+  #running = true;
+  #listener = NO_LISTENER;
   #failed = false;
   #acknowledgedRecordCount = 0;
 
@@ -147,11 +162,17 @@ export class Producer {
     this.#setLimits();
   }
 
-  /** Gets a producer id. The cluster's metadata must hold every topic that will be used. */
+  /** Gets a producer id. The cluster's metadata must hold every topic that will be used. Nothing is sent before `start`. */
   static async open(cluster: Cluster, options: ProducerOptions): Promise<Producer> {
-    const producer = new Producer(cluster, await cluster.initProducerId(), options);
-    producer.#watchTopics().catch((error: unknown) => producer.#fail(error));
-    return producer;
+    return new Producer(cluster, await cluster.initProducerId(), options);
+  }
+
+  /** Begins to watch the topics, and sends what was appended and flushed. Called once. */
+  start(listener: ProducerListener): void {
+    this.#listener = listener;
+    this.#watchTopics().catch((error: unknown) => this.#fail(error));
+    this.#running = false;
+    this.flush();
   }
 
   /** A topic of the cluster's metadata at the time of `open`; its partition count does not change within a session. */
@@ -284,7 +305,7 @@ export class Producer {
   }
 
   async #readTopics(): Promise<void> {
-    const { kafkaClient, log, onTopicChanged } = this.#options;
+    const { kafkaClient, log } = this.#options;
     const wasReachable = this.reachable;
     const metadata = await this.#cluster.readMetadata([...this.#topics.keys()]).catch((error: unknown) => {
       if (wasReachable && !this.#failed) log.warn({ kafkaClient, error }, 'kafka cannot be asked about its topics');
@@ -295,7 +316,7 @@ export class Producer {
       const toPartitions = countPartitions(metadata.topics.get(name));
       if (toPartitions === undefined || toPartitions === partitions.length || this.#changedTopics.has(name)) continue;
       this.#changedTopics.add(name);
-      onTopicChanged({ topic: name, fromPartitions: partitions.length, toPartitions });
+      this.#listener.onTopicChanged({ topic: name, fromPartitions: partitions.length, toPartitions });
     }
   }
 
@@ -376,7 +397,7 @@ export class Producer {
       hasFollowed = decision.action === 'follow';
       if (!hasFollowed) retryCount++;
       this.#logResend(pending, judged[0]!, { hasFollowed, retryCount });
-      this.#options.onResend(judged[0]!.failure.id);
+      this.#listener.onResend(judged[0]!.failure.id);
       if (hasFollowed) continue;
       await this.#pause(this.#options.resendTimeoutMs);
       // Leaders may have moved meanwhile; when nobody answers, the send itself tells why.
@@ -420,7 +441,7 @@ export class Producer {
           if (failure === undefined) this.#acknowledge(batch);
           else failures.set(batch, { failure, sentTo });
         }
-        this.#options.onAcknowledged();
+        this.#listener.onAcknowledged();
       }),
     );
     return failures;
@@ -450,10 +471,10 @@ export class Producer {
     batches: readonly RecordBatch[],
     { startMs, throttleTimeMs }: { readonly startMs: number; readonly throttleTimeMs: number },
   ): void {
-    const { kafkaClient, log, onProduced, requestTimeoutMs } = this.#options;
+    const { kafkaClient, log, requestTimeoutMs } = this.#options;
     const nowMs = performance.now();
     const bytes = batches.reduce((sum, batch) => sum + batch.length, 0);
-    onProduced({ roundTripMs: nowMs - startMs, batchCount: batches.length, bytes });
+    this.#listener.onProduced({ roundTripMs: nowMs - startMs, batchCount: batches.length, bytes });
     if (throttleTimeMs <= 0) return;
     if (this.#throttledUntilMs === 0) {
       log.warn({ kafkaClient, throttleTimeMs }, 'kafka throttles this client: it has reached its quota');
@@ -480,7 +501,7 @@ export class Producer {
   #fail(error: unknown): void {
     if (this.#failed) return; // stopped on purpose: nobody waits for the outcome
     this.stop();
-    this.#options.onFailed(
+    this.#listener.onFailed(
       error instanceof SinkError
         ? error
         : new SinkError('Cannot produce: unexpected error', {

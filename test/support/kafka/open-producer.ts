@@ -81,14 +81,16 @@ export async function openProducer(
       metadataMaxAgeMs: client.metadataMaxAgeMs,
       codec: codecOf(client.compression),
       buffers: new BatchBuffers(1_000_000),
+      ...change,
+      log,
+      limits,
+    });
+    producer.start({
       onAcknowledged: () => {},
       onResend: (reason) => resends.push(reason),
       onProduced: (answer) => answers.push(answer),
       onTopicChanged: (topicChange) => changes.push(topicChange),
       onFailed: (error) => failures.push(error),
-      ...change,
-      log,
-      limits,
     });
   } catch (error) {
     cluster.close();
