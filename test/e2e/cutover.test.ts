@@ -11,12 +11,12 @@ import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
 import { ProgressorWriter } from '../support/progressor/writer.ts';
 import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/service/binary.ts';
 import {
+  type BinaryFixture,
   compareWith,
-  createScenario,
   createTopics,
   expectCleanLogs,
   isFailure,
-  type Scenario,
+  openBinaryFixture,
   startServer,
   startService,
   streamConfig,
@@ -41,9 +41,9 @@ afterEach(expectCleanLogs);
 const TIMEOUT_MS = 90_000;
 const SOME = 40;
 
-/** The configuration of a scenario with other streams, and with more settings where they are given. */
+/** The configuration of a fixture with other streams, and with more settings where they are given. */
 function configWith(
-  { config }: Scenario,
+  { config }: BinaryFixture,
   streams: Readonly<Record<string, readonly TestNamespace[]>>,
   settings: object = {},
 ): object {
@@ -72,7 +72,7 @@ async function underLoad<T>(writer: ProgressorWriter, work: Promise<T>): Promise
 }
 
 /** Writes to one namespace alone. */
-function writerOf({ database }: Scenario, namespace: TestNamespace, processIdPrefix = ''): ProgressorWriter {
+function writerOf({ database }: BinaryFixture, namespace: TestNamespace, processIdPrefix = ''): ProgressorWriter {
   return new ProgressorWriter({ sql: database.sql, namespaces: [namespace], processIdPrefix });
 }
 
@@ -97,12 +97,12 @@ async function confirmedLsn(sql: Sql, slot: string): Promise<string | undefined>
 }
 
 /** Runs a statement of OPERATIONS.md or of the log as it stands there. */
-async function run({ database }: Scenario, statement: string): Promise<void> {
+async function run({ database }: BinaryFixture, statement: string): Promise<void> {
   await database.sql.unsafe(statement);
 }
 
 /** Makes the service forget every slot of the database, as OPERATIONS.md tells it. */
-async function forgetSlots({ database }: Scenario): Promise<void> {
+async function forgetSlots({ database }: BinaryFixture): Promise<void> {
   const statements = await database.sql<{ format: string }[]>`
     SELECT format('DROP PUBLICATION %I;', pubname) FROM pg_publication WHERE pubname LIKE 'cdc-notifier:%'`;
   expect(statements).toHaveLength(1);
@@ -110,7 +110,7 @@ async function forgetSlots({ database }: Scenario): Promise<void> {
 }
 
 /** Processes tables without replica identity FULL, as OPERATIONS.md asks for them. */
-async function unjudgedTables({ database }: Scenario): Promise<readonly string[]> {
+async function unjudgedTables({ database }: BinaryFixture): Promise<readonly string[]> {
   const rows = await database.sql.unsafe<{ relname: string }[]>(String.raw`
     SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE '%\_processes' AND relreplident <> 'f'`);
   return rows.map(({ relname }) => relname);
@@ -138,8 +138,8 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'slot and publications are taken over as the Erlang service leaves them: nothing is lost, and what it had not confirmed comes twice',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       const former = new FormerService(database, slot, namespaces);
       await former.prepare();
       await writer.write(SOME);
@@ -149,14 +149,14 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       await writer.write(SOME);
       const left = { belongings: await former.belongings(), lsn: await confirmedLsn(database.sql, slot) };
 
-      await using service = await startService(scenario.config);
+      await using service = await startService(fixture.config);
       const start = await underLoad(
         writer,
         service.waitForLine('the start', ({ msg }) => msg === STARTED),
       );
       expect(start).toMatchObject({ slot, fromLsn: left.lsn });
-      await scenario.confirmed();
-      expect((await scenario.expectAllArrived()).duplicates).toBe(unconfirmed);
+      await fixture.confirmed();
+      expect((await fixture.expectAllArrived()).duplicates).toBe(unconfirmed);
       expect(unconfirmed).toBeGreaterThan(0);
       expect(await former.belongings()).toBe(left.belongings);
       expect(warnings(service)).toEqual([]);
@@ -168,22 +168,22 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'it stands by while the Erlang service streams, and takes over when that one is stopped',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       const former = new FormerService(database, slot, namespaces);
       await former.prepare();
       const hold = await former.hold();
       await writer.write(SOME);
       await hold.firstChange;
-      await using service = await startService(scenario.config);
+      await using service = await startService(fixture.config);
       const standby = await service.waitForLine('a standby', ({ msg }) => msg.includes('standing by'));
       expect(standby).toMatchObject({ level: 'info', slot, applicationName: 'former service' });
       await writer.write(SOME);
       expect(await kafka.readAll(namespaces.map(({ lifecycleTopic }) => lifecycleTopic))).toEqual([]);
       await hold.release();
       await service.waitForStart(slot);
-      await scenario.confirmed();
-      expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+      await fixture.confirmed();
+      expect((await fixture.expectAllArrived()).duplicates).toBe(0);
       expect(warnings(service)).toEqual([]);
       expect(await service.stop()).toBe(0);
     },
@@ -193,8 +193,8 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'back to the Erlang service and forth again, the ledger dropped before: each goes on where the other stopped',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       const former = new FormerService(database, slot, namespaces);
       await former.prepare();
       const belongings = await former.belongings();
@@ -202,13 +202,13 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         await writer.write(SOME);
         await former.deliver();
         await writer.write(SOME);
-        await using service = await startWith(scenario.config, slot);
+        await using service = await startWith(fixture.config, slot);
         await writer.write(SOME);
-        await scenario.confirmed();
+        await fixture.confirmed();
         expect(await service.stop()).toBe(0);
         expect(warnings(service)).toEqual([]);
 
-        await forgetSlots(scenario);
+        await forgetSlots(fixture);
         await former.prepare();
         expect(await former.belongings()).toBe(belongings);
         await writer.write(SOME);
@@ -221,7 +221,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         });
       }
       await former.deliver();
-      expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+      expect((await fixture.expectAllArrived()).duplicates).toBe(0);
     },
     TIMEOUT_MS,
   );
@@ -229,8 +229,8 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'back and forth with the ledger forgotten: the move is told as a loss, which is accepted, or forgotten while it waits',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       const former = new FormerService(database, slot, namespaces);
       /** What the next start says when the Erlang service was there in between. */
       const toldAfterwards = async (config: object): Promise<RunningBinary & { told: BinaryLogLine }> => {
@@ -249,11 +249,11 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(await confirmedLsn(database.sql, slot)).toBe(theirs!);
         return Object.assign(service, { told });
       };
-      const { config } = scenario;
+      const { config } = fixture;
       {
         await using first = await startWith(config, slot);
         await writer.write(SOME);
-        await scenario.confirmed();
+        await fixture.confirmed();
         expect(await first.stop()).toBe(0);
       }
       let accepted: string | undefined;
@@ -267,16 +267,16 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         await using second = await startWith(accepting, slot);
         const warning = second.lines.find(({ msg }) => msg.includes('as accept_loss_after says'));
         expect(warning).toMatchObject({ level: 'warn', slot, fromLsn: accepted });
-        await scenario.confirmed();
-        expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+        await fixture.confirmed();
+        expect((await fixture.expectAllArrived()).duplicates).toBe(0);
         expect(await second.stop()).toBe(0);
       }
       // What was accepted once is not accepted again.
       await using third = await toldAfterwards(accepting);
-      await forgetSlots(scenario);
+      await forgetSlots(fixture);
       await third.waitForStart(slot);
-      await scenario.confirmed();
-      expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+      await fixture.confirmed();
+      expect((await fixture.expectAllArrived()).duplicates).toBe(0);
       expect(await third.stop()).toBe(0);
     },
     TIMEOUT_MS,
@@ -285,22 +285,22 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a publication that was there before the Erlang service, whose table has no replica identity FULL: what cannot be judged is named, and skipped when that is accepted',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       for (const { namespace } of namespaces) {
         const { processes, events } = tablesOf(namespace);
-        await run(scenario, `CREATE PUBLICATION "${namespace}" FOR TABLE "${processes}", "${events}"`);
+        await run(fixture, `CREATE PUBLICATION "${namespace}" FOR TABLE "${processes}", "${events}"`);
       }
       await new FormerService(database, slot, namespaces).prepare();
       await writer.write(SOME * 2);
       const backlog = writer.expected.length;
-      expect(await unjudgedTables(scenario)).toHaveLength(namespaces.length);
+      expect(await unjudgedTables(fixture)).toHaveLength(namespaces.length);
       {
-        await using service = await startService(scenario.config);
+        await using service = await startService(fixture.config);
         const { error } = await service.waitForLine('the refusal', isFailure(slot));
         expect(error).toMatchObject({ name: 'MissingOldTupleError', place: { database: 'db', slot } });
         expect(error?.advice).toContain('on_missing_old_tuple: skip');
-        expect(await unjudgedTables(scenario)).toEqual([]);
+        expect(await unjudgedTables(fixture)).toEqual([]);
         expect(await service.stop()).toBe(0);
       }
       const skipping = Object.entries(streamConfig(namespaces)).map(([name, settings]) => [
@@ -308,9 +308,9 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         { ...settings, on_missing_old_tuple: 'skip' },
       ]);
       const streams = { db: { [slot]: Object.fromEntries(skipping) } };
-      await using service = await startWith({ ...scenario.config, streams }, slot);
+      await using service = await startWith({ ...fixture.config, streams }, slot);
       await writer.write(SOME * 2);
-      await scenario.confirmed();
+      await fixture.confirmed();
       const isUpdate = ({ content }: { readonly content: string }) => /^\["(failed|working)"/.test(content);
       expect(writer.expected.slice(0, backlog).filter(isUpdate)).not.toBeEmpty();
       expect(writer.expected.slice(backlog).filter(isUpdate)).not.toBeEmpty();
@@ -325,10 +325,10 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a namespace that the Erlang service was given for a slot with a backlog is taken in where its publication begins',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces } = fixture;
       const [old, added] = namespaces as [TestNamespace, TestNamespace];
-      const writers = [writerOf(scenario, old), writerOf(scenario, added)] as const;
+      const writers = [writerOf(fixture, old), writerOf(fixture, added)] as const;
       await new FormerService(database, slot, [old]).prepare();
       await writers[0].write(SOME);
       const former = new FormerService(database, slot, namespaces);
@@ -336,7 +336,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       for (const writer of writers) await writer.write(SOME);
       // Here it fails at every attempt, with all namespaces of the slot. (PostgreSQL 18 passes the rows over.)
       if (major < 18) await expect(former.deliver()).rejects.toMatchObject({ code: '42704' });
-      await using service = await startService(scenario.config);
+      await using service = await startService(fixture.config);
       await waitUntilConfirmed(database, slot);
       expect(await expectArrived(writers, namespaces)).toBe(0);
       expect(service.lines.filter(isFailure())).toEqual([]);
@@ -348,39 +348,39 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     "onto a namespace with progressor's own notifier on: doubled while both are on, and nothing is missing on either side",
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, namespaces, writer } = fixture;
       // It sends what the Erlang service would send; how it comes to know is of no importance here.
       const tables = namespaces.flatMap(({ namespace }) => {
         const { processes, events } = tablesOf(namespace);
         return [`"${processes}"`, `"${events}"`];
       });
-      await run(scenario, `CREATE PUBLICATION progressor FOR TABLE ${tables.join(', ')}`);
-      for (const table of tables) await run(scenario, `ALTER TABLE ${table} REPLICA IDENTITY FULL`);
+      await run(fixture, `CREATE PUBLICATION progressor FOR TABLE ${tables.join(', ')}`);
+      for (const table of tables) await run(fixture, `ALTER TABLE ${table} REPLICA IDENTITY FULL`);
       const notifierSlot = uniqueName('notifier');
-      await run(scenario, `SELECT pg_create_logical_replication_slot('${notifierSlot}', 'pgoutput')`);
+      await run(fixture, `SELECT pg_create_logical_replication_slot('${notifierSlot}', 'pgoutput')`);
       const notifier = new FormerService(database, notifierSlot, namespaces, ['progressor']);
 
       await writer.write(SOME);
       await notifier.deliver();
-      await using service = await startService(scenario.config);
-      await underLoad(writer, service.waitForStart(scenario.slot));
+      await using service = await startService(fixture.config);
+      await underLoad(writer, service.waitForStart(fixture.slot));
       for (const { namespace } of namespaces) expect(service.lines.filter(isCreation(namespace))).toHaveLength(1);
       const doubledFrom = writer.expected.length;
       await writer.write(SOME);
       const doubled = writer.expected.length - doubledFrom;
       await notifier.deliver();
-      await scenario.confirmed();
+      await fixture.confirmed();
       // Of two senders one may be late: among their records there is no order.
       const complete = { missing: 0, unexpected: 0, wrongPartition: 0, wrongTime: 0 };
-      const whileBoth = await scenario.verdict();
+      const whileBoth = await fixture.verdict();
       expect(whileBoth).toMatchObject(complete);
       expect(whileBoth.duplicates).toBeGreaterThanOrEqual(doubled);
       // From here on it is off.
       await writer.write(SOME);
-      await scenario.confirmed();
+      await fixture.confirmed();
       const { duplicates, outOfOrder } = whileBoth;
-      expect(await scenario.verdict()).toMatchObject({ ...complete, duplicates, outOfOrder });
+      expect(await fixture.verdict()).toMatchObject({ ...complete, duplicates, outOfOrder });
       expect(service.lines.filter(isFailure())).toEqual([]);
       expect(await service.stop()).toBe(0);
     },
@@ -390,11 +390,11 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'onto a namespace with the notifier off: of what was before the stop of the traffic nothing comes, of what is behind it all',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       await writer.write(SOME);
       const before = writer.expected.length;
-      await using service = await startService(scenario.config);
+      await using service = await startService(fixture.config);
       await service.waitForStart(slot);
       for (const { namespace } of namespaces) expect(service.lines.filter(isCreation(namespace))).toHaveLength(1);
       await writer.write(SOME);
@@ -406,7 +406,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       expect(await service.stop()).toBe(0);
       // And the Erlang service could go on with what was made here.
       await writer.write(SOME);
-      await forgetSlots(scenario);
+      await forgetSlots(fixture);
       const former = new FormerService(database, slot, namespaces);
       await former.prepare();
       await former.deliver();
@@ -419,12 +419,12 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'onto a new namespace, added to a slot with a backlog: all of it arrives, and of the older one nothing is missing',
     async () => {
-      await using scenario = await createScenario({ server, kafka, namespaces: { 'default/default': 'new' } });
-      const { database, slot, namespaces, writer: older } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka, namespaces: { 'default/default': 'new' } });
+      const { database, slot, namespaces, writer: older } = fixture;
       {
-        await using service = await startWith(scenario.config, slot);
+        await using service = await startWith(fixture.config, slot);
         await older.write(SOME);
-        await scenario.confirmed();
+        await fixture.confirmed();
         expect(await service.stop()).toBe(0);
       }
       await older.write(SOME);
@@ -432,10 +432,10 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       await createNamespace(database.sql, 'invoice');
       const added = await createTopics(kafka, 'invoice');
       const all = [...namespaces, added];
-      await using service = await startService(configWith(scenario, { [slot]: all }));
+      await using service = await startService(configWith(fixture, { [slot]: all }));
       await underLoad(older, service.waitForLine('the publication', isCreation('invoice')));
       await service.waitForStart(slot);
-      const newer = writerOf(scenario, added);
+      const newer = writerOf(fixture, added);
       await Promise.all([older.write(SOME), newer.write(SOME)]);
       await waitUntilConfirmed(database, slot);
       expect(await expectArrived([older, newer], all)).toBe(0);
@@ -448,13 +448,13 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a namespace moves to a slot that was created beforehand: nothing of it is missing',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces, writer } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces, writer } = fixture;
       const [staying, moving] = namespaces as [TestNamespace, TestNamespace];
       const target = uniqueName('cdc_slot');
       {
-        await using service = await startWith(scenario.config, slot);
-        await underLoad(writer, run(scenario, `SELECT pg_create_logical_replication_slot('${target}', 'pgoutput')`));
+        await using service = await startWith(fixture.config, slot);
+        await underLoad(writer, run(fixture, `SELECT pg_create_logical_replication_slot('${target}', 'pgoutput')`));
         await underLoad(
           writer,
           waitFor('the old slot past the beginning of the new one', async () => {
@@ -467,7 +467,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(await service.stop()).toBe(0);
       }
       await writer.write(SOME);
-      await using service = await startService(configWith(scenario, { [slot]: [staying], [target]: [moving] }));
+      await using service = await startService(configWith(fixture, { [slot]: [staying], [target]: [moving] }));
       await underLoad(writer, service.waitForStart(slot, target));
       const warning = service.lines.find((line) => line.namespaces !== undefined);
       expect(warning).toMatchObject({ level: 'warn', slot, namespaces: [moving.namespace] });
@@ -475,7 +475,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       expect(warning?.advice).toContain('unless another slot streams');
       await waitUntilConfirmed(database, slot);
       await waitUntilConfirmed(database, target);
-      await scenario.expectAllArrived();
+      await fixture.expectAllArrived();
       expect(service.lines.filter(isFailure())).toEqual([]);
       expect(await service.stop()).toBe(0);
     },
@@ -485,30 +485,30 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a namespace that is removed for good, and its publication dropped, may come back as a new one',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces } = fixture;
       const [staying, going] = namespaces as [TestNamespace, TestNamespace];
-      const stayingWriter = writerOf(scenario, staying);
-      const before = writerOf(scenario, going, 'before');
-      const after = writerOf(scenario, going, 'after');
+      const stayingWriter = writerOf(fixture, staying);
+      const before = writerOf(fixture, going, 'before');
+      const after = writerOf(fixture, going, 'after');
       {
-        await using service = await startWith(scenario.config, slot);
+        await using service = await startWith(fixture.config, slot);
         await Promise.all([stayingWriter.write(SOME), before.write(SOME)]);
-        await scenario.confirmed();
+        await fixture.confirmed();
         expect(await service.stop()).toBe(0);
       }
       {
-        await using service = await startWith(configWith(scenario, { [slot]: [staying] }), slot);
+        await using service = await startWith(configWith(fixture, { [slot]: [staying] }), slot);
         const warning = service.lines.find((line) => line.namespaces !== undefined);
         expect(warning).toMatchObject({ level: 'warn', slot, namespaces: [going.namespace] });
         const [statement] = /DROP PUBLICATION .*;/.exec(warning!.advice as string)!;
-        await run(scenario, statement);
-        await Promise.all([stayingWriter.write(SOME), writerOf(scenario, going, 'meanwhile').write(SOME)]);
-        await scenario.confirmed();
+        await run(fixture, statement);
+        await Promise.all([stayingWriter.write(SOME), writerOf(fixture, going, 'meanwhile').write(SOME)]);
+        await fixture.confirmed();
         expect(service.lines.filter(isFailure())).toEqual([]);
         expect(await service.stop()).toBe(0);
       }
-      await using service = await startService(scenario.config);
+      await using service = await startService(fixture.config);
       await service.waitForLine('the publication', isCreation(going.namespace));
       await service.waitForStart(slot);
       await Promise.all([stayingWriter.write(SOME), after.write(SOME)]);
@@ -523,14 +523,14 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a slot that is no longer configured is warned of until it is dropped, and may be made anew once it is forgotten',
     async () => {
-      await using scenario = await createScenario({ server, kafka });
-      const { database, slot, namespaces } = scenario;
+      await using fixture = await openBinaryFixture({ server, kafka });
+      const { database, slot, namespaces } = fixture;
       const [staying, going] = namespaces as [TestNamespace, TestNamespace];
       const goingSlot = uniqueName('cdc_slot');
-      const stayingWriter = writerOf(scenario, staying);
-      const before = writerOf(scenario, going, 'before');
-      const after = writerOf(scenario, going, 'after');
-      const config = configWith(scenario, { [slot]: [staying], [goingSlot]: [going] });
+      const stayingWriter = writerOf(fixture, staying);
+      const before = writerOf(fixture, going, 'before');
+      const after = writerOf(fixture, going, 'after');
+      const config = configWith(fixture, { [slot]: [staying], [goingSlot]: [going] });
       {
         await using service = await startWith(config, slot, goingSlot);
         await Promise.all([stayingWriter.write(SOME), before.write(SOME)]);
@@ -538,7 +538,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(await service.stop()).toBe(0);
       }
       {
-        await using service = await startWith(configWith(scenario, { [slot]: [staying] }), slot);
+        await using service = await startWith(configWith(fixture, { [slot]: [staying] }), slot);
         const warning = service.lines.find((line) => line.abandonedSlot !== undefined);
         expect(warning).toMatchObject({
           level: 'warn',
@@ -546,9 +546,9 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
           abandonedSlot: goingSlot,
           retainedWalBytes: expect.any(Number),
         });
-        await run(scenario, warning!.advice as string);
-        await run(scenario, `DROP PUBLICATION "${going.namespace}"`);
-        await Promise.all([stayingWriter.write(SOME), writerOf(scenario, going, 'meanwhile').write(SOME)]);
+        await run(fixture, warning!.advice as string);
+        await run(fixture, `DROP PUBLICATION "${going.namespace}"`);
+        await Promise.all([stayingWriter.write(SOME), writerOf(fixture, going, 'meanwhile').write(SOME)]);
         await waitUntilConfirmed(database, slot);
         expect(await service.stop()).toBe(0);
       }

@@ -4,7 +4,7 @@ import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { storedCodecs } from '../support/kafka/stored-batches.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import { waitFor } from '../support/process/wait.ts';
-import { createScenario, expectCleanLogs, isFailure, startServer } from '../support/service/binary-fixture.ts';
+import { expectCleanLogs, isFailure, openBinaryFixture, startServer } from '../support/service/binary-fixture.ts';
 
 let server: PostgresServer;
 let kafka: KafkaServer;
@@ -24,16 +24,16 @@ const MOST_RECORDS_OF_A_TRANSACTION = 30;
 
 describe('cdc-notifier', () => {
   test('delivers what was written, each record once, in order, at its partition, from whatever names', async () => {
-    await using scenario = await createScenario({
+    await using fixture = await openBinaryFixture({
       server,
       kafka,
       namespaces: { 'default/default': 'new', invoice: 'old', 'Счёт "A"/\'b\' \\': 'new', a_b: 'old' },
       settings: { log: { level: 'trace' } },
     });
-    await using service = await scenario.start();
-    await scenario.writer.write(600);
-    await scenario.confirmed();
-    const verdict = await scenario.expectAllArrived();
+    await using service = await fixture.start();
+    await fixture.writer.write(600);
+    await fixture.confirmed();
+    const verdict = await fixture.expectAllArrived();
     expect(verdict.duplicates).toBe(0);
     expect(await service.stop()).toBe(0);
   }, 30_000);
@@ -41,12 +41,12 @@ describe('cdc-notifier', () => {
   test.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)(
     'delivers the same compressed by %s',
     async (compression) => {
-      await using scenario = await createScenario({ server, kafka, kafkaClient: { compression } });
-      await using service = await scenario.start();
-      await scenario.writer.write(200);
-      await scenario.confirmed();
-      expect((await scenario.expectAllArrived()).duplicates).toBe(0);
-      for (const { eventsinkTopic } of scenario.namespaces) {
+      await using fixture = await openBinaryFixture({ server, kafka, kafkaClient: { compression } });
+      await using service = await fixture.start();
+      await fixture.writer.write(200);
+      await fixture.confirmed();
+      expect((await fixture.expectAllArrived()).duplicates).toBe(0);
+      for (const { eventsinkTopic } of fixture.namespaces) {
         expect(storedCodecs(kafka.dataDirectory, eventsinkTopic)).toContain(codecOf(compression)!.attributes);
       }
       expect(await service.stop()).toBe(0);
@@ -55,22 +55,22 @@ describe('cdc-notifier', () => {
   );
 
   test('does not repeat a transaction that it had acknowledged before a stop', async () => {
-    await using scenario = await createScenario({ server, kafka });
+    await using fixture = await openBinaryFixture({ server, kafka });
     for (let run = 0; run < 3; run++) {
-      await using service = await scenario.start();
-      await scenario.writer.write(60);
-      await scenario.confirmed();
+      await using service = await fixture.start();
+      await fixture.writer.write(60);
+      await fixture.confirmed();
       expect(await service.stop()).toBe(0);
     }
-    expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+    expect((await fixture.expectAllArrived()).duplicates).toBe(0);
   }, 30_000);
 
   test('SIGTERM under load: exits 0, and the next start loses nothing and repeats no more than what was open', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    const { writer } = scenario;
+    await using fixture = await openBinaryFixture({ server, kafka });
+    const { writer } = fixture;
     const stops = 2;
     for (let run = 0; run < stops; run++) {
-      await using service = await scenario.start();
+      await using service = await fixture.start();
       if (run === 0) writer.start();
       const enough = writer.transactionCount + 150;
       await waitFor('load', () => writer.transactionCount >= enough);
@@ -79,33 +79,33 @@ describe('cdc-notifier', () => {
       expect(service.lines.filter(({ level }) => level === 'error' || level === 'warn')).toEqual([]);
     }
     await writer.stop();
-    await using service = await scenario.start();
-    await scenario.confirmed();
-    expect((await scenario.expectAllArrived()).duplicates).toBeLessThanOrEqual(stops * MOST_RECORDS_OF_A_TRANSACTION);
+    await using service = await fixture.start();
+    await fixture.confirmed();
+    expect((await fixture.expectAllArrived()).duplicates).toBeLessThanOrEqual(stops * MOST_RECORDS_OF_A_TRANSACTION);
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
   test('SIGKILL under load: the next start loses nothing', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    const { writer } = scenario;
+    await using fixture = await openBinaryFixture({ server, kafka });
+    const { writer } = fixture;
     for (let run = 0; run < 2; run++) {
-      await using service = await scenario.start();
+      await using service = await fixture.start();
       if (run === 0) writer.start();
       const enough = writer.transactionCount + 150;
       await waitFor('load', () => writer.transactionCount >= enough);
       await service.kill();
     }
     await writer.stop();
-    await using service = await scenario.start();
-    await scenario.confirmed();
-    await scenario.expectAllArrived();
+    await using service = await fixture.start();
+    await fixture.confirmed();
+    await fixture.expectAllArrived();
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
   test('PostgreSQL restarted under load, in good order and by a crash: nothing is lost', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    const { writer, slot } = scenario;
-    await using service = await scenario.start();
+    await using fixture = await openBinaryFixture({ server, kafka });
+    const { writer, slot } = fixture;
+    await using service = await fixture.start();
     writer.start();
     for (const mode of ['fast', 'immediate'] as const) {
       const enough = writer.transactionCount + 200;
@@ -121,15 +121,15 @@ describe('cdc-notifier', () => {
       });
     }
     await writer.stop();
-    await scenario.confirmed();
-    await scenario.expectAllArrived();
+    await fixture.confirmed();
+    await fixture.expectAllArrived();
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
   test('Kafka down for longer than all retries: the log says why and what to do, and nothing is lost', async () => {
-    await using scenario = await createScenario({ server, kafka, kafkaClient: { request_timeout: 2000 } });
-    const { writer, slot } = scenario;
-    await using service = await scenario.start();
+    await using fixture = await openBinaryFixture({ server, kafka, kafkaClient: { request_timeout: 2000 } });
+    const { writer, slot } = fixture;
+    await using service = await fixture.start();
     writer.start();
     await waitFor('load', () => writer.transactionCount >= 200);
     await kafka.stop();
@@ -155,8 +155,8 @@ describe('cdc-notifier', () => {
     expect(again.reconnectReason).toBeString();
     expect(again.fromLsn).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/);
     await writer.stop();
-    await scenario.confirmed();
-    await scenario.expectAllArrived();
+    await fixture.confirmed();
+    await fixture.expectAllArrived();
     expect(await service.stop()).toBe(0);
   }, 60_000);
 });

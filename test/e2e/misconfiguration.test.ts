@@ -8,11 +8,11 @@ import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { createNamespace, tablesOf } from '../support/progressor/tables.ts';
 import { type BinaryLogLine, type RunningBinary, STARTED } from '../support/service/binary.ts';
 import {
-  createScenario,
+  type BinaryFixture,
   expectCleanLogs,
   isFailure,
+  openBinaryFixture,
   PASSWORD,
-  type Scenario,
   startServer,
   startService,
   WRONG_PASSWORD,
@@ -32,7 +32,7 @@ afterAll(async () => {
 afterEach(() => expectCleanLogs());
 
 /** Waits until the slot has failed twice in the same way, and returns the first failure. */
-async function failsAgainAndAgain(service: RunningBinary, { slot }: Scenario): Promise<BinaryLogLine> {
+async function failsAgainAndAgain(service: RunningBinary, { slot }: BinaryFixture): Promise<BinaryLogLine> {
   const first = await service.waitForLine('a failure', isFailure(slot));
   const second = await service.waitForLine('another', (line) => isFailure(slot)(line) && line.reconnectCount === 2);
   expect(second.error?.message).toBe(first.error?.message as string);
@@ -41,24 +41,24 @@ async function failsAgainAndAgain(service: RunningBinary, { slot }: Scenario): P
 }
 
 /** Waits for the start after the mend, and for everything that was written, then and meanwhile. */
-async function expectMended(service: RunningBinary, scenario: Scenario, failuresBefore = 2): Promise<void> {
-  const { slot, writer } = scenario;
+async function expectMended(service: RunningBinary, fixture: BinaryFixture, failuresBefore = 2): Promise<void> {
+  const { slot, writer } = fixture;
   const start = await service.waitForLine('a start', (line) => line.msg === STARTED && line.slot === slot);
   expect(start.reconnectCount).toBeGreaterThanOrEqual(failuresBefore);
   await writer.write(30);
-  await scenario.confirmed();
-  expect((await scenario.expectAllArrived()).duplicates).toBe(0);
+  await fixture.confirmed();
+  expect((await fixture.expectAllArrived()).duplicates).toBe(0);
   expect(await service.stop()).toBe(0);
 }
 
 describe('mended while it runs', () => {
   test('a topic that does not exist: it is named and not created, and what is written meanwhile is delivered', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    const { slot, namespaces, writer } = scenario;
+    await using fixture = await openBinaryFixture({ server, kafka });
+    const { slot, namespaces, writer } = fixture;
     const topic = namespaces[1]!.lifecycleTopic;
     await kafka.deleteTopic(topic);
-    await using service = await startService(scenario.config);
-    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+    await using service = await startService(fixture.config);
+    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
       error: {
         name: 'SinkError',
         message: `Cannot use topic "${topic}": UNKNOWN_TOPIC_OR_PARTITION`,
@@ -68,16 +68,16 @@ describe('mended while it runs', () => {
     });
     await writer.write(30);
     await kafka.createTopic(topic, { partitions: 3 });
-    await expectMended(service, scenario);
+    await expectMended(service, fixture);
   }, 60_000);
 
   test('a table that does not exist: it is named, and the slot is created when it is there', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    const { database, slot } = scenario;
+    await using fixture = await openBinaryFixture({ server, kafka });
+    const { database, slot } = fixture;
     const { sql } = database;
     for (const table of Object.values(tablesOf('invoice'))) await sql`DROP TABLE ${sql(table)} CASCADE`;
-    await using service = await startService(scenario.config);
-    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+    await using service = await startService(fixture.config);
+    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
       error: {
         name: 'SetupError',
         message: expect.stringContaining('invoice_processes'),
@@ -87,38 +87,38 @@ describe('mended while it runs', () => {
     });
     expect(await sql`SELECT FROM pg_replication_slots WHERE slot_name = ${slot}`).toHaveLength(0);
     await createNamespace(sql, 'invoice');
-    await expectMended(service, scenario);
+    await expectMended(service, fixture);
   }, 60_000);
 
   test('a wrong password of the database: it is read again from its file', async () => {
     await using secrets = await temporaryDirectory('secrets');
     const file = join(secrets.path, 'pg');
     await writeFile(file, `${WRONG_PASSWORD}\n`);
-    await using scenario = await createScenario({ server, kafka, databaseKeys: { password: { file } } });
-    await using service = await startService(scenario.config);
-    expect(await failsAgainAndAgain(service, scenario)).toMatchObject({
+    await using fixture = await openBinaryFixture({ server, kafka, databaseKeys: { password: { file } } });
+    await using service = await startService(fixture.config);
+    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
       error: {
         name: 'SourceError',
         message: expect.stringContaining('28P01'),
         advice: expect.stringContaining('password'),
-        place: { database: 'db', slot: scenario.slot },
+        place: { database: 'db', slot: fixture.slot },
       },
     });
     await writeFile(file, `${PASSWORD}\n`);
-    await expectMended(service, scenario);
+    await expectMended(service, fixture);
   }, 60_000);
 
   test('a slot that another instance holds: the second one says so, waits, and takes over', async () => {
-    await using scenario = await createScenario({ server, kafka });
-    await using first = await scenario.start();
-    await using second = await startService(scenario.config);
+    await using fixture = await openBinaryFixture({ server, kafka });
+    await using first = await fixture.start();
+    await using second = await startService(fixture.config);
     const standby = await second.waitForLine('a standby', ({ msg }) => msg.includes('standing by'));
-    expect(standby).toMatchObject({ level: 'info', slot: scenario.slot, pid: expect.any(Number) });
-    await scenario.writer.write(30);
-    await scenario.confirmed();
+    expect(standby).toMatchObject({ level: 'info', slot: fixture.slot, pid: expect.any(Number) });
+    await fixture.writer.write(30);
+    await fixture.confirmed();
     expect(first.lines.filter(isFailure())).toEqual([]);
     expect(await first.stop()).toBe(0);
-    await expectMended(second, scenario, 0);
+    await expectMended(second, fixture, 0);
     expect(second.lines.filter(isFailure())).toEqual([]);
   }, 60_000);
 });

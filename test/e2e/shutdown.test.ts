@@ -2,11 +2,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
 import {
-  createScenario,
+  type BinaryFixture,
   expectCleanLogs,
   insertInvalidEvent,
   isFailure,
-  type Scenario,
+  openBinaryFixture,
   startServer,
   startService,
 } from '../support/service/binary-fixture.ts';
@@ -30,51 +30,51 @@ afterEach(() => {
 /** What a stop may take beside shutdown_timeout: closing both sides, and a busy machine. */
 const CLOSING_MS = 6_000;
 
-function quickScenario(settings: object): Promise<Scenario> {
-  return createScenario({ server, kafka, settings });
+function quickFixture(settings: object): Promise<BinaryFixture> {
+  return openBinaryFixture({ server, kafka, settings });
 }
 
-async function expectNothingLost(scenario: Scenario): Promise<void> {
+async function expectNothingLost(fixture: BinaryFixture): Promise<void> {
   kafka.resume();
-  await using service = await scenario.start();
-  await scenario.confirmed();
-  await scenario.expectAllArrived();
+  await using service = await fixture.start();
+  await fixture.confirmed();
+  await fixture.expectAllArrived();
   expect(await service.stop()).toBe(0);
 }
 
 describe('a stop while Kafka does not answer', () => {
   test('exits 0 when shutdown_timeout is over, and the next start sends what was in flight', async () => {
-    await using scenario = await quickScenario({ shutdown_timeout: 700 });
-    await using service = await scenario.start();
-    await scenario.writer.write(30);
-    await scenario.confirmed();
+    await using fixture = await quickFixture({ shutdown_timeout: 700 });
+    await using service = await fixture.start();
+    await fixture.writer.write(30);
+    await fixture.confirmed();
     kafka.pause();
-    await scenario.writer.write(60);
+    await fixture.writer.write(60);
     const before = performance.now();
     expect(await service.stop(700 + CLOSING_MS)).toBe(0);
     expect(performance.now() - before).toBeGreaterThanOrEqual(700);
     expect(service.lines.find(({ level }) => level === 'warn')).toMatchObject({ shutdownTimeoutMs: 700 });
-    await expectNothingLost(scenario);
+    await expectNothingLost(fixture);
   }, 40_000);
 
   test('a second signal ends it at once, with the code of a signal', async () => {
-    await using scenario = await quickScenario({ shutdown_timeout: 600_000 });
-    await using service = await scenario.start();
+    await using fixture = await quickFixture({ shutdown_timeout: 600_000 });
+    await using service = await fixture.start();
     kafka.pause();
-    await scenario.writer.write(60);
+    await fixture.writer.write(60);
     service.signal('SIGTERM');
     await service.waitForLine('the first signal', ({ msg }) => msg === 'stopping');
     const before = performance.now();
     service.signal('SIGINT');
     expect(await service.ended).toBe(130);
     expect(performance.now() - before).toBeLessThan(2_000);
-    await expectNothingLost(scenario);
+    await expectNothingLost(fixture);
   }, 40_000);
 
   test('ends it at once while it connects to Kafka', async () => {
-    await using scenario = await quickScenario({ shutdown_timeout: 700 });
+    await using fixture = await quickFixture({ shutdown_timeout: 700 });
     kafka.pause();
-    await using service = await startService(scenario.config);
+    await using service = await startService(fixture.config);
     // PostgreSQL is prepared by then, Kafka is asked next.
     await service.waitForLine('the slot', ({ msg }) => msg === 'created replication slot');
     expect(await service.stop(CLOSING_MS)).toBe(0);
@@ -83,12 +83,12 @@ describe('a stop while Kafka does not answer', () => {
 
 describe('a stop while PostgreSQL does not answer', () => {
   test('exits 0 soon after shutdown_timeout', async () => {
-    await using scenario = await quickScenario({ shutdown_timeout: 700 });
-    await using service = await scenario.start();
-    await scenario.writer.write(30);
-    await scenario.confirmed();
-    const pids = await scenario.database.sql`
-      SELECT pid FROM pg_stat_activity WHERE application_name LIKE ${`cdc-notifier ${scenario.slot}%`}`;
+    await using fixture = await quickFixture({ shutdown_timeout: 700 });
+    await using service = await fixture.start();
+    await fixture.writer.write(30);
+    await fixture.confirmed();
+    const pids = await fixture.database.sql`
+      SELECT pid FROM pg_stat_activity WHERE application_name LIKE ${`cdc-notifier ${fixture.slot}%`}`;
     expect(pids).toHaveLength(2);
     const signalBackends = (signal: NodeJS.Signals) => {
       for (const { pid } of pids) process.kill(pid, signal);
@@ -104,21 +104,21 @@ describe('a stop while PostgreSQL does not answer', () => {
 
 describe('a row that cannot be converted', () => {
   test('holds its slot, with everything before it delivered once and confirmed', async () => {
-    await using scenario = await createScenario({ server, kafka, namespaces: { invoice: 'new' } });
-    const { database, writer, slot } = scenario;
+    await using fixture = await openBinaryFixture({ server, kafka, namespaces: { invoice: 'new' } });
+    const { database, writer, slot } = fixture;
     {
-      await using service = await scenario.start();
+      await using service = await fixture.start();
       expect(await service.stop()).toBe(0);
     }
     await writer.write(20);
     const key = await insertInvalidEvent(database, 'invoice');
-    await using service = await startService(scenario.config);
+    await using service = await startService(fixture.config);
     const failure = await service.waitForLine('the failure', isFailure(slot));
     expect(failure.error).toMatchObject({
       place: { database: 'db', slot, namespace: 'invoice', table: 'invoice_events', key },
     });
     await service.waitForLine('three failures', (line) => isFailure(slot)(line) && line.reconnectCount === 4);
-    const verdict = await scenario.expectAllArrived();
+    const verdict = await fixture.expectAllArrived();
     expect(verdict.duplicates).toBe(0);
     expect(await service.stop()).toBe(0);
   }, 40_000);

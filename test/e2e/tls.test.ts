@@ -7,11 +7,11 @@ import type { PostgresServer } from '../support/postgres/server.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { STARTED } from '../support/service/binary.ts';
 import {
-  createScenario,
+  type BinaryFixture,
   expectCleanLogs,
   isFailure,
   KAFKA_PASSWORD,
-  type Scenario,
+  openBinaryFixture,
   startServer,
   startService,
   WRONG_PASSWORD,
@@ -66,8 +66,8 @@ interface SecureOptions {
   readonly kafkaPassword?: unknown;
 }
 
-/** A scenario whose connections are all verified, encrypted and authenticated, unless the options say otherwise. */
-function secureScenario(options: SecureOptions = {}): Promise<Scenario> {
+/** A fixture whose connections are all verified, encrypted and authenticated, unless the options say otherwise. */
+function secureFixture(options: SecureOptions = {}): Promise<BinaryFixture> {
   const { host, broker, kafkaTls, kafkaPassword } = {
     host: 'localhost',
     broker: 'localhost',
@@ -76,7 +76,7 @@ function secureScenario(options: SecureOptions = {}): Promise<Scenario> {
     ...options,
   };
   const port = kafka.secureBootstrap?.split(':').at(-1);
-  return createScenario({
+  return openBinaryFixture({
     server,
     kafka,
     databaseKeys: { host, tls: { ca: CA } },
@@ -88,34 +88,34 @@ function secureScenario(options: SecureOptions = {}): Promise<Scenario> {
   });
 }
 
-async function expectDelivery(scenario: Scenario): Promise<void> {
-  await scenario.writer.write(30);
-  await scenario.confirmed();
-  await scenario.expectAllArrived();
+async function expectDelivery(fixture: BinaryFixture): Promise<void> {
+  await fixture.writer.write(30);
+  await fixture.confirmed();
+  await fixture.expectAllArrived();
 }
 
 describe('with TLS', () => {
   test('verify-full of PostgreSQL, SASL_SSL with SCRAM-SHA-512 of Kafka: delivers, and nothing is to be warned of', async () => {
-    await using scenario = await secureScenario();
-    await using service = await scenario.start();
-    await expectDelivery(scenario);
-    const sessions = await scenario.database.sql`
+    await using fixture = await secureFixture();
+    await using service = await fixture.start();
+    await expectDelivery(fixture);
+    const sessions = await fixture.database.sql`
       SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
-      WHERE application_name LIKE ${`cdc-notifier ${scenario.slot}%`}`;
+      WHERE application_name LIKE ${`cdc-notifier ${fixture.slot}%`}`;
     expect(sessions.map(({ ssl }) => ssl)).toEqual([true, true]);
     expect(service.lines.filter(({ level }) => level !== 'info')).toEqual([]);
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
   test('a certificate of PostgreSQL that is for another name is refused', async () => {
-    await using scenario = await secureScenario({ host: '127.0.0.1' });
-    await using service = await startService(scenario.config);
-    expect(await service.waitForLine('the refusal', isFailure(scenario.slot))).toMatchObject({
+    await using fixture = await secureFixture({ host: '127.0.0.1' });
+    await using service = await startService(fixture.config);
+    expect(await service.waitForLine('the refusal', isFailure(fixture.slot))).toMatchObject({
       error: {
         name: 'SourceError',
         message: expect.stringContaining('another host name'),
         advice: expect.stringContaining('a name that the certificate holds'),
-        place: { database: 'db', slot: scenario.slot },
+        place: { database: 'db', slot: fixture.slot },
       },
     });
     expect(await service.stop()).toBe(0);
@@ -128,14 +128,14 @@ describe('with TLS', () => {
   ])(
     '%s is refused, with its cure',
     async (_, options, setting) => {
-      await using scenario = await secureScenario(options);
-      await using service = await startService(scenario.config);
-      expect(await service.waitForLine('the refusal', isFailure(scenario.slot))).toMatchObject({
+      await using fixture = await secureFixture(options);
+      await using service = await startService(fixture.config);
+      expect(await service.waitForLine('the refusal', isFailure(fixture.slot))).toMatchObject({
         error: {
           name: 'SinkError',
           message: expect.stringContaining('Cannot connect to broker'),
           advice: expect.stringContaining(setting),
-          place: { database: 'db', slot: scenario.slot, kafkaClient: 'main' },
+          place: { database: 'db', slot: fixture.slot, kafkaClient: 'main' },
         },
       });
       expect(await service.stop()).toBe(0);
@@ -144,12 +144,12 @@ describe('with TLS', () => {
   );
 
   test('server_name is verified in place of the address of a broker', async () => {
-    await using scenario = await secureScenario({
+    await using fixture = await secureFixture({
       broker: '127.0.0.1',
       kafkaTls: { ca: CA, server_name: 'localhost' },
     });
-    await using service = await scenario.start();
-    await expectDelivery(scenario);
+    await using service = await fixture.start();
+    await expectDelivery(fixture);
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
@@ -157,9 +157,9 @@ describe('with TLS', () => {
     await using secrets = await temporaryDirectory('secrets');
     const file = join(secrets.path, 'kafka');
     await writeFile(file, `${WRONG_PASSWORD}\n`);
-    await using scenario = await secureScenario({ kafkaPassword: { file } });
-    const { slot } = scenario;
-    await using service = await startService(scenario.config);
+    await using fixture = await secureFixture({ kafkaPassword: { file } });
+    const { slot } = fixture;
+    await using service = await startService(fixture.config);
     const again = await service.waitForLine('a failure', (line) => isFailure(slot)(line) && line.reconnectCount === 2);
     expect(again.error).toMatchObject({
       name: 'SinkError',
@@ -169,7 +169,7 @@ describe('with TLS', () => {
     });
     await writeFile(file, `${KAFKA_PASSWORD}\n`);
     await service.waitForLine('a start', (line) => line.msg === STARTED && line.slot === slot);
-    await expectDelivery(scenario);
+    await expectDelivery(fixture);
     expect(await service.stop()).toBe(0);
   }, 60_000);
 });

@@ -2,54 +2,54 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test
 import { Producer } from '@platformatic/kafka';
 import { phash2 } from '../../src/kafka/produce/partitioner.ts';
 import { expectCleanLogs } from '../support/service/binary-fixture.ts';
-import { openScene, type Scene } from './fixture/fault-fixture.ts';
-import { openStage, type Stage } from './fixture/servers.ts';
+import { type FaultFixture, openFaultFixture } from './fixture/fault-fixture.ts';
+import { type FaultServers, startFaultServers } from './fixture/servers.ts';
 import { type ArrivedRecord, judgeRun, type Run } from './verification/verifier.ts';
 
-let stage: Stage;
+let servers: FaultServers;
 
 beforeAll(async () => {
-  stage = await openStage({ postgres: 18, kafka: '4.3.0' });
+  servers = await startFaultServers({ postgres: 18, kafka: '4.3.0' });
 }, 120_000);
 
 afterAll(async () => {
-  await stage?.[Symbol.asyncDispose]();
+  await servers?.[Symbol.asyncDispose]();
 }, 30_000);
 
 afterEach(expectCleanLogs);
 
 describe('a run without faults', () => {
   test('delivers every shape of transaction once, over a change of the schema', async () => {
-    await using scene = await openScene(stage, { seed: 1 });
-    await scene.start();
-    scene.workload.start();
-    await scene.workload.advance(300);
-    await scene.workload.writeHuge();
-    await scene.workload.migrate();
-    await scene.workload.advance(500);
-    const verdict = judgeRun(await scene.end());
+    await using fixture = await openFaultFixture(servers, { seed: 1 });
+    await fixture.start();
+    fixture.workload.start();
+    await fixture.workload.advance(300);
+    await fixture.workload.writeHuge();
+    await fixture.workload.migrate();
+    await fixture.workload.advance(500);
+    const verdict = judgeRun(await fixture.end());
     expect(verdict).toMatchObject({ ok: true, findings: [], duplicates: 0 });
     expect(verdict.expected).toBeGreaterThan(5_000);
-    for (const count of Object.values(scene.workload.counts)) expect(count).toBeGreaterThan(0);
+    for (const count of Object.values(fixture.workload.counts)) expect(count).toBeGreaterThan(0);
   }, 120_000);
 });
 
 /** A run of its own for each lie would take long: one is told many, each about a copy. */
 describe('the verifier', () => {
-  let scene: Scene;
+  let fixture: FaultFixture;
   let run: Run;
 
   beforeAll(async () => {
-    scene = await openScene(stage, { seed: 2 });
-    await scene.start();
-    scene.workload.start();
-    await scene.workload.advance(300);
-    run = await scene.end();
+    fixture = await openFaultFixture(servers, { seed: 2 });
+    await fixture.start();
+    fixture.workload.start();
+    await fixture.workload.advance(300);
+    run = await fixture.end();
     expect(judgeRun(run)).toMatchObject({ ok: true, duplicates: 0 });
   }, 120_000);
 
   afterAll(async () => {
-    await scene?.[Symbol.asyncDispose]();
+    await fixture?.[Symbol.asyncDispose]();
   }, 30_000);
 
   /** Two records of one key, the first of them with successors. */
@@ -132,8 +132,8 @@ describe('the verifier', () => {
   });
 
   test('reads the time at which the broker appended a record, not the one of the producer', async () => {
-    const topic = scene.topics[1]!;
-    const producer = new Producer({ clientId: 'liar', bootstrapBrokers: [stage.broker.bootstrap] });
+    const topic = fixture.topics[1]!;
+    const producer = new Producer({ clientId: 'liar', bootstrapBrokers: [servers.broker.bootstrap] });
     const key = Buffer.from('invoice nobody');
     const partition = (phash2(key) + 1) % 3;
     const before = Date.now();
@@ -143,17 +143,17 @@ describe('the verifier', () => {
     } finally {
       await producer.close();
     }
-    const lie = (await scene.kafka.readTopic(topic)).find((record) => record.key.equals(key))!;
+    const lie = (await fixture.kafka.readTopic(topic)).find((record) => record.key.equals(key))!;
     expect(lie.timestampMs).toBeGreaterThanOrEqual(before);
     // The verdict on what the topic really holds sees the stranger.
-    expect(judgeRun(await scene.end())).toMatchObject({ ok: false, unexpected: 1, wrongPartition: 1, missing: 0 });
+    expect(judgeRun(await fixture.end())).toMatchObject({ ok: false, unexpected: 1, wrongPartition: 1, missing: 0 });
   });
 
   test('believes the journal: a change that was never made is missed, one that was struck out is unexpected', async () => {
-    const { sql } = scene.database;
+    const { sql } = fixture.database;
     await sql`INSERT INTO journal (namespace, process_id, change) VALUES ('invoice', 'nobody', 'created')`;
-    expect((await scene.end().then(judgeRun)).missing).toBe(1);
+    expect((await fixture.end().then(judgeRun)).missing).toBe(1);
     await sql`DELETE FROM journal WHERE id = (SELECT min(id) FROM journal WHERE change = 'created')`;
-    expect((await scene.end().then(judgeRun)).unexpected).toBe(2);
+    expect((await fixture.end().then(judgeRun)).unexpected).toBe(2);
   });
 });

@@ -1,5 +1,5 @@
 /**
- * `bun test/faults/soak.ts [--duration SECONDS] [--seed N] [--stages N] [--mutations N] [--pair 14:3.9.2]...
+ * `bun test/faults/soak.ts [--duration SECONDS] [--seed N] [--workers N] [--mutations N] [--pair 14:3.9.2]...
  * [--fault TEXT] [--moment MOMENT]`: the whole rehearsal, for as long as it is told. Every fault at every moment on every
  * pair of versions, seeded combinations of faults, and beside them mutations of everything that is decoded. It shows each
  * cycle and ends with counts; Ctrl-C ends it after the cycles that are running. Exit code 0 when every promise was kept.
@@ -8,10 +8,10 @@ import { parseArgs } from 'node:util';
 import { runFuzz } from '../fuzz/run.ts';
 import { seededRandom } from '../support/codecs/etf.ts';
 import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/server.ts';
-import { openStage, type Pair, type Stage } from './fixture/servers.ts';
+import { type FaultServers, startFaultServers, type VersionPair } from './fixture/servers.ts';
 import { combine, FAULTS } from './injection/all-faults.ts';
 import type { Fault, Moment } from './injection/fault.ts';
-import { rehearse } from './run-fault.ts';
+import { runFault } from './run-fault.ts';
 import type { RunVerdict } from './verification/verifier.ts';
 
 /** What is to be run once. */
@@ -32,11 +32,11 @@ interface Tally {
   premature: number;
 }
 
-const PAIRS: readonly Pair[] = ([14, 18, 16, 15, 17] as const).flatMap((postgres) =>
+const PAIRS: readonly VersionPair[] = ([14, 18, 16, 15, 17] as const).flatMap((postgres) =>
   [OLDEST_KAFKA_VERSION, KAFKA_VERSION].map((kafka) => ({ postgres, kafka })),
 );
 const COMBINATIONS_OF_A_PAIR = 25;
-/** So many cycles on one stage, then the next pair has its turn: a short run sees all versions too */
+/** So many cycles on one servers, then the next pair has its turn: a short run sees all versions too */
 const CYCLES_OF_A_TURN = 12;
 /** Many times what a cycle takes: one that hangs must not end the soak */
 const CYCLE_TIMEOUT_MS = 300_000;
@@ -46,7 +46,7 @@ const { values } = parseArgs({
   options: {
     duration: { type: 'string', default: '3600' },
     seed: { type: 'string', default: String(Math.floor(Date.now() / 1000) % 1_000_000) },
-    stages: { type: 'string', default: '2' },
+    workers: { type: 'string', default: '2' },
     mutations: { type: 'string', default: '1000000' },
     pair: { type: 'string', multiple: true },
     fault: { type: 'string', default: '' },
@@ -106,15 +106,15 @@ function count(tally: Tally, verdict: RunVerdict): void {
 }
 
 /** True when the promise was kept. */
-async function runCycle(stage: Stage, { fault, moment }: Cycle): Promise<boolean> {
+async function runCycle(servers: FaultServers, { fault, moment }: Cycle): Promise<boolean> {
   const number = ++cycleCount;
   const own = seed * 10_000 + number;
-  const { postgres, kafka } = stage.pair;
+  const { postgres, kafka } = servers.pair;
   const what = `PostgreSQL ${postgres}, Kafka ${kafka}: ${fault.name} (${moment}, seed ${own})`;
   const tally = tallyOf(fault);
   tally.cycles++;
   try {
-    const verdict = await within(CYCLE_TIMEOUT_MS, rehearse(stage, fault, { moment, seed: own }));
+    const verdict = await within(CYCLE_TIMEOUT_MS, runFault(servers, fault, { moment, seed: own }));
     count(tally, verdict);
     say(`${verdict.ok ? 'ok    ' : 'BROKEN'}  ${what}: ${verdict.expected} records, ${verdict.duplicates} duplicates`);
     if (verdict.ok) return true;
@@ -134,18 +134,18 @@ function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
 }
 
 /** Takes turns on the pairs until the time is over. */
-async function work(turns: Iterator<Pair>, plans: Map<Pair, Cycle[]>): Promise<void> {
+async function work(turns: Iterator<VersionPair>, plans: Map<VersionPair, Cycle[]>): Promise<void> {
   while (!isOver()) {
-    const pair = turns.next().value as Pair;
+    const pair = turns.next().value as VersionPair;
     let plan = plans.get(pair) ?? [];
     if (plan.length === 0) plan = planCycles();
     if (plan.length === 0) throw new Error('No such fault, or not at this moment');
     const turn = plan.splice(0, CYCLES_OF_A_TURN);
     plans.set(pair, plan);
     while (turn.length > 0 && !isOver()) {
-      await using stage = await openStage(pair);
+      await using servers = await startFaultServers(pair);
       // A cycle that failed may have left its servers in any state.
-      while (turn.length > 0 && !isOver() && (await runCycle(stage, turn.shift() as Cycle)));
+      while (turn.length > 0 && !isOver() && (await runCycle(servers, turn.shift() as Cycle)));
     }
   }
 }
@@ -202,10 +202,10 @@ process.once('SIGINT', () => {
 });
 const chosen = PAIRS.filter(({ postgres, kafka }) => values.pair?.includes(`${postgres}:${kafka}`) ?? true);
 const turns = forEver(chosen);
-const plans = new Map<Pair, Cycle[]>();
+const plans = new Map<VersionPair, Cycle[]>();
 const [mutationCount] = await Promise.all([
   fuzz(),
-  ...Array.from({ length: Number(values.stages) }, () => work(turns, plans)),
+  ...Array.from({ length: Number(values.workers) }, () => work(turns, plans)),
 ]);
 report(mutationCount);
 process.exit(failures.length === 0 ? 0 : 1);

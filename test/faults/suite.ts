@@ -1,25 +1,25 @@
 /** The quick rehearsal of one pair of versions, for `make test`: each fault once, at a moment that the seed chooses. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { seededRandom } from '../support/codecs/etf.ts';
-import { openStage, type Pair, type Stage } from './fixture/servers.ts';
+import { type FaultServers, startFaultServers, type VersionPair } from './fixture/servers.ts';
 import { FAULTS } from './injection/all-faults.ts';
 import type { Moment } from './injection/fault.ts';
-import { rehearse } from './run-fault.ts';
+import { runFault } from './run-fault.ts';
 
 const TIMEOUT_MS = 240_000;
 
 /** Declares the tests of a pair; `FAULTS_SEED` chooses other moments and another workload (default 1). */
-export function describeFaults(pair: Pair): void {
+export function describeFaults(pair: VersionPair): void {
   const seed = Number(process.env.FAULTS_SEED ?? '1') * 1000 + pair.postgres;
   const random = seededRandom(seed);
-  let stage: Stage;
+  let servers: FaultServers;
 
   beforeAll(async () => {
-    stage = await openStage(pair);
+    servers = await startFaultServers(pair);
   }, 120_000);
 
   afterAll(async () => {
-    await stage?.[Symbol.asyncDispose]();
+    await servers?.[Symbol.asyncDispose]();
   }, 60_000);
 
   describe(`on PostgreSQL ${pair.postgres} and Kafka ${pair.kafka}, nothing is lost when`, () => {
@@ -29,7 +29,7 @@ export function describeFaults(pair: Pair): void {
       test(
         fault.name,
         async () => {
-          const { ok, findings } = await rehearse(stage, fault, own);
+          const { ok, findings } = await runFault(servers, fault, own);
           expect({ ...own, ok, findings }).toEqual({ ...own, ok: true, findings: [] });
         },
         TIMEOUT_MS,

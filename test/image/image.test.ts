@@ -13,11 +13,11 @@ import type { TemporaryDirectory } from '../support/process/temporary-directory.
 import { waitFor } from '../support/process/wait.ts';
 import { STARTED } from '../support/service/binary.ts';
 import {
-  createScenario,
+  type BinaryFixture,
   isFailure,
   KAFKA_PASSWORD,
+  openBinaryFixture,
   PASSWORD,
-  type Scenario,
   startServer,
 } from '../support/service/binary-fixture.ts';
 import {
@@ -193,8 +193,8 @@ describe('a container', () => {
   }, 30_000);
 
   /** PostgreSQL is verified by the authorities of the image, Kafka by a file; passwords are files. */
-  function secureScenario(port: number): Promise<Scenario> {
-    return createScenario({
+  function secureScenario(port: number): Promise<BinaryFixture> {
+    return openBinaryFixture({
       server,
       kafka,
       databaseKeys: { host: 'localhost', password: { file: 'postgres' }, tls: { mode: 'verify-full' } },

@@ -11,7 +11,7 @@ import { SERVICE_FAULTS } from './service-faults.ts';
 export const FAULTS: readonly Fault[] = [
   ...SERVICE_FAULTS,
   ...POSTGRES_FAULTS,
-  ...networkFaults('PostgreSQL', ({ stage }) => [stage.postgresProxy]),
+  ...networkFaults('PostgreSQL', ({ servers }) => [servers.postgresProxy]),
   ...KAFKA_FAULTS,
   ...networkFaults('Kafka', ({ kafkaProxies }) => kafkaProxies),
   ...LOSS_FAULTS,
@@ -31,8 +31,8 @@ export function combine(faults: readonly Fault[], random: () => number): Fault {
     moments: [pick(BUSY.filter((moment) => chosen.every(({ moments }) => moments.includes(moment))))],
     onCluster: chosen.some(({ onCluster }) => onCluster),
     settings: Object.assign({}, ...chosen.map(({ settings }) => settings)),
-    inject: async (scene) => {
-      await Promise.all(chosen.map(({ inject }) => inject(scene)));
+    inject: async (fixture) => {
+      await Promise.all(chosen.map(({ inject }) => inject(fixture)));
     },
   };
 }

@@ -10,9 +10,9 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
     strikes: 'Kafka',
     moments: ['load'],
     onCluster: true,
-    inject: async ({ stage, topics, workload }) => {
+    inject: async ({ servers, topics, workload }) => {
       workload.start();
-      await (await stage.cluster()).rollingRestart(topics);
+      await (await servers.cluster()).rollingRestart(topics);
     },
   },
   {
@@ -20,9 +20,9 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
     strikes: 'Kafka',
     moments: ['load', 'huge'],
     onCluster: true,
-    inject: async ({ stage, topics, workload }) => {
+    inject: async ({ servers, topics, workload }) => {
       workload.start();
-      const cluster = await stage.cluster();
+      const cluster = await servers.cluster();
       for (const topic of topics) {
         const leader = await cluster.leaderOf(topic);
         await cluster.moveLeader(topic, 0, (leader.id % cluster.nodes.length) + 1);
@@ -34,9 +34,9 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
     strikes: 'Kafka',
     moments: ['load', 'huge'],
     onCluster: true,
-    inject: async ({ stage, topics, workload }) => {
+    inject: async ({ servers, topics, workload }) => {
       workload.start();
-      const cluster = await stage.cluster();
+      const cluster = await servers.cluster();
       const leader = await cluster.leaderOf(topics[0] as string);
       await leader.kill();
       await workload.advance(100);
@@ -50,20 +50,20 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
     moments: ['load'],
     onCluster: true,
     settings: { max_retries: 1 },
-    inject: (scene) =>
-      cameBack(scene, async (since) => {
+    inject: (fixture) =>
+      cameBack(fixture, async (since) => {
         const configure = (replicas: string) =>
           Promise.all(
-            scene.topics.map((topic) => scene.kafka.configureTopic(topic, { 'min.insync.replicas': replicas })),
+            fixture.topics.map((topic) => fixture.kafka.configureTopic(topic, { 'min.insync.replicas': replicas })),
           );
-        scene.workload.start();
-        const { nodes, waitUntilInSync } = await scene.stage.cluster();
+        fixture.workload.start();
+        const { nodes, waitUntilInSync } = await fixture.servers.cluster();
         await configure(String(nodes.length));
         const [node] = nodes as readonly [KafkaNode];
         await node.kill();
-        await noticed(scene, since);
+        await noticed(fixture, since);
         await node.start();
-        await waitUntilInSync(scene.topics);
+        await waitUntilInSync(fixture.topics);
         await configure(String(nodes.length - 1));
       }),
   },

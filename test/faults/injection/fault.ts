@@ -1,5 +1,5 @@
 /** What a fault is, and when it may strike. */
-import type { Scene } from '../fixture/fault-fixture.ts';
+import type { FaultFixture } from '../fixture/fault-fixture.ts';
 
 /**
  * Where in the stream a fault strikes. `idle`: all is confirmed. `load`: small transactions come all the time. `huge`: in
@@ -21,7 +21,7 @@ export interface Fault {
   /** Keys at the top of the configuration, for a service that must wait longer than others */
   readonly settings?: object | undefined;
   /** Does the harm; resolves when servers and network are well again */
-  readonly inject: (scene: Scene) => Promise<void>;
+  readonly inject: (fixture: FaultFixture) => Promise<void>;
 }
 
 /** Every moment */

@@ -11,7 +11,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
     name: 'the broker is stopped and started again',
     strikes: 'Kafka',
     moments: ALWAYS,
-    inject: async ({ stage: { broker } }) => {
+    inject: async ({ servers: { broker } }) => {
       await broker.stop();
       await broker.start();
     },
@@ -20,7 +20,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
     name: 'the broker is killed',
     strikes: 'Kafka',
     moments: ALWAYS,
-    inject: async ({ stage: { broker } }) => {
+    inject: async ({ servers: { broker } }) => {
       await broker.kill();
       await broker.start();
     },
@@ -30,15 +30,15 @@ export const KAFKA_FAULTS: readonly Fault[] = [
     strikes: 'Kafka',
     moments: BUSY,
     settings: { max_retries: 1 },
-    inject: (scene) =>
-      cameBack(scene, async (since) => {
-        scene.workload.start();
-        scene.stage.broker.pause();
+    inject: (fixture) =>
+      cameBack(fixture, async (since) => {
+        fixture.workload.start();
+        fixture.servers.broker.pause();
         try {
-          await noticed(scene, since);
-          await scene.saysNotReady();
+          await noticed(fixture, since);
+          await fixture.saysNotReady();
         } finally {
-          scene.stage.broker.resume();
+          fixture.servers.broker.resume();
         }
       }),
   },
@@ -46,7 +46,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
     name: 'the disk of the broker is full',
     strikes: 'Kafka',
     moments: BUSY,
-    inject: async ({ stage: { broker }, workload }) => {
+    inject: async ({ servers: { broker }, workload }) => {
       workload.start();
       // As on a full disk, the first write that does not fit fails; the broker then gives its only disk up, and ends.
       const { exitCode, stderr } = Bun.spawnSync(['prlimit', '--pid', String(broker.pid), '--fsize=4096']);
@@ -58,13 +58,13 @@ export const KAFKA_FAULTS: readonly Fault[] = [
   {
     name: 'the topics grow',
     moments: BUSY,
-    inject: async (scene) => {
-      scene.workload.start();
-      scene.partitionCounts.push(GROWN_PARTITIONS);
-      await cameBack(scene, async () => {
-        for (const topic of scene.topics) await scene.kafka.setPartitions(topic, GROWN_PARTITIONS);
+    inject: async (fixture) => {
+      fixture.workload.start();
+      fixture.partitionCounts.push(GROWN_PARTITIONS);
+      await cameBack(fixture, async () => {
+        for (const topic of fixture.topics) await fixture.kafka.setPartitions(topic, GROWN_PARTITIONS);
       });
-      await scene.workload.advance(100);
+      await fixture.workload.advance(100);
     },
   },
 ];

@@ -7,7 +7,7 @@ import { parseLsn } from '../../../src/lsn.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { type BinaryLogLine, STARTED } from '../../support/service/binary.ts';
 import { startService } from '../../support/service/binary-fixture.ts';
-import type { Mark, Scene } from '../fixture/fault-fixture.ts';
+import type { FaultFixture, Mark } from '../fixture/fault-fixture.ts';
 import { BUSY, type Fault } from './fault.ts';
 import { withServerSetting } from './steps.ts';
 
@@ -16,76 +16,76 @@ export const LOSS_FAULTS: readonly Fault[] = [
   {
     name: 'the slot is invalidated by max_slot_wal_keep_size',
     moments: BUSY,
-    inject: async (scene) => {
-      const since = scene.mark();
-      scene.stage.broker.pause();
+    inject: async (fixture) => {
+      const since = fixture.mark();
+      fixture.servers.broker.pause();
       try {
-        await scene.workload.advance(50);
-        await scene.workload.stop();
-        await invalidateSlot(scene);
+        await fixture.workload.advance(50);
+        await fixture.workload.stop();
+        await invalidateSlot(fixture);
       } finally {
-        scene.stage.broker.resume();
+        fixture.servers.broker.resume();
       }
-      await acceptLoss(scene, { since });
+      await acceptLoss(fixture, { since });
     },
   },
   {
     name: 'the slot is dropped and made anew behind its back',
     moments: BUSY,
-    inject: async (scene) => {
-      await scene.service.stop();
-      await scene.workload.advance(50);
-      const { sql } = scene.database;
-      await sql`SELECT pg_drop_replication_slot(${scene.slot})`;
-      await scene.workload.advance(50);
-      await sql`SELECT pg_create_logical_replication_slot(${scene.slot}, 'pgoutput')`;
-      await scene.workload.advance(50);
-      await acceptLoss(scene);
+    inject: async (fixture) => {
+      await fixture.service.stop();
+      await fixture.workload.advance(50);
+      const { sql } = fixture.database;
+      await sql`SELECT pg_drop_replication_slot(${fixture.slot})`;
+      await fixture.workload.advance(50);
+      await sql`SELECT pg_create_logical_replication_slot(${fixture.slot}, 'pgoutput')`;
+      await fixture.workload.advance(50);
+      await acceptLoss(fixture);
     },
   },
   {
     name: 'the slot is moved behind its back',
     moments: BUSY,
-    inject: async (scene) => {
-      await scene.service.stop();
-      await scene.workload.advance(50);
-      await scene.database.sql`SELECT pg_replication_slot_advance(${scene.slot}, pg_current_wal_lsn())`;
-      await acceptLoss(scene);
+    inject: async (fixture) => {
+      await fixture.service.stop();
+      await fixture.workload.advance(50);
+      await fixture.database.sql`SELECT pg_replication_slot_advance(${fixture.slot}, pg_current_wal_lsn())`;
+      await acceptLoss(fixture);
     },
   },
   {
     name: 'a publication is dropped while it is in use',
     moments: BUSY,
-    inject: async (scene) => {
-      const since = scene.mark();
-      scene.workload.start();
-      await scene.database.sql`DROP PUBLICATION invoice`;
-      await scene.workload.advance(50);
-      await acceptLoss(scene, { since, namespace: 'invoice' });
+    inject: async (fixture) => {
+      const since = fixture.mark();
+      fixture.workload.start();
+      await fixture.database.sql`DROP PUBLICATION invoice`;
+      await fixture.workload.advance(50);
+      await acceptLoss(fixture, { since, namespace: 'invoice' });
     },
   },
   {
     name: 'a publication is dropped and made anew while the service is down',
     moments: BUSY,
-    inject: async (scene) => {
-      await scene.service.stop();
-      const { sql } = scene.database;
+    inject: async (fixture) => {
+      await fixture.service.stop();
+      const { sql } = fixture.database;
       await sql`DROP PUBLICATION invoice`;
-      await scene.workload.advance(50);
+      await fixture.workload.advance(50);
       await sql.unsafe(`CREATE PUBLICATION invoice FOR TABLE invoice_processes, invoice_events
         WITH (publish = 'insert, update, delete')`);
-      await scene.workload.advance(50);
-      await acceptLoss(scene, { namespace: 'invoice' });
+      await fixture.workload.advance(50);
+      await acceptLoss(fixture, { namespace: 'invoice' });
     },
   },
 ];
 
 /** Writes WAL until the server gives the slot up; the oracle is kept alive meanwhile. */
-async function invalidateSlot(scene: Scene): Promise<void> {
-  const { stage, database, journal, slot } = scene;
-  const admin = stage.postgres.sql(database.name, { max: 1 });
+async function invalidateSlot(fixture: FaultFixture): Promise<void> {
+  const { servers, database, journal, slot } = fixture;
+  const admin = servers.postgres.sql(database.name, { max: 1 });
   try {
-    await withServerSetting(scene, ['max_slot_wal_keep_size', '64MB'], async () => {
+    await withServerSetting(fixture, ['max_slot_wal_keep_size', '64MB'], async () => {
       await waitFor(
         `the end of slot ${slot}`,
         async () => {
@@ -110,23 +110,23 @@ async function invalidateSlot(scene: Scene): Promise<void> {
  * it is told to by the very position that it named. Only what it named may be missing afterwards.
  */
 async function acceptLoss(
-  scene: Scene,
+  fixture: FaultFixture,
   { since, namespace }: { readonly since?: Mark; readonly namespace?: string } = {},
 ): Promise<void> {
   const isLoss = ({ error }: BinaryLogLine): boolean => error?.name === 'LossError';
   // What is committed while the loss is accepted counts, too.
-  scene.workload.start();
-  if (since !== undefined) await scene.waitForLine('the loss', isLoss, since);
-  await scene.service[Symbol.asyncDispose]();
-  const service = await startService(scene.config);
-  scene.handOver(service);
+  fixture.workload.start();
+  if (since !== undefined) await fixture.waitForLine('the loss', isLoss, since);
+  await fixture.service[Symbol.asyncDispose]();
+  const service = await startService(fixture.config);
+  fixture.handOver(service);
   const mark = { service, line: 0 };
-  const { error } = await scene.waitForLine('the loss, still', isLoss, mark);
-  await scene.saysNotReady();
+  const { error } = await fixture.waitForLine('the loss, still', isLoss, mark);
+  await fixture.saysNotReady();
   expect(service.lines.some(({ msg }) => msg === STARTED)).toBe(false);
   const { lsn } = error!.place as { readonly lsn: string };
-  await scene.start({ ...scene.config, slots: { db: { [scene.slot]: { accept_loss_after: lsn } } } });
-  const acceptance = scene.service.lines.findLast(({ level, fromLsn }) => level === 'warn' && fromLsn === lsn);
+  await fixture.start({ ...fixture.config, slots: { db: { [fixture.slot]: { accept_loss_after: lsn } } } });
+  const acceptance = fixture.service.lines.findLast(({ level, fromLsn }) => level === 'warn' && fromLsn === lsn);
   expect(acceptance).toBeDefined();
-  scene.accepted.push({ fromLsn: parseLsn(lsn), toLsn: parseLsn(acceptance?.toLsn as string), namespace });
+  fixture.accepted.push({ fromLsn: parseLsn(lsn), toLsn: parseLsn(acceptance?.toLsn as string), namespace });
 }

@@ -1,40 +1,40 @@
 /** Brings the stream to the moments at which faults strike. */
 import { waitFor } from '../../support/process/wait.ts';
-import { PRODUCE, type Scene } from '../fixture/fault-fixture.ts';
+import { type FaultFixture, PRODUCE } from '../fixture/fault-fixture.ts';
 import type { Moment } from './fault.ts';
 
 /** A transaction that takes Kafka several round trips to swallow: more than may be in flight. */
 export const HUGE = { events: 6_000, payloadBytes: 400 } as const;
 
-/** Brings a scene whose service streams to a moment. */
-export async function reach(scene: Scene, moment: Moment): Promise<void> {
-  const { workload } = scene;
+/** Brings a fixture whose service streams to a moment. */
+export async function reach(fixture: FaultFixture, moment: Moment): Promise<void> {
+  const { workload } = fixture;
   workload.start();
   await workload.advance(100);
   switch (moment) {
     case 'idle':
       await workload.stop();
-      await scene.confirmed();
+      await fixture.confirmed();
       return;
     case 'load':
       return;
     case 'huge': {
       await workload.writeHuge(HUGE);
-      await nextProduce(scene, 2);
+      await nextProduce(fixture, 2);
       return;
     }
     case 'backlog': {
-      await scene.service.kill();
+      await fixture.service.kill();
       await workload.advance(300);
       await workload.writeHuge(HUGE);
-      await scene.start();
-      await nextProduce(scene, 3);
+      await fixture.start();
+      await nextProduce(fixture, 3);
     }
   }
 }
 
 /** Resolves when so many further requests to produce have gone by. */
-async function nextProduce({ kafkaProxies }: Scene, count: number): Promise<void> {
+async function nextProduce({ kafkaProxies }: FaultFixture, count: number): Promise<void> {
   let seen = 0;
   const gates = kafkaProxies.map((proxy) =>
     proxy.onRequest(PRODUCE, () => {

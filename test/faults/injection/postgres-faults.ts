@@ -1,7 +1,7 @@
 /** What happens to PostgreSQL. */
 import { expect } from 'bun:test';
 import { waitFor } from '../../support/process/wait.ts';
-import type { Scene } from '../fixture/fault-fixture.ts';
+import type { FaultFixture } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { HUGE } from './moments.ts';
 import { cameBack, startCount, withServerSetting } from './steps.ts';
@@ -17,21 +17,21 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
     name: 'PostgreSQL is restarted fast',
     strikes: 'PostgreSQL',
     moments: ALWAYS,
-    inject: (scene) => cameBack(scene, () => restartFast(scene)),
+    inject: (fixture) => cameBack(fixture, () => restartFast(fixture)),
   },
   {
     name: 'PostgreSQL is restarted fast while Kafka is stuck',
     moments: BUSY,
     // Else the service would leave by itself, for want of Kafka.
     settings: { max_retries: 100 },
-    inject: (scene) =>
-      cameBack(scene, async () => {
-        scene.stage.broker.pause();
+    inject: (fixture) =>
+      cameBack(fixture, async () => {
+        fixture.servers.broker.pause();
         try {
-          await scene.workload.advance(50);
-          await restartFast(scene);
+          await fixture.workload.advance(50);
+          await restartFast(fixture);
         } finally {
-          scene.stage.broker.resume();
+          fixture.servers.broker.resume();
         }
       }),
   },
@@ -39,16 +39,16 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
     name: 'PostgreSQL crashes',
     strikes: 'PostgreSQL',
     moments: ALWAYS,
-    inject: (scene) => cameBack(scene, () => scene.stage.postgres.restart('immediate')),
+    inject: (fixture) => cameBack(fixture, () => fixture.servers.postgres.restart('immediate')),
   },
   {
     name: 'the walsender is terminated',
     strikes: 'PostgreSQL',
     moments: ALWAYS,
-    inject: (scene) =>
-      cameBack(scene, async () => {
-        const admin = scene.stage.postgres.sql(scene.database.name, { max: 1 });
-        await admin`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = ${scene.slot}`;
+    inject: (fixture) =>
+      cameBack(fixture, async () => {
+        const admin = fixture.servers.postgres.sql(fixture.database.name, { max: 1 });
+        await admin`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = ${fixture.slot}`;
         await admin.end();
       }),
   },
@@ -56,35 +56,35 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
     name: 'wal_sender_timeout is 2 s and Kafka is stuck for longer',
     moments: BUSY,
     settings: { max_retries: 100 },
-    inject: (scene) => outlastFrozenKafka(scene, '2s'),
+    inject: (fixture) => outlastFrozenKafka(fixture, '2s'),
   },
   {
     name: 'wal_sender_timeout is 0 and Kafka is stuck for long',
     moments: BUSY,
     settings: { max_retries: 100 },
-    inject: (scene) => outlastFrozenKafka(scene, '0'),
+    inject: (fixture) => outlastFrozenKafka(fixture, '0'),
   },
   {
     name: 'the sending of a transaction outlasts wal_sender_timeout several times',
     moments: ['load'],
-    inject: (scene) =>
-      withServerSetting(scene, ['wal_sender_timeout', '1s'], async () => {
-        await scene.start();
-        const starts = startCount(scene.service);
-        await scene.workload.stop();
-        for (const proxy of scene.kafkaProxies) proxy.latency(500);
+    inject: (fixture) =>
+      withServerSetting(fixture, ['wal_sender_timeout', '1s'], async () => {
+        await fixture.start();
+        const starts = startCount(fixture.service);
+        await fixture.workload.stop();
+        for (const proxy of fixture.kafkaProxies) proxy.latency(500);
         try {
-          await scene.workload.writeHuge(HUGE);
-          await scene.confirmed();
+          await fixture.workload.writeHuge(HUGE);
+          await fixture.confirmed();
         } finally {
-          for (const proxy of scene.kafkaProxies) await proxy.heal();
+          for (const proxy of fixture.kafkaProxies) await proxy.heal();
         }
-        expect(startCount(scene.service)).toBe(starts);
+        expect(startCount(fixture.service)).toBe(starts);
       }),
   },
 ];
 
-async function restartFast({ stage: { postgres } }: Scene): Promise<void> {
+async function restartFast({ servers: { postgres } }: FaultFixture): Promise<void> {
   const stopped = postgres.stop('fast');
   try {
     await waitFor('the end of PostgreSQL', () => postgres.pid === undefined, { timeoutMs: SHUTDOWN_LIMIT_MS });
@@ -97,22 +97,22 @@ async function restartFast({ stage: { postgres } }: Scene): Promise<void> {
 }
 
 /** Kafka is frozen for far longer than `wal_sender_timeout`, and replication must not have been begun again. */
-async function outlastFrozenKafka(scene: Scene, walSenderTimeout: string): Promise<void> {
-  const { workload, stage } = scene;
-  await withServerSetting(scene, ['wal_sender_timeout', walSenderTimeout], async () => {
+async function outlastFrozenKafka(fixture: FaultFixture, walSenderTimeout: string): Promise<void> {
+  const { workload, servers } = fixture;
+  await withServerSetting(fixture, ['wal_sender_timeout', walSenderTimeout], async () => {
     // A session goes by what the server said when it began.
-    await scene.start();
-    const starts = startCount(scene.service);
+    await fixture.start();
+    const starts = startCount(fixture.service);
     workload.start();
-    stage.broker.pause();
+    servers.broker.pause();
     try {
       await workload.advance(200);
-      await scene.saysNotReady();
+      await fixture.saysNotReady();
       await Bun.sleep(LONG_MS);
     } finally {
-      stage.broker.resume();
+      servers.broker.resume();
     }
-    await scene.confirmed();
-    expect(startCount(scene.service)).toBe(starts);
+    await fixture.confirmed();
+    expect(startCount(fixture.service)).toBe(starts);
   });
 }

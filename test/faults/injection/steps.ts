@@ -3,22 +3,22 @@
 import { waitFor } from '../../support/process/wait.ts';
 import { type RunningBinary, STARTED } from '../../support/service/binary.ts';
 import { isFailure } from '../../support/service/binary-fixture.ts';
-import type { Mark, Scene } from '../fixture/fault-fixture.ts';
+import type { FaultFixture, Mark } from '../fixture/fault-fixture.ts';
 
 /** Waits until the service says that replication failed, unless another one has taken its place. */
-export async function noticed(scene: Scene, since: Mark): Promise<void> {
-  await scene.waitForLine(
+export async function noticed(fixture: FaultFixture, since: Mark): Promise<void> {
+  await fixture.waitForLine(
     'the failure',
-    (line) => scene.service !== since.service || isFailure(scene.slot)(line),
+    (line) => fixture.service !== since.service || isFailure(fixture.slot)(line),
     since,
   );
 }
 
 /** Does something to the service from which it must come back by itself. */
-export async function cameBack(scene: Scene, harm: (since: Mark) => Promise<void> | void): Promise<void> {
-  const since = scene.mark();
+export async function cameBack(fixture: FaultFixture, harm: (since: Mark) => Promise<void> | void): Promise<void> {
+  const since = fixture.mark();
   await harm(since);
-  await scene.streamsAgain(since);
+  await fixture.streamsAgain(since);
 }
 
 /** How often the slot has begun to stream */
@@ -28,11 +28,11 @@ export function startCount({ lines }: RunningBinary): number {
 
 /** Changes a setting of the server while `work` goes on, for sessions that begin in it. */
 export async function withServerSetting(
-  { stage }: Scene,
+  { servers }: FaultFixture,
   [name, value]: readonly [string, string],
   work: () => Promise<void>,
 ): Promise<void> {
-  const sql = stage.postgres.sql('postgres', { max: 1 });
+  const sql = servers.postgres.sql('postgres', { max: 1 });
   try {
     await sql.unsafe(`ALTER SYSTEM SET ${name} = '${value}'`);
     await sql`SELECT pg_reload_conf()`;
@@ -49,14 +49,14 @@ export async function withServerSetting(
 }
 
 /** The walsender of the slot, undefined when it has none. */
-export async function walsenderPid({ database, slot }: Scene): Promise<number | undefined> {
+export async function walsenderPid({ database, slot }: FaultFixture): Promise<number | undefined> {
   const [row] = await database.sql`
     SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = ${slot} AND active`;
   return row?.pid;
 }
 
 /** Resolves when the slot does not belong to this walsender any more, with the time (performance.now()) of that. */
-export async function released(scene: Scene, pid: number | undefined): Promise<number> {
-  await waitFor(`the end of walsender ${pid}`, async () => (await walsenderPid(scene)) !== pid);
+export async function released(fixture: FaultFixture, pid: number | undefined): Promise<number> {
+  await waitFor(`the end of walsender ${pid}`, async () => (await walsenderPid(fixture)) !== pid);
   return performance.now();
 }

@@ -9,7 +9,7 @@ import { publicationMistakes } from '../../../src/postgres/setup/ensure-publicat
 import { claimSlot } from '../../../src/postgres/setup/prepare-slot.ts';
 import { judgeFailure } from '../../../src/slot/failure.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { createTables, openSetupScene, type SetupScene } from '../../support/postgres/setup-fixture.ts';
+import { createTables, openSetupFixture, type SetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
@@ -31,16 +31,16 @@ function offeredLsn(error: LossError): Lsn {
   return parseLsn(offered!);
 }
 
-async function slotExists(scene: SetupScene): Promise<boolean> {
+async function slotExists(scene: SetupFixture): Promise<boolean> {
   return (await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT}`).length > 0;
 }
 
-function warnings(scene: SetupScene): readonly string[] {
+function warnings(scene: SetupFixture): readonly string[] {
   return scene.log.filter(({ level }) => level === 'warn').map(({ msg }) => msg);
 }
 
 /** A slot that was streamed by one instance, which stopped in good order; later on something was written. */
-async function streamed(scene: SetupScene, namespaces: readonly string[] = ['ns']): Promise<SlotLedger> {
+async function streamed(scene: SetupFixture, namespaces: readonly string[] = ['ns']): Promise<SlotLedger> {
   for (const namespace of namespaces) await createTables(scene.admin, namespace);
   const known = await scene.stream(SLOT, namespaces);
   expect(
@@ -51,13 +51,13 @@ async function streamed(scene: SetupScene, namespaces: readonly string[] = ['ns'
 }
 
 /** Makes the slot anew, where the WAL ends. */
-async function remakeSlot(scene: SetupScene): Promise<void> {
+async function remakeSlot(scene: SetupFixture): Promise<void> {
   await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
   await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
 }
 
 /** Writes and checkpoints until the server has removed WAL that the slot needs. */
-async function loseSlot(scene: SetupScene): Promise<void> {
+async function loseSlot(scene: SetupFixture): Promise<void> {
   await waitFor('slot lost', async () => {
     await scene.admin`SELECT pg_switch_wal()`;
     await scene.admin`INSERT INTO ns_processes VALUES (gen_random_uuid()::text, 'running', NULL)`;
@@ -98,7 +98,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('goes on within the process, in a new one, and behind a peer', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     expect((await scene.prepare(SLOT, ['ns'], { known })).ledger).toMatchObject({
       revision: 2,
@@ -114,7 +114,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a slot that is gone is not made again before the loss is accepted', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
 
@@ -152,7 +152,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a slot that was made and that nobody could take yet is not made again either', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns']);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
@@ -160,7 +160,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a slot that was dropped and made anew is found out', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await remakeSlot(scene);
     for (const options of [{}, { known }]) {
@@ -175,7 +175,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.script(dropSlotSql(SLOT));
     await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
@@ -186,7 +186,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a publication that was dropped, or made anew, is found out and taken in again when that is accepted', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene, ['ns', 'other']);
     await scene.script('DROP PUBLICATION ns');
     await scene.admin`INSERT INTO ns_processes VALUES ('unpublished', 'running', NULL)`;
@@ -216,7 +216,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a namespace that others did not stream is a loss to whoever comes with it, unless it was removed for good', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene, ['ns', 'other']);
     const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
     expect(warnings(scene)).toEqual([expect.stringContaining('goes on without namespaces')]);
@@ -248,9 +248,9 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('what changes between preparation and claim is not streamed', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
-    const claim = (prepared: Awaited<ReturnType<SetupScene['prepare']>>) =>
+    const claim = (prepared: Awaited<ReturnType<SetupFixture['prepare']>>) =>
       claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
 
     const beforeMove = await scene.prepare(SLOT, ['ns'], { known });
@@ -273,7 +273,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a slot that another process has is waited for, and nothing is made', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await createTables(scene.admin, 'new');
     const replication = connectReplication(scene.endpoint, { applicationName: 'peer' });
@@ -288,7 +288,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('another system behind the same address stops the stream', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     const elsewhere = { ...known, systemIdentifier: '1' };
     const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: elsewhere }));
@@ -302,7 +302,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('after pg_upgrade, which brings the ledger along, a new process offers what the old one did', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const former = { ...(await streamed(scene)), systemIdentifier: '1' };
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
     const older = { ...former, confirmedLsn: former.confirmedLsn - 0x100n };
@@ -318,7 +318,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
     await using small = await startSmallServer(major);
-    await using scene = await openSetupScene(small);
+    await using scene = await openSetupFixture(small);
     const known = await streamed(scene);
     await loseSlot(scene);
     const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
@@ -342,7 +342,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     'of two that accept the same loss the late one leaves the new slot alone, held %s',
     async (_, statement, drops) => {
       await using small = await startSmallServer(major);
-      await using scene = await openSetupScene(small);
+      await using scene = await openSetupFixture(small);
       const known = await streamed(scene);
       await loseSlot(scene);
       const settings = { acceptLossAfterLsn: known.confirmedLsn };
@@ -370,7 +370,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   );
 
   test('of two that start for the first time at once neither fails: the late one stands by', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     // The other one makes everything, and takes the slot, between the first one's judgement and what follows from it.
     const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
@@ -381,7 +381,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('of two that find the slot missing the late one begins again, behind the first', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
     const settings = { acceptLossAfterLsn: known.confirmedLsn };
@@ -397,7 +397,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('a crash between claim and creation leaves the loss as it was, and the slot missing', async () => {
     await using small = await startSmallServer(major);
-    await using scene = await openSetupScene(small);
+    await using scene = await openSetupFixture(small);
     const known = await streamed(scene);
     await loseSlot(scene);
     const settings = { acceptLossAfterLsn: known.confirmedLsn };
@@ -427,7 +427,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   ])(
     'a publication that was altered while in use is a loss, also when it was mended: %s',
     async (_, script, finding) => {
-      await using scene = await openSetupScene(server);
+      await using scene = await openSetupFixture(server);
       const known = await streamed(scene);
       const request = { namespaces: ['ns'], serverMajor: major };
       expect(await publicationMistakes(scene.control, request)).toEqual([]);
@@ -454,7 +454,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   );
 
   test('a publication that holds more than it must is no loss', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.script('CREATE TABLE other (i int PRIMARY KEY); ALTER PUBLICATION ns ADD TABLE other');
     expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
@@ -463,7 +463,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a table that was taken out of its publication and put back while nobody looked is found out', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.script('ALTER PUBLICATION ns DROP TABLE public.ns_events');
     await scene.admin`INSERT INTO ns_events VALUES ('after', 1, 'x')`;
@@ -482,7 +482,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test("a table that was renamed, so that its rows come under a name that is nobody's, is found out", async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { entryOids, confirmedLsn } = await streamed(scene);
     await scene.script('ALTER TABLE ns_events RENAME TO ns_events_2');
     expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
@@ -496,7 +496,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a server that was set back stays a loss when its WAL has passed what was delivered', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { confirmedLsn, ...rest } = await streamed(scene);
     // What the server had before it was set back, and this process alone knows of.
     const ahead = { ...rest, confirmedLsn: confirmedLsn + 0x4000n, deliveredLsn: confirmedLsn + 0x4000n };
@@ -515,7 +515,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   test('a publication FOR TABLES IN SCHEMA leaves nothing out', async () => {
     // Older servers have none.
     if (major < 15) return;
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     await scene.script('ALTER PUBLICATION ns SET TABLES IN SCHEMA public');
     expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
@@ -525,7 +525,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('publicationMistakes tells of what is missing, and of nothing that nobody writes to', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await streamed(scene, ['ns', 'other']);
     const mistakes = () =>
       publicationMistakes(scene.control, { namespaces: ['ns', 'other', 'third'], serverMajor: major });
@@ -538,7 +538,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('a setting that has accepted a loss does not accept the next one at the same place', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const known = await streamed(scene);
     const settings = { acceptLossAfterLsn: known.confirmedLsn };
     const lose = () => scene.script('ALTER PUBLICATION ns DROP TABLE ns_events');
@@ -555,7 +555,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   });
 
   test('failover slots are made, existing ones become so, and old servers say that they have none', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     const settings = { failover: true };
     if (major < 17) {
@@ -585,7 +585,7 @@ describe('continuity over a failover', () => {
     'a slot that was kept on the standby goes on there, on PostgreSQL %d',
     async (major) => {
       await using primary = await startPostgres({ major });
-      await using scene = await openSetupScene(primary);
+      await using scene = await openSetupFixture(primary);
       // Synchronised by hand: the worker of the server takes a nap of up to 30 s between two attempts.
       await using standby = await startStandby(primary, { settings: { sync_replication_slots: 'off' } });
       await createTables(scene.admin, 'ns');
@@ -651,7 +651,7 @@ describe('continuity over a failover', () => {
     'a slot that the new primary lacks is not made anew, on PostgreSQL %d',
     async (major) => {
       await using primary = await startPostgres({ major });
-      await using scene = await openSetupScene(primary);
+      await using scene = await openSetupFixture(primary);
       await using standby = await startStandby(primary, { slotSync: false });
       await createTables(scene.admin, 'ns');
       const known = await scene.stream(SLOT, ['ns']);

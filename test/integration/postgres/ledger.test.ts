@@ -11,7 +11,7 @@ import {
   writeLedger,
 } from '../../../src/postgres/continuity/ledger.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { openSetupScene } from '../../support/postgres/setup-fixture.ts';
+import { openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 
 const first: SlotLedger = {
   systemIdentifier: '7710967555485513451',
@@ -44,7 +44,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test.each(SLOTS)('comes back as it was written, for slot %s', async (slot) => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin, control } = scene;
     expect(await readLedger(control, slot)).toBeUndefined();
     expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('written');
@@ -58,7 +58,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('a late word of a former holder does not hide the word of its successor', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { control } = scene;
     const slot = 'cdc_slot';
     await writeLedger(control, { slot, ledger: first, replaces: undefined });
@@ -74,7 +74,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('of several that take the slot at once only one is written, whatever isolation the role has', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const role = `taker ${scene.database}`;
     await scene.admin.unsafe(`
       CREATE ROLE ${quoteIdentifier(role)} LOGIN SUPERUSER;
@@ -93,7 +93,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('a role without the right is refused, and writes when a superuser has run the statements', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const role = `reader ${scene.database}`;
     await scene.admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN REPLICATION`);
     const control = scene.connectAs(role);
@@ -114,7 +114,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('a comment that is no ledger stops the slot, with the statement that gives it up', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { control } = scene;
     await writeLedger(control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
     await scene.script(`COMMENT ON PUBLICATION ${quoteIdentifier(ledgerName('cdc_slot'))} IS 'a note of a person'`);
@@ -127,7 +127,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('is written while synchronous standbys are away', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const session = server.sql('postgres', { max: 1 });
     const configure = async (standbys: string) => {
       await session.unsafe(`ALTER SYSTEM SET synchronous_standby_names = '${standbys}'`);
@@ -146,7 +146,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('goes with its slot when a person drops both for good', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
     await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
     await scene.script(dropSlotSql('cdc_slot'));

@@ -9,7 +9,7 @@ import { publicationNames, quoteIdentifier, quoteTable } from '../../../src/post
 import { dropSlotSql, readLedger } from '../../../src/postgres/continuity/ledger.ts';
 import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { createTables, databaseEndpoint, openSetupScene } from '../../support/postgres/setup-fixture.ts';
+import { createTables, databaseEndpoint, openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 /** Names that go wrong when they are not quoted; the last two together have the longest tables. */
@@ -44,7 +44,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('creates identity, publication, marker and slot for oddly named namespaces, and then changes nothing', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     for (const namespace of ODD_NAMESPACES) await createTables(admin, namespace);
 
@@ -118,7 +118,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('adds a namespace to an existing slot: its marker is a message in the WAL at createdAtLsn, its rows follow', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'old');
     await createTables(admin, 'new/ns');
@@ -166,7 +166,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('a slot whose namespaces are all new is advanced to the marker, and streams from there', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'old');
     await createTables(admin, 'new');
@@ -187,7 +187,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('identity, publication and marker become visible together, the identity first in the WAL', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'one');
     await scene.prepare('slot_one', ['one']);
     const [row] = await scene.admin`
@@ -197,7 +197,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('mends the replica identity of a publication made beforehand and says what it means', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     await admin`CREATE PUBLICATION ns FOR TABLE public.ns_processes, public.ns_events`;
@@ -222,7 +222,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     const NEEDED = { replicaIdentity: 'status_index', publishColumns: 'needed' } as const;
     const update = (admin: Sql) => admin`UPDATE ns_processes SET status = 'error', detail = 'x' WHERE process_id = 'p'`;
     const openScene = async () => {
-      const scene = await openSetupScene(server);
+      const scene = await openSetupFixture(server);
       // Start-up names all columns that records are made of.
       await createTables(scene.admin, 'ns');
       await scene.script(`ALTER TABLE ns_events ADD "timestamp" timestamptz, ADD metadata jsonb, ADD task_id int8;
@@ -370,7 +370,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         ]
       : []),
   ])('mends a publication that %s', async (_, statement) => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     await createTables(admin, 'other');
@@ -393,7 +393,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('refuses FOR ALL TABLES with SQL that puts it right', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     await scene.admin`CREATE PUBLICATION ns FOR ALL TABLES`;
     const error = await refused(scene.prepare('slot_ns', ['ns']));
@@ -403,7 +403,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('refuses a role without REPLICATION, and one without ownership with SQL that puts it right', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     const namespace = `Owner's "ns"/1`;
     const role = `reader ${scene.database}`;
@@ -446,7 +446,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('refuses missing, partitioned and unlogged tables and an events table that could not be published safely', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     const none = await refused(scene.prepare('slot_t', ['none']));
     expect(none.message).toBe('Cannot prepare slot: table public."none_processes" does not exist');
@@ -472,8 +472,8 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('refuses slots that are physical, of another plugin or database, or temporary', async () => {
-    await using scene = await openSetupScene(server);
-    await using other = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
+    await using other = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     await other.admin`SELECT pg_create_logical_replication_slot('slot_elsewhere', 'pgoutput')`;
@@ -492,7 +492,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('gives up DDL behind a long query within its lock timeout, names the session, and works afterwards', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     const reader = await admin.reserve();
@@ -516,7 +516,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('in a cycle of locks with a writer it is the writer who goes on', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     const writer = await admin.reserve();
@@ -536,8 +536,8 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('says which transaction the creation of a slot waits for, prepared ones and other databases included', async () => {
-    await using scene = await openSetupScene(server);
-    await using other = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
+    await using other = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     await other.admin`CREATE TABLE t (i int)`;
     const writer = await other.admin.reserve();
@@ -565,7 +565,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('two slots, and two attempts for one slot, prepared at once do not collide', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     const namespaces = ['a', 'b', 'c'];
     for (const namespace of namespaces) await createTables(admin, namespace);
@@ -587,7 +587,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('a slot that is missing with its ledger, although its publications are there, is created with a warning', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'invoice');
     await scene.prepare('slot_failed_over', ['invoice']);
     await scene.script(dropSlotSql('slot_failed_over'));
@@ -599,7 +599,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('warns of slots that hold WAL for nobody, and of no others', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     for (const slot of ['slot_left', 'slot_known', 'slot_ns']) {
@@ -617,7 +617,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('startCopyBoth rejects with the refusal of the server, and wal_sender_timeout can be asked for on its connection', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     await scene.prepare('slot_ns', ['ns']);
     const config = databaseEndpoint(server, scene.database);
@@ -650,7 +650,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
 describe('prepareSlot on a server that is not ready for it', () => {
   test('refuses wal_level replica', async () => {
     await using server = await startPostgres({ settings: { wal_level: 'replica' } });
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     const error = await refused(scene.prepare('slot_ns', ['ns']));
     expect(error.message).toBe('Cannot prepare slot: wal_level is replica, and must be logical');
@@ -660,7 +660,7 @@ describe('prepareSlot on a server that is not ready for it', () => {
 
   test('refuses when all slots or all WAL senders are taken, and goes on when one is free', async () => {
     await using server = await startPostgres({ settings: { max_replication_slots: '2', max_wal_senders: '1' } });
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
     for (const slot of ['one', 'two']) await admin`SELECT pg_create_logical_replication_slot(${slot}, 'pgoutput')`;

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { type SlotHolder, waitUntilFree } from '../../../src/postgres/availability/slot-holder.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { openSetupScene } from '../../support/postgres/setup-fixture.ts';
+import { openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: PostgresMajor) => {
@@ -16,7 +16,7 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
   });
 
   test('returns at once for a slot that nobody has, and for one that is not there', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     const holders: SlotHolder[] = [];
     const options = {
       slot: 'cdc_slot',
@@ -30,7 +30,7 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
   });
 
   test('names the holder whenever it looks, and returns within two seconds of the release', async () => {
-    await using scene = await openSetupScene(server);
+    await using scene = await openSetupFixture(server);
     await scene.admin`CREATE PUBLICATION any_publication`;
     await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
     const hold = async (applicationName: string) => {

@@ -11,9 +11,9 @@ import { type InProcessService, startInProcessService } from '../../support/serv
 import {
   insertEvent,
   insertProcess,
-  openStreamScene,
+  openStreamFixture,
   type StartOptions,
-  type StreamScene,
+  type StreamFixture,
   setStatus,
 } from '../../support/service/stream-fixture.ts';
 
@@ -31,13 +31,13 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
+const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
 
 /** A service with its listener. */
 interface ToldService {
   readonly service: InProcessService;
   get(path: string): Promise<Response>;
-  /** The answer of `/ready`, which has the status that it must have, with what it says of one slot of the scene */
+  /** The answer of `/ready`, which has the status that it must have, with what it says of one slot of the fixture */
   ready(slotName?: string): Promise<ReadinessReport & { readonly stream: StreamReadinessReport }>;
   status(slotName?: string): Promise<StreamReport>;
   metrics(): Promise<Map<string, ParsedFamily>>;
@@ -45,12 +45,16 @@ interface ToldService {
   metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
 }
 
-async function start(scene: StreamScene, options: StartOptions = {}, inFlightLimitMs = 30_000): Promise<ToldService> {
+async function start(
+  fixture: StreamFixture,
+  options: StartOptions = {},
+  inFlightLimitMs = 30_000,
+): Promise<ToldService> {
   const http = { port: await freePort(), in_flight_limit: inFlightLimitMs };
-  const service = scene.start({ ...options, settings: { ...options.settings, http } });
+  const service = fixture.start({ ...options, settings: { ...options.settings, http } });
   const get = (path: string) => fetch(`http://127.0.0.1:${http.port}${path}`);
   const ofSlot = <Of extends { readonly slot: string }>(streams: readonly Of[], slotName: string): Of =>
-    streams.find(({ slot }) => slot === scene.slot(slotName))!;
+    streams.find(({ slot }) => slot === fixture.slot(slotName))!;
   const metrics = async () => parseExposition(await (await get('/metrics')).text());
   return {
     service,
@@ -66,7 +70,7 @@ async function start(scene: StreamScene, options: StartOptions = {}, inFlightLim
       return ofSlot(streams, slotName);
     },
     metrics,
-    async metric(name, labels = { slot: scene.slot('one') }) {
+    async metric(name, labels = { slot: fixture.slot('one') }) {
       const { samples } = (await metrics()).get(`cdc_notifier_${name}`)!;
       const isMeant = (of: Readonly<Record<string, string>>) =>
         Object.entries(labels).every(([label, value]) => of[label] === value);
@@ -88,21 +92,21 @@ async function becomesReady(told: ToldService): Promise<void> {
 }
 
 test('a service that streams is ready, and counts and places what has passed', async () => {
-  await using scene = await openScene();
-  const told = await start(scene);
+  await using fixture = await openScene();
+  const told = await start(fixture);
   expect(await (await told.get('/live')).json()).toEqual({ live: true });
   await becomesReady(told);
 
-  await scene.commit(async (tx) => {
+  await fixture.commit(async (tx) => {
     await insertProcess(tx, ONE, 'p');
     for (const eventId of [1, 2, 3]) await insertEvent(tx, ONE, 'p', eventId);
   });
   // An update that no record is made of, and one that is.
-  await scene.commit((tx) => setStatus(tx, ONE, 'p', 'running', 'a detail'));
-  await scene.commit((tx) => setStatus(tx, ONE, 'p', 'error', 'a reason'));
-  await scene.commit((tx) => insertProcess(tx, TWO, 'q'));
-  await scene.confirmed('one');
-  await scene.confirmed('two');
+  await fixture.commit((tx) => setStatus(tx, ONE, 'p', 'running', 'a detail'));
+  await fixture.commit((tx) => setStatus(tx, ONE, 'p', 'error', 'a reason'));
+  await fixture.commit((tx) => insertProcess(tx, TWO, 'q'));
+  await fixture.confirmed('one');
+  await fixture.confirmed('two');
 
   const counts = (kind: string, namespace = ONE) =>
     Promise.all(
@@ -119,23 +123,23 @@ test('a service that streams is ready, and counts and places what has passed', a
     expect(await told.metric(`${name}_total`)).toBeGreaterThan(0);
   for (const name of ['commit_receive', 'commit_acknowledge', 'produce_round_trip']) {
     const { samples } = (await told.metrics()).get(`cdc_notifier_${name}_seconds`)!;
-    const counted = samples.find((one) => one.name.endsWith('_count') && one.labels.slot === scene.slot('one'))!;
+    const counted = samples.find((one) => one.name.endsWith('_count') && one.labels.slot === fixture.slot('one'))!;
     expect([name, counted.value > 0]).toEqual([name, true]);
   }
-  expect(await told.metric('stream_state', { slot: scene.slot('one'), state: 'streaming' })).toBe(1);
+  expect(await told.metric('stream_state', { slot: fixture.slot('one'), state: 'streaming' })).toBe(1);
   expect(await told.metric('stream_ready')).toBe(1);
 
-  const goal = await scene.currentLsn();
+  const goal = await fixture.currentLsn();
   const status = await waitFor('the slot as the server shows it', async () => {
     const one = await told.status();
     return one.walStatus !== null && parseLsn(one.flushedLsn!) >= goal ? one : undefined;
   });
-  const [{ active_pid, wal_status }] = (await scene.sql`
-    SELECT active_pid, wal_status FROM pg_replication_slots WHERE slot_name = ${scene.slot('one')}`) as [
+  const [{ active_pid, wal_status }] = (await fixture.sql`
+    SELECT active_pid, wal_status FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`) as [
     { active_pid: number; wal_status: string },
   ];
   expect(status).toMatchObject({
-    database: scene.database,
+    database: fixture.database,
     state: 'streaming',
     lagSeconds: 0,
     oldestInFlightSeconds: 0,
@@ -152,12 +156,12 @@ test('a service that streams is ready, and counts and places what has passed', a
 }, 120_000);
 
 test('a Kafka that is stuck ends readiness after in_flight_limit, and liveness never', async () => {
-  await using scene = await openScene();
-  const told = await start(scene, { kafkaSettings: { request_timeout: 120_000 } }, 1_000);
+  await using fixture = await openScene();
+  const told = await start(fixture, { kafkaSettings: { request_timeout: 120_000 } }, 1_000);
   await becomesReady(told);
   kafka.pause();
   try {
-    await scene.commit((tx) => insertProcess(tx, ONE, 'p'));
+    await fixture.commit((tx) => insertProcess(tx, ONE, 'p'));
     const { stream } = await waitFor('the end of readiness', async () => {
       const report = await told.ready();
       expect((await told.get('/live')).status).toBe(200);
@@ -179,15 +183,15 @@ test('a Kafka that is stuck ends readiness after in_flight_limit, and liveness n
     kafka.resume();
   }
   await becomesReady(told);
-  await scene.confirmed('one');
+  await fixture.confirmed('one');
   expect(await told.status()).toMatchObject({ oldestInFlightSeconds: 0, lagSeconds: 0 });
 }, 120_000);
 
 test('a row that cannot be converted stops its slot: it says so, and the other one stays ready', async () => {
-  await using scene = await openScene();
-  const told = await start(scene);
+  await using fixture = await openScene();
+  const told = await start(fixture);
   await becomesReady(told);
-  await scene.commit((tx) => insertEvent(tx, ONE, 'p', 1, POISON));
+  await fixture.commit((tx) => insertEvent(tx, ONE, 'p', 1, POISON));
   await waitFor('some attempts', async () => (await told.status()).consecutiveFailures >= 3);
   const { ready, stream } = await told.ready();
   expect({ ready, state: stream.state, streamReady: stream.ready }).toEqual({
@@ -205,11 +209,11 @@ test('a row that cannot be converted stops its slot: it says so, and the other o
 }, 120_000);
 
 test('of two instances the second stands by, is ready, and takes over', async () => {
-  await using scene = await openScene();
+  await using fixture = await openScene();
   const slots = { one: [ONE] };
-  const first = await start(scene, { slots });
+  const first = await start(fixture, { slots });
   await becomesReady(first);
-  const second = await start(scene, { slots });
+  const second = await start(fixture, { slots });
   const { stream } = await waitFor('the standby', async () => {
     const report = await second.ready();
     return report.ready ? report : undefined;
@@ -226,8 +230,8 @@ test('of two instances the second stands by, is ready, and takes over', async ()
 }, 120_000);
 
 test('a PostgreSQL that is down ends readiness with its reason, until it is back', async () => {
-  await using scene = await openScene();
-  const told = await start(scene);
+  await using fixture = await openScene();
+  const told = await start(fixture);
   await becomesReady(told);
   await postgres.stop('fast');
   try {
@@ -247,12 +251,12 @@ test('a PostgreSQL that is down ends readiness with its reason, until it is back
 }, 120_000);
 
 test('a port in use ends the service at once with a clear error', async () => {
-  await using scene = await openScene();
+  await using fixture = await openScene();
   // One that would share its port, as another process of Bun might.
   const blocker = Bun.serve({ hostname: '127.0.0.1', port: 0, reusePort: true, fetch: () => new Response() });
   try {
     const settings = { http: { port: blocker.port } };
-    const service = startInProcessService(scene.serviceOptions({ settings }));
+    const service = startInProcessService(fixture.serviceOptions({ settings }));
     const error = await service.stop().catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({
       name: 'NotifierError',

@@ -12,7 +12,7 @@ import {
   insertEvent,
   insertProcess,
   lifecycle,
-  openStreamScene,
+  openStreamFixture,
   setStatus,
 } from '../../support/service/stream-fixture.ts';
 
@@ -43,13 +43,13 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   });
 
   const openScene = (generation?: 'old' | 'new') =>
-    openStreamScene({ postgres, kafka, slots: { main: [NS] }, generation });
+    openStreamFixture({ postgres, kafka, slots: { main: [NS] }, generation });
 
   test('gives created, failed, working and removed with the commit time, and nothing for any other change of a process', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
-    const service = scene.start();
-    await scene.confirmed('main');
+    await using fixture = await openScene();
+    const { sql } = fixture;
+    const service = fixture.start();
+    await fixture.confirmed('main');
     await service.stop();
 
     // Written while nobody reads, and read a second later: whatever took the clock of the service would show.
@@ -57,28 +57,28 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     for (const from of STATUSES) {
       for (const to of STATUSES) {
         const id = `${from} to ${to}`;
-        const created = await scene.commit((tx) => insertProcess(tx, NS, id, { status: from, detail: 'reason' }));
-        const changed = await scene.commit((tx) => setStatus(tx, NS, id, to, `${to} reason`));
+        const created = await fixture.commit((tx) => insertProcess(tx, NS, id, { status: from, detail: 'reason' }));
+        const changed = await fixture.commit((tx) => setStatus(tx, NS, id, to, `${to} reason`));
         expected.push(lifecycle(NS, id, 'created', created));
         if (to === 'error' && from !== 'error') expected.push(lifecycle(NS, id, 'failed: error reason', changed));
         if (to === 'running' && from === 'error') expected.push(lifecycle(NS, id, 'working', changed));
       }
     }
     const { processes, events } = tablesOf(NS);
-    const walk = await scene.commit((tx) => insertProcess(tx, NS, 'walk'));
+    const walk = await fixture.commit((tx) => insertProcess(tx, NS, 'walk'));
     expected.push(lifecycle(NS, 'walk', 'created', walk));
     for (const change of ['failed: unknown', 'working', 'failed: unknown', 'working'] as const) {
-      const at = await scene.commit((tx) =>
+      const at = await fixture.commit((tx) =>
         setStatus(tx, NS, 'walk', change === 'working' ? 'running' : 'error', null),
       );
       expected.push(lifecycle(NS, 'walk', change, at));
     }
-    const renamed = await scene.commit((tx) => insertProcess(tx, NS, 'old key'));
+    const renamed = await fixture.commit((tx) => insertProcess(tx, NS, 'old key'));
     expected.push(lifecycle(NS, 'old key', 'created', renamed));
     await sql`UPDATE ${sql(processes)} SET process_id = 'new key' WHERE process_id = 'old key'`;
-    const removed = await scene.commit((tx) => tx`DELETE FROM ${tx(processes)} WHERE process_id = 'new key'`);
+    const removed = await fixture.commit((tx) => tx`DELETE FROM ${tx(processes)} WHERE process_id = 'new key'`);
     expected.push(lifecycle(NS, 'new key', 'removed', removed));
-    const whole = await scene.commit(async (tx) => {
+    const whole = await fixture.commit(async (tx) => {
       await insertProcess(tx, NS, 'all at once', { status: 'init' });
       await setStatus(tx, NS, 'all at once', 'error', 'ошибка\n"quoted"');
       await setStatus(tx, NS, 'all at once', 'running');
@@ -95,17 +95,17 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     await sql`TRUNCATE ${sql(events)}`;
     await nextSecond();
 
-    scene.start();
-    await scene.confirmed('main');
-    expect(await scene.emitted()).toEqual(inOrder(expected));
+    fixture.start();
+    await fixture.confirmed('main');
+    expect(await fixture.emitted()).toEqual(inOrder(expected));
   }, 60_000);
 
   test('gives each event with its payload, version and time, whatever of them is NULL or large', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
-    scene.start();
-    await scene.confirmed('main');
-    const created = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+    await using fixture = await openScene();
+    const { sql } = fixture;
+    fixture.start();
+    await fixture.confirmed('main');
+    const created = await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
     const large: Value = { bin: Buffer.from(Array.from({ length: 300_000 }, (_, index) => (index * index) >> 3)) };
     const nested: Value = {
       obj: [
@@ -140,7 +140,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     const expected = [];
     for (const [index, { data, shown, ...row }] of rows.entries()) {
       const payload = encodePayload(data, { compressed: index % 2 === 1 });
-      const at = await scene.commit((tx) => insertEvent(tx, NS, 'p', index + 1, { ...row, payload }));
+      const at = await fixture.commit((tx) => insertEvent(tx, NS, 'p', index + 1, { ...row, payload }));
       const formatVersion = [undefined, 7, undefined, undefined, undefined, -2147483648][index];
       expected.push(event(NS, 'p', { eventId: index + 1, createdAt: shown ?? at, data, formatVersion }));
     }
@@ -148,24 +148,24 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     await sql`UPDATE ${sql(events)} SET metadata = '{"format_version": 8}', event_id = event_id + 100`;
     await sql`DELETE FROM ${sql(events)} WHERE event_id = 101`;
     await sql`TRUNCATE ${sql(events)}`;
-    await scene.confirmed('main');
-    expect(await scene.emitted()).toEqual(inOrder([...expected, lifecycle(NS, 'p', 'created', created)]));
+    await fixture.confirmed('main');
+    expect(await fixture.emitted()).toEqual(inOrder([...expected, lifecycle(NS, 'p', 'created', created)]));
   }, 60_000);
 
   test('takes the reason of a failure from the old row where a large detail did not change', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
+    await using fixture = await openScene();
+    const { sql } = fixture;
     const { processes } = tablesOf(NS);
     await sql`ALTER TABLE ${sql(processes)} ALTER COLUMN detail SET STORAGE EXTERNAL`;
-    scene.start();
-    await scene.confirmed('main');
+    fixture.start();
+    await fixture.confirmed('main');
     const detail = 'ж0'.repeat(50_000);
-    const created = await scene.commit((tx) => insertProcess(tx, NS, 'p', { detail }));
-    const failed = await scene.commit((tx) => setStatus(tx, NS, 'p', 'error'));
-    const repaired = await scene.commit((tx) => setStatus(tx, NS, 'p', 'running'));
-    const again = await scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'short'));
-    await scene.confirmed('main');
-    expect(await scene.emitted()).toEqual([
+    const created = await fixture.commit((tx) => insertProcess(tx, NS, 'p', { detail }));
+    const failed = await fixture.commit((tx) => setStatus(tx, NS, 'p', 'error'));
+    const repaired = await fixture.commit((tx) => setStatus(tx, NS, 'p', 'running'));
+    const again = await fixture.commit((tx) => setStatus(tx, NS, 'p', 'error', 'short'));
+    await fixture.confirmed('main');
+    expect(await fixture.emitted()).toEqual([
       lifecycle(NS, 'p', 'created', created),
       lifecycle(NS, 'p', `failed: ${detail}`, failed),
       lifecycle(NS, 'p', 'working', repaired),
@@ -174,28 +174,28 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('a replay gives the same records byte for byte', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
-    const service = scene.start();
-    await scene.confirmed('main');
+    await using fixture = await openScene();
+    const { sql } = fixture;
+    const service = fixture.start();
+    await fixture.confirmed('main');
     await service.stop();
-    await sql`SELECT pg_copy_logical_replication_slot(${scene.slot('main')}, ${scene.slot('copy')})`;
+    await sql`SELECT pg_copy_logical_replication_slot(${fixture.slot('main')}, ${fixture.slot('copy')})`;
     for (const id of ['a', 'b', 'c']) {
-      await scene.commit(async (tx) => {
+      await fixture.commit(async (tx) => {
         await insertProcess(tx, NS, id);
         for (const eventId of [1, 2, 3]) await insertEvent(tx, NS, id, eventId);
         await setStatus(tx, NS, id, 'error');
       });
     }
-    const first = scene.start();
-    await scene.confirmed('main');
+    const first = fixture.start();
+    await fixture.confirmed('main');
     await first.stop();
-    const once = await scene.records();
+    const once = await fixture.records();
     await nextSecond();
 
-    scene.start({ slots: { copy: [NS] } });
-    await scene.confirmed('copy');
-    const twice = await scene.records();
+    fixture.start({ slots: { copy: [NS] } });
+    await fixture.confirmed('copy');
+    const twice = await fixture.records();
 
     const text = (records: typeof once) => records.map((r) => [r.topic, r.partition, r.key, r.value].join('|')).sort();
     expect(once).toHaveLength(15);
@@ -203,10 +203,10 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('gives interleaved, aborted, partly undone and prepared transactions as they were committed', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
-    const service = scene.start();
-    await scene.confirmed('main');
+    await using fixture = await openScene();
+    const { sql } = fixture;
+    const service = fixture.start();
+    await fixture.confirmed('main');
     const xid = async (tx: Pick<typeof sql, 'unsafe'>) =>
       (await tx.unsafe('SELECT pg_current_xact_id()::text AS xid'))[0]!.xid;
     const one = await sql.reserve();
@@ -230,35 +230,35 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
       await insertEvent(two, NS, 'two', 3);
       await two`RELEASE SAVEPOINT kept`;
       const xids = { one: await xid(one), two: await xid(two), prepared: await xid(prepared) };
-      await prepared`PREPARE TRANSACTION 'scene_kept'`;
-      await doomed`PREPARE TRANSACTION 'scene_doomed'`;
+      await prepared`PREPARE TRANSACTION 'kept_transaction'`;
+      await doomed`PREPARE TRANSACTION 'rolled_back_transaction'`;
       await two`COMMIT`;
       await doomed`BEGIN`;
       await insertProcess(doomed, NS, 'aborted');
       await doomed`ROLLBACK`;
-      const twoAt = await scene.commitTime(xids.two);
+      const twoAt = await fixture.commitTime(xids.two);
       const expectedFirst = [
         event(NS, 'two', { eventId: 1, createdAt: twoAt }),
         event(NS, 'two', { eventId: 3, createdAt: twoAt }),
         lifecycle(NS, 'two', 'created', twoAt),
       ];
-      await scene.confirmed('main');
+      await fixture.confirmed('main');
       // Confirmed beyond the rows of transactions that are still open, which arrive whole all the same.
-      expect(await scene.emitted()).toEqual(inOrder(expectedFirst));
+      expect(await fixture.emitted()).toEqual(inOrder(expectedFirst));
       await service.stop();
-      scene.start();
-      await scene.confirmed('main');
+      fixture.start();
+      await fixture.confirmed('main');
 
       await nextSecond();
-      await sql`COMMIT PREPARED 'scene_kept'`;
-      await sql`ROLLBACK PREPARED 'scene_doomed'`;
+      await sql`COMMIT PREPARED 'kept_transaction'`;
+      await sql`ROLLBACK PREPARED 'rolled_back_transaction'`;
       await insertEvent(one, NS, 'one', 2);
       await one`COMMIT`;
-      const oneAt = await scene.commitTime(xids.one);
-      const preparedAt = await scene.commitTime(xids.prepared);
+      const oneAt = await fixture.commitTime(xids.one);
+      const preparedAt = await fixture.commitTime(xids.prepared);
       expect(preparedAt).not.toBe(twoAt);
-      await scene.confirmed('main');
-      expect(await scene.emitted()).toEqual(
+      await fixture.confirmed('main');
+      expect(await fixture.emitted()).toEqual(
         inOrder([
           ...expectedFirst,
           event(NS, 'one', { eventId: 1, createdAt: oneAt }),
@@ -273,19 +273,19 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('follows tables that change while it streams: added and moved columns, a migration that updates every row', async () => {
-    await using scene = await openScene('old');
-    const { sql } = scene;
+    await using fixture = await openScene('old');
+    const { sql } = fixture;
     const { processes, events } = tablesOf(NS);
-    const service = scene.start();
-    await scene.confirmed('main');
-    const oldAt = await scene.commit(async (tx) => {
+    const service = fixture.start();
+    await fixture.confirmed('main');
+    const oldAt = await fixture.commit(async (tx) => {
       await tx`INSERT INTO ${tx(processes)} (process_id, status) SELECT 'p' || i, 'running' FROM generate_series(1, 3) i`;
       await insertEvent(tx, NS, 'p1', 1);
     });
     await migrateNamespace(sql, NS);
-    const initAt = await scene.commit((tx) => insertProcess(tx, NS, 'p4', { status: 'init' }));
-    const failedAt = await scene.commit((tx) => setStatus(tx, NS, 'p4', 'error', 'before the move'));
-    const movedAt = await scene.commit(async (tx) => {
+    const initAt = await fixture.commit((tx) => insertProcess(tx, NS, 'p4', { status: 'init' }));
+    const failedAt = await fixture.commit((tx) => setStatus(tx, NS, 'p4', 'error', 'before the move'));
+    const movedAt = await fixture.commit(async (tx) => {
       await setStatus(tx, NS, 'p1', 'error', 'in the old place');
       // Neither column keeps its position, and what stands there now has another type.
       await tx`ALTER TABLE ${tx(processes)} DROP COLUMN detail, DROP COLUMN metadata, ADD COLUMN note BIGINT DEFAULT 5`;
@@ -295,14 +295,14 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
       await setStatus(tx, NS, 'p2', 'error', 'in the new place');
       await insertEvent(tx, NS, 'p1', 2, { metadata: '{"format_version": 3}' });
     });
-    const wideAt = await scene.commit(async (tx) => {
+    const wideAt = await fixture.commit(async (tx) => {
       await tx`ALTER TABLE ${tx(events)} ALTER COLUMN event_id TYPE BIGINT`;
       await insertEvent(tx, NS, 'p1', 3);
       await setStatus(tx, NS, 'p3', 'error');
     });
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
 
-    expect(await scene.emitted()).toEqual(
+    expect(await fixture.emitted()).toEqual(
       inOrder([
         ...['p1', 'p2', 'p3'].map((id) => lifecycle(NS, id, 'created', oldAt)),
         event(NS, 'p1', { eventId: 1, createdAt: oldAt }),
@@ -319,13 +319,13 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('ignores the rows of a relation that is not configured, with one warning', async () => {
-    await using scene = await openScene();
-    const { sql } = scene;
-    const service = scene.start();
-    await scene.confirmed('main');
+    await using fixture = await openScene();
+    const { sql } = fixture;
+    const service = fixture.start();
+    await fixture.confirmed('main');
     await sql`CREATE TABLE foreign_events (process_id TEXT PRIMARY KEY, payload BYTEA)`;
     await sql`ALTER PUBLICATION ${sql(NS)} ADD TABLE foreign_events, ${sql(tablesOf(NS).tasks)}`;
-    const at = await scene.commit(async (tx) => {
+    const at = await fixture.commit(async (tx) => {
       await tx`INSERT INTO foreign_events VALUES ('p', ''), ('q', '')`;
       await insertProcess(tx, NS, 'p');
     });
@@ -333,26 +333,26 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     await sql`ALTER TABLE foreign_events ADD COLUMN more TEXT`; // described again
     await sql`DELETE FROM foreign_events`;
     await sql`TRUNCATE foreign_events`;
-    await scene.confirmed('main');
-    expect(await scene.emitted()).toEqual([lifecycle(NS, 'p', 'created', at)]);
+    await fixture.confirmed('main');
+    expect(await fixture.emitted()).toEqual([lifecycle(NS, 'p', 'created', at)]);
     const warnings = service.log.filter((line) => line.level === 'warn');
-    expect(warnings).toMatchObject([{ relation: 'public.foreign_events', slot: scene.slot('main') }]);
+    expect(warnings).toMatchObject([{ relation: 'public.foreign_events', slot: fixture.slot('main') }]);
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('confirms exactly what it has delivered: a stop and a start bring nothing twice', async () => {
-    await using scene = await openScene();
+    await using fixture = await openScene();
     const expected = [];
     for (const id of ['a', 'b', 'c']) {
-      const service = scene.start();
-      await scene.confirmed('main');
-      expected.push(lifecycle(NS, id, 'created', await scene.commit((tx) => insertProcess(tx, NS, id))));
+      const service = fixture.start();
+      await fixture.confirmed('main');
+      expected.push(lifecycle(NS, id, 'created', await fixture.commit((tx) => insertProcess(tx, NS, id))));
       await service.waitForLog('a start', (line) => line.msg === 'replication started');
-      await scene.confirmed('main');
+      await fixture.confirmed('main');
       await service.stop();
       const stopped = service.log.find((line) => line.msg === 'replication stopped');
-      expect(stopped?.confirmedLsn).toBe(formatLsn(await scene.confirmedLsn('main')));
+      expect(stopped?.confirmedLsn).toBe(formatLsn(await fixture.confirmedLsn('main')));
     }
-    expect(await scene.emitted()).toEqual(expected);
+    expect(await fixture.emitted()).toEqual(expected);
   }, 60_000);
 });

@@ -16,8 +16,8 @@ import {
   inOrder,
   insertProcess,
   lifecycle,
-  openStreamScene,
-  type StreamScene,
+  openStreamFixture,
+  type StreamFixture,
 } from '../../support/service/stream-fixture.ts';
 
 const NS = 'default/default';
@@ -34,10 +34,10 @@ afterAll(async () => {
 
 /** A primary with a standby, and a service that knows both. */
 interface FailoverScene extends AsyncDisposable {
-  readonly scene: StreamScene;
+  readonly fixture: StreamFixture;
   readonly primary: PostgresServer;
   readonly standby: PostgresStandby;
-  /** A client of the scene's database on the standby */
+  /** A client of the fixture's database on the standby */
   readonly there: Sql;
   /** Starts the service; settings of the slot as in the configuration file */
   start(slotSettings?: Readonly<Record<string, unknown>>): InProcessService;
@@ -52,21 +52,21 @@ interface FailoverScene extends AsyncDisposable {
 async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
   await using undo = new AsyncDisposableStack();
   const primary = undo.use(await startPostgres({ major, settings: { track_commit_timestamp: 'on' } }));
-  const scene = await openStreamScene({ postgres: primary, kafka, slots: { one: [NS] } });
+  const fixture = await openStreamFixture({ postgres: primary, kafka, slots: { one: [NS] } });
   const services: InProcessService[] = [];
   undo.defer(async () => {
     await Promise.all(services.map((service) => service.stop()));
-    // The scene clears up where it began.
+    // The fixture clears up where it began.
     await primary.start();
-    await scene[Symbol.asyncDispose]();
+    await fixture[Symbol.asyncDispose]();
   });
   // Slots are synchronised when a test asks for it: the server's own worker does so each half a minute.
   const address = `host=${primary.host} port=${primary.port} user=${primary.superuser} password=${primary.password}`;
   const conninfo = { primary_conninfo: `${address} application_name=standby dbname=postgres` };
   const standby = undo.use(await startStandby(primary, { slotSync: false, settings: conninfo }));
-  const there = standby.sql(scene.database, { max: 2 });
+  const there = standby.sql(fixture.database, { max: 2 });
   undo.defer(() => there.end({ timeout: 1 }));
-  const slot = scene.slot('one');
+  const slot = fixture.slot('one');
   const confirmedThere = async () => {
     const [goal] = await there`SELECT pg_current_wal_lsn()::text AS lsn`;
     await waitFor('the confirmation on the new primary', async () => {
@@ -80,8 +80,8 @@ async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
     try {
       await waitFor('the slot on the standby', async () => {
         // The copy is taken for good when the slot has moved on since, for which the server has to note what runs.
-        await scene.sql`CHECKPOINT`;
-        await scene.confirmed('one');
+        await fixture.sql`CHECKPOINT`;
+        await fixture.confirmed('one');
         await standby.catchUp();
         await worker`SELECT pg_sync_replication_slots()`.catch(() => {}); // not yet
         const slots =
@@ -94,22 +94,22 @@ async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
   };
   const resources = undo.move();
   return {
-    scene,
+    fixture,
     primary,
     standby,
     there,
     start(slotSettings = {}) {
       const database = {
         hosts: [primary, standby].map(({ host, port }) => `${host}:${port}`),
-        database: scene.database,
+        database: fixture.database,
         username: primary.superuser,
         password: primary.password,
       };
       const settings = {
-        databases: { [scene.database]: database },
-        slots: { [scene.database]: { [slot]: slotSettings } },
+        databases: { [fixture.database]: database },
+        slots: { [fixture.database]: { [slot]: slotSettings } },
       };
-      const service = scene.start({ settings });
+      const service = fixture.start({ settings });
       services.push(service);
       return service;
     },
@@ -128,8 +128,8 @@ async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
   };
 }
 
-async function write({ scene }: FailoverScene, id: string): Promise<Emitted> {
-  return lifecycle(NS, id, 'created', await scene.commit((tx) => insertProcess(tx, NS, id)));
+async function write({ fixture }: FailoverScene, id: string): Promise<Emitted> {
+  return lifecycle(NS, id, 'created', await fixture.commit((tx) => insertProcess(tx, NS, id)));
 }
 
 /** Every connection of a client was ended, and says so to whoever asks next. */
@@ -142,13 +142,13 @@ async function reconnect(sql: Sql): Promise<void> {
   );
 }
 
-async function expectEmitted({ scene }: FailoverScene, expected: readonly Emitted[]): Promise<void> {
-  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+async function expectEmitted({ fixture }: FailoverScene, expected: readonly Emitted[]): Promise<void> {
+  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }
 
 /** Resolves with the second LossError of the service. */
 async function waitForLoss(
-  { scene }: FailoverScene,
+  { fixture }: FailoverScene,
   service: InProcessService,
 ): Promise<{ readonly error: LoggedError; readonly fromLsn: Lsn; readonly toLsn: Lsn }> {
   const [, error] = await waitFor(
@@ -160,16 +160,16 @@ async function waitForLoss(
     { timeoutMs: 60_000 },
   );
   const [, from, to] = /^Changes from (\S+) to (\S+) cannot be streamed/.exec(error!.advice!)!;
-  const slot = scene.slot('one');
-  expect(error!.advice).toContain(`slots.${scene.database}.${slot}.accept_loss_after: ${from} `);
-  expect(error!.place).toMatchObject({ database: scene.database, slot, lsn: from });
+  const slot = fixture.slot('one');
+  expect(error!.advice).toContain(`slots.${fixture.database}.${slot}.accept_loss_after: ${from} `);
+  expect(error!.place).toMatchObject({ database: fixture.database, slot, lsn: from });
   return { error: error!, fromLsn: parseLsn(from!), toLsn: parseLsn(to!) };
 }
 
 /** Where the slot stands on the new primary; undefined when it has none, or not a whole one yet. */
-async function positionThere({ there, scene }: FailoverScene): Promise<Lsn | undefined> {
+async function positionThere({ there, fixture }: FailoverScene): Promise<Lsn | undefined> {
   const [row] = await there`
-    SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${scene.slot('one')}`;
+    SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`;
   return row?.lsn ? parseLsn(row.lsn) : undefined;
 }
 
@@ -178,11 +178,11 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
     'goes on behind the promotion, with what was written right before it, in this and another process, and not on the former primary',
     async () => {
       await using failover = await openFailoverScene(major);
-      const { scene, primary, standby } = failover;
+      const { fixture, primary, standby } = failover;
       const service = failover.start({ failover: true });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const expected = [await write(failover, 'before')];
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       await failover.synchronise();
 
       // Whether these are confirmed when the primary goes is nobody's guess.
@@ -190,7 +190,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await primary.stop('fast');
       await standby.promote();
       const promotion = await service.waitForLog('the promotion', ({ msg }) => msg === PROMOTED);
-      expect(promotion).toMatchObject({ slot: scene.slot('one'), from: 1, to: 2 });
+      expect(promotion).toMatchObject({ slot: fixture.slot('one'), from: 1, to: 2 });
       expected.push(await failover.writeThere('after'));
       await failover.confirmedThere();
       await service.stop();
@@ -205,7 +205,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       // The former primary comes back when the present one is away: what it takes belongs to nobody.
       await standby.stop();
       await primary.start();
-      await reconnect(scene.sql);
+      await reconnect(fixture.sql);
       await write(failover, 'written to the former primary');
       const refusal = await waitFor('the refusal', () =>
         next.failures().find(({ message }) => message.includes('former primary')),
@@ -226,18 +226,18 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
     'stops where the new primary lacks what was delivered, from the promotion to there, until that is accepted',
     async () => {
       await using failover = await openFailoverScene(major);
-      const { scene, primary, standby } = failover;
+      const { fixture, primary, standby } = failover;
       const service = failover.start({ failover: true });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const expected = [await write(failover, 'before')];
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       await failover.synchronise();
       await standby.stop();
       // Without synchronized_standby_slots nobody keeps these back until the standby has them.
-      const kept = await scene.currentLsn();
+      const kept = await fixture.currentLsn();
       expected.push(await write(failover, 'lost by the database'));
-      const delivered = await scene.currentLsn();
-      await scene.confirmed('one');
+      const delivered = await fixture.currentLsn();
+      await fixture.confirmed('one');
       await primary.stop('immediate');
       await standby.start();
       await standby.promote();
@@ -259,7 +259,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await next.stop();
       failover.start({ failover: true, accept_loss_after: formatLsn(loss.fromLsn) });
       await failover.confirmedThere();
-      const emitted = await scene.emitted();
+      const emitted = await fixture.emitted();
       expect(emitted.map(({ key }) => key)).toContain(`${NS} warming the WAL up`);
       const after = await failover.writeThere('after');
       await failover.confirmedThere();
@@ -275,12 +275,12 @@ describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (ma
     'is missing on the new primary, is not made there, and is made when that loss is accepted',
     async () => {
       await using failover = await openFailoverScene(major);
-      const { scene, primary, standby } = failover;
+      const { fixture, primary, standby } = failover;
       const service = failover.start();
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const expected = [await write(failover, 'before')];
-      const written = await scene.currentLsn();
-      await scene.confirmed('one');
+      const written = await fixture.currentLsn();
+      await fixture.confirmed('one');
       await standby.catchUp();
       await primary.stop('fast');
       await standby.promote();
@@ -295,7 +295,7 @@ describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (ma
         const [, to] = /^Changes from \S+ to (\S+) cannot be streamed/.exec(advice!)!;
         return parseLsn(to!) >= parseLsn(lost!.lsn);
       });
-      const slots = await failover.there`SELECT FROM pg_replication_slots WHERE slot_name = ${scene.slot('one')}`;
+      const slots = await failover.there`SELECT FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`;
       expect(slots).toHaveLength(0);
       await service.stop();
 

@@ -15,9 +15,9 @@ import {
   insertEvent,
   insertProcess,
   lifecycle,
-  openStreamScene,
+  openStreamFixture,
   type StartOptions,
-  type StreamScene,
+  type StreamFixture,
   type Walsender,
 } from '../../support/service/stream-fixture.ts';
 
@@ -40,28 +40,28 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [NAMESPACE] } });
+const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [NAMESPACE] } });
 
 /** Starts the service on the slot, which there is from then on. */
-async function start(scene: StreamScene, options?: StartOptions): Promise<InProcessService> {
-  const service = scene.start(options);
-  await scene.confirmed('one');
+async function start(fixture: StreamFixture, options?: StartOptions): Promise<InProcessService> {
+  const service = fixture.start(options);
+  await fixture.confirmed('one');
   return service;
 }
 
 /** Commits a process; returns the record that must come of it. */
-async function writeProcess(scene: StreamScene, id: string): Promise<Emitted> {
-  return lifecycle(NAMESPACE, id, 'created', await scene.commit((tx) => insertProcess(tx, NAMESPACE, id)));
+async function writeProcess(fixture: StreamFixture, id: string): Promise<Emitted> {
+  return lifecycle(NAMESPACE, id, 'created', await fixture.commit((tx) => insertProcess(tx, NAMESPACE, id)));
 }
 
 /** Commits `count` events of one process, numbered from 1, in one transaction. */
 async function writeEvents(
-  scene: StreamScene,
+  fixture: StreamFixture,
   id: string,
   count: number,
 ): Promise<{ readonly expected: Emitted[] /** The Commit stands at or behind it */; readonly beforeCommitLsn: Lsn }> {
   let beforeCommitLsn = 0n;
-  const createdAt = await scene.commit(async (tx) => {
+  const createdAt = await fixture.commit(async (tx) => {
     for (let eventId = 1; eventId <= count; eventId++) await insertEvent(tx, NAMESPACE, id, eventId);
     const [row] = await tx`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
     beforeCommitLsn = parseLsn(row!.lsn);
@@ -72,13 +72,13 @@ async function writeEvents(
 
 /** As `writeEvents`, but all of them written by the server, each with a payload of so many random bytes. */
 async function writeLargeEvents(
-  scene: StreamScene,
+  fixture: StreamFixture,
   id: string,
   { count, payloadBytes }: { readonly count: number; readonly payloadBytes: number },
 ): Promise<Emitted[]> {
   const bytes = Buffer.from(crypto.getRandomValues(new Uint8Array(payloadBytes)));
   const data = { bin: bytes };
-  const createdAt = await scene.commit(
+  const createdAt = await fixture.commit(
     (tx) => tx`
       INSERT INTO ${tx(tablesOf(NAMESPACE).events)} (process_id, task_id, event_id, "timestamp", payload)
       SELECT ${id}, 1, i, NULL, ${encodePayload(data)} FROM generate_series(1, ${count}::int) i`,
@@ -86,20 +86,20 @@ async function writeLargeEvents(
   return Array.from({ length: count }, (_, index) => event(NAMESPACE, id, { eventId: index + 1, createdAt, data }));
 }
 
-async function walsenderOf(scene: StreamScene): Promise<Walsender> {
-  return waitFor('the walsender', () => scene.walsender('one'));
+async function walsenderOf(fixture: StreamFixture): Promise<Walsender> {
+  return waitFor('the walsender', () => fixture.walsender('one'));
 }
 
 /** Resolves when the last status is so much younger than that of `since`; the walsender must stay the same all the time. */
 async function statusesGoOn(
-  scene: StreamScene,
+  fixture: StreamFixture,
   since: Walsender,
   { micros = SEVERAL_TIMEOUTS_MICROS, meanwhile }: { micros?: number; meanwhile?: () => Promise<void> } = {},
 ): Promise<void> {
   const replies = new Set([since.replyMicros]);
   await waitFor('statuses over several wal_sender_timeouts', async () => {
     await meanwhile?.();
-    const now = await scene.walsender('one');
+    const now = await fixture.walsender('one');
     expect(now).toMatchObject({ pid: since.pid, startedAt: since.startedAt });
     replies.add(now!.replyMicros);
     return now!.replyMicros - since.replyMicros >= micros;
@@ -111,20 +111,20 @@ async function statusesGoOn(
 }
 
 /** Resolves when the service has received everything that is committed now. */
-async function received(scene: StreamScene): Promise<void> {
-  const goal = await scene.currentLsn();
+async function received(fixture: StreamFixture): Promise<void> {
+  const goal = await fixture.currentLsn();
   await waitFor('the rows at the service', async () => {
-    const [row] = await scene.sql`
+    const [row] = await fixture.sql`
       SELECT write_lsn::text AS lsn FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid
-      WHERE s.slot_name = ${scene.slot('one')}`;
+      WHERE s.slot_name = ${fixture.slot('one')}`;
     return parseLsn(row?.lsn ?? '0/0') >= goal;
   });
 }
 
 /** Process id of the service's ordinary connection. */
-async function controlPid(scene: StreamScene): Promise<number | undefined> {
-  const rows = await scene.sql`
-    SELECT pid FROM pg_stat_activity WHERE application_name = ${`cdc-notifier ${scene.slot('one')} control`}`;
+async function controlPid(fixture: StreamFixture): Promise<number | undefined> {
+  const rows = await fixture.sql`
+    SELECT pid FROM pg_stat_activity WHERE application_name = ${`cdc-notifier ${fixture.slot('one')} control`}`;
   expect(rows.length).toBeLessThanOrEqual(1);
   return rows[0]?.pid;
 }
@@ -138,33 +138,33 @@ const FAILED = 'replication failed, it will be started again';
 const STARTED = 'replication started';
 
 test('an idle slot keeps its walsender over several wal_sender_timeouts, and unrelated WAL is confirmed', async () => {
-  await using scene = await openScene();
-  await scene.sql`CREATE TABLE unrelated (note text)`;
-  const service = await start(scene);
-  const expected = [await writeProcess(scene, 'p')];
-  await scene.confirmed('one');
+  await using fixture = await openScene();
+  await fixture.sql`CREATE TABLE unrelated (note text)`;
+  const service = await start(fixture);
+  const expected = [await writeProcess(fixture, 'p')];
+  await fixture.confirmed('one');
 
-  const silent = await walsenderOf(scene);
-  await statusesGoOn(scene, silent);
+  const silent = await walsenderOf(fixture);
+  await statusesGoOn(fixture, silent);
 
-  const busy = await walsenderOf(scene);
+  const busy = await walsenderOf(fixture);
   expect(busy.pid).toBe(silent.pid);
   let rounds = 0;
-  await statusesGoOn(scene, busy, {
+  await statusesGoOn(fixture, busy, {
     async meanwhile() {
-      const before = await scene.confirmedLsn('one');
-      await scene.sql`INSERT INTO unrelated SELECT repeat('x', 1000) FROM generate_series(1, 100)`;
-      expect(await scene.currentLsn()).toBeGreaterThan(before + 100_000n);
-      await scene.confirmed('one', { timeoutMs: 10_000 });
+      const before = await fixture.confirmedLsn('one');
+      await fixture.sql`INSERT INTO unrelated SELECT repeat('x', 1000) FROM generate_series(1, 100)`;
+      expect(await fixture.currentLsn()).toBeGreaterThan(before + 100_000n);
+      await fixture.confirmed('one', { timeoutMs: 10_000 });
       rounds++;
     },
   });
   expect(rounds).toBeGreaterThan(5);
 
-  expected.push(await writeProcess(scene, 'q'));
-  await scene.confirmed('one');
-  expect(await scene.walsender('one')).toMatchObject({ pid: silent.pid });
-  expect(await scene.emitted()).toEqual(inOrder(expected));
+  expected.push(await writeProcess(fixture, 'q'));
+  await fixture.confirmed('one');
+  expect(await fixture.walsender('one')).toMatchObject({ pid: silent.pid });
+  expect(await fixture.emitted()).toEqual(inOrder(expected));
   expect(service.failures()).toEqual([]);
 }, 60_000);
 
@@ -176,48 +176,48 @@ const BACKLOGS = [
 test.each(BACKLOGS)(
   'a Kafka that is stuck for several wal_sender_timeouts ($what) costs no walsender, and nothing is confirmed before it is back',
   async ({ large }) => {
-    await using scene = await openScene();
-    const service = await start(scene, { kafkaSettings: PATIENT });
-    const expected = [await writeProcess(scene, 'p')];
-    await scene.confirmed('one');
+    await using fixture = await openScene();
+    const service = await start(fixture, { kafkaSettings: PATIENT });
+    const expected = [await writeProcess(fixture, 'p')];
+    await fixture.confirmed('one');
     kafka.pause();
     try {
-      const first = await writeEvents(scene, 'p', 5);
+      const first = await writeEvents(fixture, 'p', 5);
       expected.push(...first.expected);
-      if (large !== undefined) expected.push(...(await writeLargeEvents(scene, 'large', large)));
+      if (large !== undefined) expected.push(...(await writeLargeEvents(fixture, 'large', large)));
       for (const id of ['q', 'r', 's'])
-        expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 5)).expected);
-      if (large === undefined) await received(scene);
+        expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 5)).expected);
+      if (large === undefined) await received(fixture);
 
-      await statusesGoOn(scene, await walsenderOf(scene), {
+      await statusesGoOn(fixture, await walsenderOf(fixture), {
         async meanwhile() {
-          expect(await scene.confirmedLsn('one')).toBeLessThanOrEqual(first.beforeCommitLsn);
+          expect(await fixture.confirmedLsn('one')).toBeLessThanOrEqual(first.beforeCommitLsn);
         },
       });
-      const held = await walsenderOf(scene);
+      const held = await walsenderOf(fixture);
       kafka.resume();
-      await scene.confirmed('one');
-      expect(await scene.walsender('one')).toMatchObject({ pid: held.pid });
+      await fixture.confirmed('one');
+      expect(await fixture.walsender('one')).toMatchObject({ pid: held.pid });
     } finally {
       kafka.resume();
     }
-    expect(await scene.emitted()).toEqual(inOrder(expected));
+    expect(await fixture.emitted()).toEqual(inOrder(expected));
     expect(service.failures()).toEqual([]);
   },
   60_000,
 );
 
 test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing is lost by it', async () => {
-  await using scene = await openScene();
-  const service = await start(scene, { kafkaSettings: PATIENT });
-  const expected = [await writeProcess(scene, 'p')];
-  await scene.confirmed('one');
+  await using fixture = await openScene();
+  const service = await start(fixture, { kafkaSettings: PATIENT });
+  const expected = [await writeProcess(fixture, 'p')];
+  await fixture.confirmed('one');
   kafka.pause();
   let stopped: Promise<void> = Promise.resolve();
   try {
     for (const id of ['q', 'r'])
-      expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 20)).expected);
-    await received(scene);
+      expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 20)).expected);
+    await received(fixture);
     const timeout = Promise.withResolvers<'still running'>();
     const timer = setTimeout(timeout.resolve, SHUTDOWN_BOUND_MS, 'still running');
     stopped = postgres.stop('fast');
@@ -230,17 +230,17 @@ test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing
   }
   const [failure] = service.failures();
   expect(failure?.message).toBe('Cannot go on: the server is shutting down');
-  await reconnect(scene);
-  expected.push(await writeProcess(scene, 'after'));
-  await scene.confirmed('one');
+  await reconnect(fixture);
+  expected.push(await writeProcess(fixture, 'after'));
+  await fixture.confirmed('one');
   // What was in flight may have reached Kafka; it comes again with the rest that was not confirmed.
-  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }, 90_000);
 
-/** Every connection of the scene's client was ended, and says so to whoever asks next. */
-async function reconnect(scene: StreamScene): Promise<void> {
-  await waitFor('the connections of the scene', () =>
-    Promise.all(Array.from({ length: 16 }, () => scene.sql`SELECT pg_sleep(0.01)`)).then(
+/** Every connection of the fixture's client was ended, and says so to whoever asks next. */
+async function reconnect(fixture: StreamFixture): Promise<void> {
+  await waitFor('the connections of the fixture', () =>
+    Promise.all(Array.from({ length: 16 }, () => fixture.sql`SELECT pg_sleep(0.01)`)).then(
       () => true,
       () => false,
     ),
@@ -248,40 +248,40 @@ async function reconnect(scene: StreamScene): Promise<void> {
 }
 
 test('the control connection alone may be lost, again and again: replication goes on, and another one is opened', async () => {
-  await using scene = await openScene();
-  const service = await start(scene);
-  const expected = [await writeProcess(scene, 'p')];
-  await scene.confirmed('one');
-  const { pid: walsenderPid } = await walsenderOf(scene);
+  await using fixture = await openScene();
+  const service = await start(fixture);
+  const expected = [await writeProcess(fixture, 'p')];
+  await fixture.confirmed('one');
+  const { pid: walsenderPid } = await walsenderOf(fixture);
   for (const id of ['q', 'r', 's']) {
-    const pid = await waitFor('a control connection', () => controlPid(scene));
-    expect((await scene.sql`SELECT pg_terminate_backend(${pid}) AS done`)[0]?.done).toBe(true);
-    expected.push(await writeProcess(scene, id), ...(await writeEvents(scene, id, 3)).expected);
-    await waitFor('another control connection', async () => ((await controlPid(scene)) ?? pid) !== pid);
-    await scene.confirmed('one');
-    expect(await scene.walsender('one')).toMatchObject({ pid: walsenderPid });
+    const pid = await waitFor('a control connection', () => controlPid(fixture));
+    expect((await fixture.sql`SELECT pg_terminate_backend(${pid}) AS done`)[0]?.done).toBe(true);
+    expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 3)).expected);
+    await waitFor('another control connection', async () => ((await controlPid(fixture)) ?? pid) !== pid);
+    await fixture.confirmed('one');
+    expect(await fixture.walsender('one')).toMatchObject({ pid: walsenderPid });
   }
-  expect(await scene.emitted()).toEqual(inOrder(expected));
+  expect(await fixture.emitted()).toEqual(inOrder(expected));
   expect(service.failures()).toEqual([]);
 }, 60_000);
 
 test('a slot whose walsender is lost begins again after reconnect_timeout, says why, whence and how often, and loses nothing', async () => {
-  await using scene = await openScene();
-  const { sql } = scene;
+  await using fixture = await openScene();
+  const { sql } = fixture;
   const reconnectTimeoutMs = 500;
-  const service = await start(scene, { settings: { reconnect_timeout: reconnectTimeoutMs } });
-  const expected = [await writeProcess(scene, 'p')];
-  await scene.confirmed('one');
-  let { pid } = await walsenderOf(scene);
+  const service = await start(fixture, { settings: { reconnect_timeout: reconnectTimeoutMs } });
+  const expected = [await writeProcess(fixture, 'p')];
+  await fixture.confirmed('one');
+  let { pid } = await walsenderOf(fixture);
   for (const count of [1, 2]) {
-    const confirmed = await scene.confirmedLsn('one');
+    const confirmed = await fixture.confirmedLsn('one');
     // Before, at and after the loss
-    expected.push(...(await writeEvents(scene, `before-${count}`, 20)).expected);
+    expected.push(...(await writeEvents(fixture, `before-${count}`, 20)).expected);
     await sql`SELECT pg_terminate_backend(${pid})`;
-    expected.push(...(await writeEvents(scene, `at-${count}`, 20)).expected);
-    const failure = await service.waitForFailure(scene.slot('one'), count);
-    expected.push(...(await writeEvents(scene, `after-${count}`, 20)).expected);
-    await scene.confirmed('one');
+    expected.push(...(await writeEvents(fixture, `at-${count}`, 20)).expected);
+    const failure = await service.waitForFailure(fixture.slot('one'), count);
+    expected.push(...(await writeEvents(fixture, `after-${count}`, 20)).expected);
+    await fixture.confirmed('one');
 
     const failed = service.log.filter(({ msg }) => msg === FAILED);
     expect(failed).toHaveLength(count);
@@ -289,7 +289,7 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
     const started = service.log.filter(({ msg }) => msg === STARTED);
     expect(started).toHaveLength(count + 1);
     expect(started.at(-1)).toMatchObject({
-      slot: scene.slot('one'),
+      slot: fixture.slot('one'),
       reconnectCount: count,
       reconnectReason: failure.message,
     });
@@ -298,9 +298,9 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
     // A millisecond is what both times are rounded by.
     const waitedMs = loggedAtMs(service, STARTED).at(-1)! - loggedAtMs(service, FAILED).at(-1)!;
     expect(waitedMs).toBeGreaterThanOrEqual(reconnectTimeoutMs - 1);
-    const next = await walsenderOf(scene);
+    const next = await walsenderOf(fixture);
     expect(next.pid).not.toBe(pid);
     pid = next.pid;
   }
-  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }, 60_000);

@@ -11,8 +11,8 @@ import {
   inOrder,
   insertProcess,
   lifecycle,
-  openStreamScene,
-  type StreamScene,
+  openStreamFixture,
+  type StreamFixture,
 } from '../../support/service/stream-fixture.ts';
 
 const OLD = 'old';
@@ -28,41 +28,41 @@ afterAll(async () => {
 });
 
 /** Commits a process in a namespace; returns the record that must come of it. */
-async function write(scene: StreamScene, namespace: string, id: string): Promise<Emitted> {
-  return lifecycle(namespace, id, 'created', await scene.commit((tx) => insertProcess(tx, namespace, id)));
+async function write(fixture: StreamFixture, namespace: string, id: string): Promise<Emitted> {
+  return lifecycle(namespace, id, 'created', await fixture.commit((tx) => insertProcess(tx, namespace, id)));
 }
 
 /** A slot that follows the old namespace, stopped, with rows of both namespaces behind it. */
 async function openBacklog(
   postgres: PostgresServer,
   namespaces: readonly string[] = [OLD, NEW],
-): Promise<{ readonly scene: StreamScene; readonly expected: Emitted[] }> {
-  const scene = await openStreamScene({ postgres, kafka, slots: { main: namespaces } });
-  const service = scene.start({ slots: { main: [OLD] } });
-  await scene.confirmed('main');
+): Promise<{ readonly fixture: StreamFixture; readonly expected: Emitted[] }> {
+  const fixture = await openStreamFixture({ postgres, kafka, slots: { main: namespaces } });
+  const service = fixture.start({ slots: { main: [OLD] } });
+  await fixture.confirmed('main');
   await service.stop();
-  const expected = [await write(scene, OLD, 'before')];
-  await write(scene, NEW, 'before');
-  expected.push(await write(scene, OLD, 'before too'));
-  return { scene, expected };
+  const expected = [await write(fixture, OLD, 'before')];
+  await write(fixture, NEW, 'before');
+  expected.push(await write(fixture, OLD, 'before too'));
+  return { fixture, expected };
 }
 
 /** What a person does in advance. */
-async function publishByHand(scene: StreamScene, namespace = NEW): Promise<void> {
-  const { sql } = scene;
+async function publishByHand(fixture: StreamFixture, namespace = NEW): Promise<void> {
+  const { sql } = fixture;
   const { processes, events } = tablesOf(namespace);
   await sql`ALTER TABLE ${sql(processes)} REPLICA IDENTITY FULL`;
   await sql`CREATE PUBLICATION ${sql(namespace)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
 }
 
 /** True when rows of the new namespace are published from now on. */
-async function isPublished(scene: StreamScene): Promise<boolean> {
-  return (await scene.sql`SELECT FROM pg_publication_tables WHERE pubname = ${NEW}`).length === 2;
+async function isPublished(fixture: StreamFixture): Promise<boolean> {
+  return (await fixture.sql`SELECT FROM pg_publication_tables WHERE pubname = ${NEW}`).length === 2;
 }
 
-async function expectEmitted(scene: StreamScene, expected: readonly Emitted[]): Promise<void> {
-  await scene.confirmed('main');
-  expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+async function expectEmitted(fixture: StreamFixture, expected: readonly Emitted[]): Promise<void> {
+  await fixture.confirmed('main');
+  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }
 
 describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog on PostgreSQL %d', (major) => {
@@ -75,66 +75,66 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
   });
 
   test('brings every row since the service made the publication, also when it died in between', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
     // Kafka lacks a topic: the publication is made and nothing is streamed.
-    await kafka.deleteTopic(scene.topics(NEW).lifecycle_topic);
-    const dying = scene.start();
-    await dying.waitForFailure(scene.slot('main'));
-    expect(await isPublished(scene)).toBe(true);
-    expected.push(await write(scene, NEW, 'since'));
-    expected.push(await write(scene, OLD, 'since'));
+    await kafka.deleteTopic(fixture.topics(NEW).lifecycle_topic);
+    const dying = fixture.start();
+    await dying.waitForFailure(fixture.slot('main'));
+    expect(await isPublished(fixture)).toBe(true);
+    expected.push(await write(fixture, NEW, 'since'));
+    expected.push(await write(fixture, OLD, 'since'));
     await dying.stop();
-    expected.push(await write(scene, NEW, 'while nobody was there'));
-    await kafka.createTopic(scene.topics(NEW).lifecycle_topic, { partitions: 3 });
+    expected.push(await write(fixture, NEW, 'while nobody was there'));
+    await kafka.createTopic(fixture.topics(NEW).lifecycle_topic, { partitions: 3 });
 
-    const service = scene.start();
-    await scene.confirmed('main');
-    expected.push(await write(scene, NEW, 'live'));
-    expected.push(await write(scene, OLD, 'live'));
-    await expectEmitted(scene, expected);
+    const service = fixture.start();
+    await fixture.confirmed('main');
+    expected.push(await write(fixture, NEW, 'live'));
+    expected.push(await write(fixture, OLD, 'live'));
+    await expectEmitted(fixture, expected);
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('brings every row since a person made the publication, also when the service died in between', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    await publishByHand(scene);
-    expected.push(await write(scene, NEW, 'since'));
-    expected.push(await write(scene, OLD, 'since'));
-    const dying = scene.start();
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    await publishByHand(fixture);
+    expected.push(await write(fixture, NEW, 'since'));
+    expected.push(await write(fixture, OLD, 'since'));
+    const dying = fixture.start();
     await dying.waitForLog('an attempt to stream', (line) => line.msg === 'replication started');
     await dying.stop();
-    expected.push(await write(scene, NEW, 'while nobody was there'));
+    expected.push(await write(fixture, NEW, 'while nobody was there'));
 
-    const service = scene.start();
-    await scene.confirmed('main');
-    expected.push(await write(scene, NEW, 'live'));
-    await expectEmitted(scene, expected);
+    const service = fixture.start();
+    await fixture.confirmed('main');
+    expected.push(await write(fixture, NEW, 'live'));
+    await expectEmitted(fixture, expected);
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('brings every row of namespaces that persons published one after the other', async () => {
-    const { scene, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);
-    await using _ = scene;
-    await publishByHand(scene, NEW);
-    expected.push(await write(scene, NEW, 'since'));
-    await write(scene, NEWER, 'before');
-    await publishByHand(scene, NEWER);
-    expected.push(await write(scene, NEW, 'since both'));
-    expected.push(await write(scene, NEWER, 'since'));
-    const service = scene.start();
-    await expectEmitted(scene, expected);
+    const { fixture, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);
+    await using _ = fixture;
+    await publishByHand(fixture, NEW);
+    expected.push(await write(fixture, NEW, 'since'));
+    await write(fixture, NEWER, 'before');
+    await publishByHand(fixture, NEWER);
+    expected.push(await write(fixture, NEW, 'since both'));
+    expected.push(await write(fixture, NEWER, 'since'));
+    const service = fixture.start();
+    await expectEmitted(fixture, expected);
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('brings every row when Kafka fails behind the place where the publication begins', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    await publishByHand(scene);
-    expected.push(await write(scene, NEW, 'since'));
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    await publishByHand(fixture);
+    expected.push(await write(fixture, NEW, 'since'));
     // Rows of both namespaces are read, and as none is acknowledged the next session begins at the backlog again.
-    const service = scene.start({
+    const service = fixture.start({
       settings: { max_retries: 0 },
       kafkaSettings: { request_timeout: 500, connect_timeout: 500 },
       onLog: ({ msg, publications }) => {
@@ -143,56 +143,56 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
       },
     });
     try {
-      await service.waitForFailure(scene.slot('main'));
+      await service.waitForFailure(fixture.slot('main'));
     } finally {
       kafka.resume();
     }
-    expected.push(await write(scene, NEW, 'live'));
-    await expectEmitted(scene, expected);
+    expected.push(await write(fixture, NEW, 'live'));
+    await expectEmitted(fixture, expected);
     expect(service.failures().map(({ name }) => name)).toEqual(service.failures().map(() => 'SinkError'));
   }, 60_000);
 
   test('is not added while another instance streams from the slot, which would confirm its rows unread', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    const other = scene.start({ slots: { main: [OLD] } });
-    await scene.confirmed('main');
-    const service = scene.start();
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    const other = fixture.start({ slots: { main: [OLD] } });
+    await fixture.confirmed('main');
+    const service = fixture.start();
     await service.waitForLog('a standby', (line) => line.msg.includes('standing by'));
-    expect(await isPublished(scene)).toBe(false);
-    expected.push(await write(scene, OLD, 'for the other one'));
-    await scene.confirmed('main');
+    expect(await isPublished(fixture)).toBe(false);
+    expected.push(await write(fixture, OLD, 'for the other one'));
+    await fixture.confirmed('main');
     await other.stop();
-    await waitFor('the publication', () => isPublished(scene));
-    expected.push(await write(scene, NEW, 'since'));
-    await expectEmitted(scene, expected);
+    await waitFor('the publication', () => isPublished(fixture));
+    expected.push(await write(fixture, NEW, 'since'));
+    await expectEmitted(fixture, expected);
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('brings every row around a transaction that was open while the service made the publication', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    const open = await scene.sql.reserve();
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    const open = await fixture.sql.reserve();
     try {
       await open`BEGIN`;
       const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
       await insertProcess(open, OLD, 'open');
-      const service = scene.start();
+      const service = fixture.start();
       await waitFor(
         'the publication',
-        async () => (await scene.sql`SELECT FROM pg_publication WHERE pubname = ${NEW}`)[0],
+        async () => (await fixture.sql`SELECT FROM pg_publication WHERE pubname = ${NEW}`)[0],
       );
-      const owed = await isPublished(scene);
+      const owed = await isPublished(fixture);
       await insertProcess(open, NEW, 'open');
-      const between = await write(scene, NEW, 'between');
+      const between = await write(fixture, NEW, 'between');
       if (owed) expected.push(between);
       await open`COMMIT`;
-      const openAt = await scene.commitTime(row!.xid);
+      const openAt = await fixture.commitTime(row!.xid);
       expected.push(lifecycle(OLD, 'open', 'created', openAt));
       if (owed) expected.push(lifecycle(NEW, 'open', 'created', openAt));
-      await waitFor('the tables in the publication', () => isPublished(scene));
-      expected.push(await write(scene, NEW, 'since'));
-      await expectEmitted(scene, expected);
+      await waitFor('the tables in the publication', () => isPublished(fixture));
+      expected.push(await write(fixture, NEW, 'since'));
+      await expectEmitted(fixture, expected);
       expect(service.failures()).toEqual([]);
     } finally {
       open.release();
@@ -200,26 +200,26 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
   }, 60_000);
 
   test('brings every row around a transaction that was open while a person made the publication', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    const open = await scene.sql.reserve();
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    const open = await fixture.sql.reserve();
     try {
       await open`BEGIN`;
       const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
       await insertProcess(open, OLD, 'open');
-      await publishByHand(scene);
-      const service = scene.start();
-      expected.push(await write(scene, NEW, 'before the open one ends'));
-      await scene.confirmed('main');
+      await publishByHand(fixture);
+      const service = fixture.start();
+      expected.push(await write(fixture, NEW, 'before the open one ends'));
+      await fixture.confirmed('main');
       // What the server has loaded goes with the connection: the open transaction is what the next one begins with.
-      const { pid } = (await scene.walsender('main'))!;
-      await scene.sql`SELECT pg_terminate_backend(${pid})`;
-      await service.waitForFailure(scene.slot('main'));
+      const { pid } = (await fixture.walsender('main'))!;
+      await fixture.sql`SELECT pg_terminate_backend(${pid})`;
+      await service.waitForFailure(fixture.slot('main'));
       await open`COMMIT`;
-      expected.push(lifecycle(OLD, 'open', 'created', await scene.commitTime(row!.xid)));
-      expected.push(await write(scene, NEW, 'since'));
-      expected.push(await write(scene, OLD, 'since'));
-      await expectEmitted(scene, expected);
+      expected.push(lifecycle(OLD, 'open', 'created', await fixture.commitTime(row!.xid)));
+      expected.push(await write(fixture, NEW, 'since'));
+      expected.push(await write(fixture, OLD, 'since'));
+      await expectEmitted(fixture, expected);
       expect(service.failures()).toHaveLength(1);
     } finally {
       open.release();
@@ -227,31 +227,31 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
   }, 60_000);
 
   test('a transaction that the server read by what it remembered of a later one can be read again', async () => {
-    const { scene, expected } = await openBacklog(postgres);
-    await using _ = scene;
-    const open = await scene.sql.reserve();
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    const open = await fixture.sql.reserve();
     try {
       await open`BEGIN`;
       const [row] = await open`SELECT pg_current_xact_id()::text AS xid`;
       await insertProcess(open, OLD, 'open');
-      await publishByHand(scene);
-      const service = scene.start();
-      expected.push(await write(scene, NEW, 'before the open one ends'));
-      await scene.confirmed('main');
+      await publishByHand(fixture);
+      const service = fixture.start();
+      expected.push(await write(fixture, NEW, 'before the open one ends'));
+      await fixture.confirmed('main');
       kafka.pause();
       await open`COMMIT`;
-      const end = await scene.currentLsn();
-      const { pid } = (await scene.walsender('main'))!;
+      const end = await fixture.currentLsn();
+      const { pid } = (await fixture.walsender('main'))!;
       await waitFor('the transaction to be sent', async () => {
-        const [sender] = await scene.sql`SELECT sent_lsn::text AS lsn FROM pg_stat_replication WHERE pid = ${pid}`;
+        const [sender] = await fixture.sql`SELECT sent_lsn::text AS lsn FROM pg_stat_replication WHERE pid = ${pid}`;
         return parseLsn(sender!.lsn) >= end;
       });
-      await scene.sql`SELECT pg_terminate_backend(${pid})`;
-      await service.waitForFailure(scene.slot('main'));
+      await fixture.sql`SELECT pg_terminate_backend(${pid})`;
+      await service.waitForFailure(fixture.slot('main'));
       kafka.resume();
-      expected.push(lifecycle(OLD, 'open', 'created', await scene.commitTime(row!.xid)));
-      expected.push(await write(scene, NEW, 'since'));
-      await expectEmitted(scene, expected);
+      expected.push(lifecycle(OLD, 'open', 'created', await fixture.commitTime(row!.xid)));
+      expected.push(await write(fixture, NEW, 'since'));
+      await expectEmitted(fixture, expected);
       expect(service.failures()).toHaveLength(1);
     } finally {
       kafka.resume();

@@ -25,9 +25,9 @@ import {
   insertEvent,
   insertProcess,
   lifecycle,
-  openStreamScene,
+  openStreamFixture,
   type StartOptions,
-  type StreamScene,
+  type StreamFixture,
   setStatus,
 } from '../../support/service/stream-fixture.ts';
 
@@ -71,9 +71,9 @@ interface Parked {
   readonly columns?: readonly { readonly name: string; readonly typeOid: number; readonly value: ParkedValue }[];
 }
 
-/** A scene with a parking topic, which the namespace of the first slot has unless its rows are to stop it. */
+/** A fixture with a parking topic, which the namespace of the first slot has unless its rows are to stop it. */
 interface ParkingScene extends AsyncDisposable {
-  readonly scene: StreamScene;
+  readonly fixture: StreamFixture;
   readonly parkingTopic: string;
   start(options?: StartOptions & { readonly onInvalid?: 'stop' | 'park' }): InProcessService;
   parkedRecords(): Promise<KafkaRecord[]>;
@@ -81,17 +81,19 @@ interface ParkingScene extends AsyncDisposable {
 }
 
 async function openParkingScene(parkingConfig: Readonly<Record<string, string>> = {}): Promise<ParkingScene> {
-  const scene = await openStreamScene({ postgres, kafka, slots: { one: [SICK], two: [SOUND] } });
-  const parkingTopic = `${scene.database}-parking`;
+  const fixture = await openStreamFixture({ postgres, kafka, slots: { one: [SICK], two: [SOUND] } });
+  const parkingTopic = `${fixture.database}-parking`;
   await kafka.createTopic(parkingTopic, { partitions: PARKING_PARTITIONS, config: parkingConfig });
   const services: InProcessService[] = [];
   const parkedRecords = () => kafka.readTopic(parkingTopic);
   return {
-    scene,
+    fixture,
     parkingTopic,
     start({ onInvalid = 'park', ...options } = {}) {
       const service = startInProcessService(
-        onInvalid === 'park' ? withParking(scene.serviceOptions(options), parkingTopic) : scene.serviceOptions(options),
+        onInvalid === 'park'
+          ? withParking(fixture.serviceOptions(options), parkingTopic)
+          : fixture.serviceOptions(options),
       );
       services.push(service);
       return service;
@@ -100,7 +102,7 @@ async function openParkingScene(parkingConfig: Readonly<Record<string, string>> 
     parked: async () => (await parkedRecords()).map(({ value }) => JSON.parse(value.toString())),
     async [Symbol.asyncDispose]() {
       await Promise.all(services.map((service) => service.stop()));
-      await scene[Symbol.asyncDispose]();
+      await fixture[Symbol.asyncDispose]();
     },
   };
 }
@@ -131,11 +133,11 @@ function asUser(): StartOptions['kafkaSettings'] {
 
 /** Commits one transaction of events of one process, numbered in their order; `rows` says what differs from a good one. */
 async function writeEvents(
-  scene: StreamScene,
+  fixture: StreamFixture,
   rows: readonly (readonly [eventId: number, row?: Parameters<typeof insertEvent>[4]])[],
 ): Promise<{ readonly createdAt: string; readonly xid: string }> {
   let xid = '';
-  const createdAt = await scene.commit(async (tx) => {
+  const createdAt = await fixture.commit(async (tx) => {
     for (const [eventId, row] of rows) await insertEvent(tx, SICK, 'p', eventId, row);
     const [current] = await tx`SELECT pg_current_xact_id()::text AS xid`;
     xid = current!.xid;
@@ -152,24 +154,24 @@ describe('on_invalid: park', () => {
     'parks each row that cannot be converted with all that is known of it, counts it, and goes on',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
-      const { sql } = scene;
+      const { fixture } = parking;
+      const { sql } = fixture;
       const port = await freePort();
       const service = parking.start({ settings: { http: { port } } });
-      await scene.confirmed('one');
-      await scene.confirmed('two');
-      const before = await scene.currentLsn();
-      const { createdAt, xid } = await writeEvents(scene, [
+      await fixture.confirmed('one');
+      await fixture.confirmed('two');
+      const before = await fixture.currentLsn();
+      const { createdAt, xid } = await writeEvents(fixture, [
         [1],
         [2, { payload: NO_TERM, timestamp: '2001-02-03 04:05:06.789+00', metadata: '{"a": "ж"}' }],
         [3],
         [4, { timestamp: 'infinity' }],
         [5, { metadata: '{"format_version": "1"}' }],
       ]);
-      const after = await scene.currentLsn();
-      await scene.confirmed('one');
+      const after = await fixture.currentLsn();
+      await fixture.confirmed('one');
       const expected = [goodEvent(1, createdAt), goodEvent(3, createdAt)];
-      expect(await scene.emitted()).toEqual(expected);
+      expect(await fixture.emitted()).toEqual(expected);
 
       const records = await parking.parkedRecords();
       const place = { key: `${SICK} p`, partition: phash2(Buffer.from(`${SICK} p`)) % PARKING_PARTITIONS };
@@ -179,8 +181,8 @@ describe('on_invalid: park', () => {
         SELECT to_char(pg_xact_commit_timestamp(${xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at`;
       for (const one of parked) {
         expect(one).toMatchObject({
-          database: scene.database,
-          slot: scene.slot('one'),
+          database: fixture.database,
+          slot: fixture.slot('one'),
           namespace: SICK,
           schema: 'public',
           table: tablesOf(SICK).events,
@@ -212,14 +214,14 @@ describe('on_invalid: park', () => {
 
       // A table that cannot be read at all: every row that would tell something is parked.
       const { processes } = tablesOf(SICK);
-      const createdP = await scene.commit((tx) => insertProcess(tx, SICK, 'p'));
+      const createdP = await fixture.commit((tx) => insertProcess(tx, SICK, 'p'));
       await sql`ALTER TABLE ${sql(processes)} RENAME COLUMN detail TO details`;
-      await scene.commit((tx) => setStatus(tx, SICK, 'p', 'error'));
+      await fixture.commit((tx) => setStatus(tx, SICK, 'p', 'error'));
       await sql`ALTER TABLE ${sql(processes)} RENAME COLUMN details TO detail`;
-      const workingAt = await scene.commit((tx) => setStatus(tx, SICK, 'p', 'running'));
-      await scene.confirmed('one');
+      const workingAt = await fixture.commit((tx) => setStatus(tx, SICK, 'p', 'running'));
+      await fixture.confirmed('one');
       expected.push(lifecycle(SICK, 'p', 'created', createdP), lifecycle(SICK, 'p', 'working', workingAt));
-      expect(await scene.emitted()).toEqual(inOrder(expected));
+      expect(await fixture.emitted()).toEqual(inOrder(expected));
       const [renamed] = (await parking.parked()).filter(({ table }) => table === processes);
       expect(renamed).toMatchObject({
         operation: 'update',
@@ -241,7 +243,7 @@ describe('on_invalid: park', () => {
       const { streams } = (await (await fetch(`http://127.0.0.1:${port}/status`)).json()) as {
         streams: StreamReport[];
       };
-      const one = streams.find(({ slot }) => slot === scene.slot('one'))!;
+      const one = streams.find(({ slot }) => slot === fixture.slot('one'))!;
       expect(one).toMatchObject({ state: 'streaming', lastError: null });
       expect(one.namespaces[SICK]).toEqual({
         received: { event: 5, lifecycle: 3 },
@@ -258,31 +260,31 @@ describe('on_invalid: park', () => {
     'confirms a parked row no sooner than the parking topic has acknowledged it, and nothing behind it before',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
+      const { fixture } = parking;
       parking.start({
         kafkaSettings: { brokers: [`${kafka.proxy!.host}:${kafka.proxy!.port}`], request_timeout: 120_000 },
       });
-      await scene.confirmed('one');
-      const { createdAt: firstAt } = await writeEvents(scene, [[1]]);
-      await scene.confirmed('one');
-      const good = await scene.currentLsn();
+      await fixture.confirmed('one');
+      const { createdAt: firstAt } = await writeEvents(fixture, [[1]]);
+      await fixture.confirmed('one');
+      const good = await fixture.currentLsn();
       let heldCount = 0;
       const gate = kafka.proxy!.onResponse(PRODUCE, () => {
         heldCount++;
         return 'hold';
       });
       try {
-        await writeEvents(scene, [[2, { payload: NO_TERM }]]);
-        const poisonEnd = await scene.currentLsn();
+        await writeEvents(fixture, [[2, { payload: NO_TERM }]]);
+        const poisonEnd = await fixture.currentLsn();
         await waitFor('the answer about the parked row', () => heldCount > 0);
         expect(await parking.parked()).toHaveLength(1);
-        const { createdAt: behindAt } = await writeEvents(scene, [[3]]);
-        await scene.statuses('one', 2);
-        expect(await scene.confirmedLsn('one')).toBeLessThan(poisonEnd);
-        expect(await scene.confirmedLsn('one')).toBeGreaterThanOrEqual(good);
+        const { createdAt: behindAt } = await writeEvents(fixture, [[3]]);
+        await fixture.statuses('one', 2);
+        expect(await fixture.confirmedLsn('one')).toBeLessThan(poisonEnd);
+        expect(await fixture.confirmedLsn('one')).toBeGreaterThanOrEqual(good);
         gate.release();
-        await scene.confirmed('one');
-        expect(await scene.emitted(SICK)).toEqual([goodEvent(1, firstAt), goodEvent(3, behindAt)]);
+        await fixture.confirmed('one');
+        expect(await fixture.emitted(SICK)).toEqual([goodEvent(1, firstAt), goodEvent(3, behindAt)]);
         expect(await parking.parked()).toHaveLength(1);
       } finally {
         gate.release();
@@ -295,14 +297,18 @@ describe('on_invalid: park', () => {
     'parks a row whose record is larger than max.message.bytes without a single attempt, in its place',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
-      await kafka.configureTopic(scene.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
+      const { fixture } = parking;
+      await kafka.configureTopic(fixture.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
       const service = parking.start();
-      await scene.confirmed('one');
-      const { createdAt } = await writeEvents(scene, [[1], [2, { payload: payloadOf(5_000) }], [3]]);
-      const { createdAt: laterAt } = await writeEvents(scene, [[4], [5, { payload: payloadOf(5_000) }]]);
-      await scene.confirmed('one');
-      expect(await scene.emitted()).toEqual([goodEvent(1, createdAt), goodEvent(3, createdAt), goodEvent(4, laterAt)]);
+      await fixture.confirmed('one');
+      const { createdAt } = await writeEvents(fixture, [[1], [2, { payload: payloadOf(5_000) }], [3]]);
+      const { createdAt: laterAt } = await writeEvents(fixture, [[4], [5, { payload: payloadOf(5_000) }]]);
+      await fixture.confirmed('one');
+      expect(await fixture.emitted()).toEqual([
+        goodEvent(1, createdAt),
+        goodEvent(3, createdAt),
+        goodEvent(4, laterAt),
+      ]);
       expect((await parking.parked()).map(({ reason, columns }) => [reason, columns?.[2]?.value])).toEqual(
         [2, 5].map((eventId) => [
           expect.stringMatching(/^Cannot produce a record of 5\d\d\d bytes: the topic takes at most 2000$/),
@@ -318,28 +324,28 @@ describe('on_invalid: park', () => {
     'learns from the refusal of a record where it may not read max.message.bytes, and parks what is as large',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
-      const topics = [...Object.values(scene.topics(SICK)), parking.parkingTopic] as string[];
+      const { fixture } = parking;
+      const topics = [...Object.values(fixture.topics(SICK)), parking.parkingTopic] as string[];
       await kafka.access.allow(
         ...topics.flatMap((topic) =>
           (['DESCRIBE', 'WRITE'] as const).map((operation) => ({ user: USER, operation, topic })),
         ),
       );
-      await kafka.configureTopic(scene.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
+      await kafka.configureTopic(fixture.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
       const service = parking.start({ slots: { one: [SICK] }, kafkaSettings: asUser() });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const rows = [[1], [2, { payload: payloadOf(5_000) }], [3], [4, { payload: payloadOf(1_000) }]] as const;
-      const { createdAt } = await writeEvents(scene, rows);
-      await scene.confirmed('one');
-      const { createdAt: laterAt } = await writeEvents(scene, [[5, { payload: payloadOf(6_000) }], [6]]);
-      await scene.confirmed('one');
+      const { createdAt } = await writeEvents(fixture, rows);
+      await fixture.confirmed('one');
+      const { createdAt: laterAt } = await writeEvents(fixture, [[5, { payload: payloadOf(6_000) }], [6]]);
+      await fixture.confirmed('one');
       const expected = [
         goodEvent(1, createdAt),
         goodEvent(3, createdAt),
         event(SICK, 'p', { eventId: 4, createdAt, data: { bin: Buffer.alloc(1_000, 0x61) } }),
         goodEvent(6, laterAt),
       ];
-      expect(firstOccurrences(await scene.emitted(SICK))).toEqual(expected);
+      expect(firstOccurrences(await fixture.emitted(SICK))).toEqual(expected);
       const numbers = (await parking.parked()).map(({ columns }) => columns?.[2]?.value);
       expect(numbers).toEqual([2, 5].map((eventId) => ({ base64: Buffer.of(0, eventId).toString('base64') })));
       // One refusal of the batch with its neighbours perhaps, one of the row alone; none for the second row.
@@ -357,42 +363,42 @@ describe('on_invalid: park', () => {
     'stops the slot alone when the parking topic refuses the row as well, with both reasons, until it takes it',
     async () => {
       await using parking = await openParkingScene({ 'max.message.bytes': '1000' });
-      const { scene } = parking;
+      const { fixture } = parking;
       const service = parking.start();
-      await scene.confirmed('one');
-      await scene.confirmed('two');
-      const { createdAt: goodAt } = await writeEvents(scene, [[1]]);
-      await scene.confirmed('one');
-      const good = await scene.currentLsn();
-      const { createdAt } = await writeEvents(scene, [
+      await fixture.confirmed('one');
+      await fixture.confirmed('two');
+      const { createdAt: goodAt } = await writeEvents(fixture, [[1]]);
+      await fixture.confirmed('one');
+      const good = await fixture.currentLsn();
+      const { createdAt } = await writeEvents(fixture, [
         [2],
         [3, { payload: Buffer.concat([NO_TERM, Buffer.alloc(2_000)]) }],
         [4, { payload: NO_TERM }],
       ]);
-      const poisonEnd = await scene.currentLsn();
-      const error = await service.waitForFailure(scene.slot('one'), 3);
+      const poisonEnd = await fixture.currentLsn();
+      const error = await service.waitForFailure(fixture.slot('one'), 3);
       expect(error).toMatchObject({
         name: 'RecordTooLargeError',
         message: expect.stringContaining('the topic takes at most 1000'),
         place: { topic: parking.parkingTopic, namespace: SICK, table: tablesOf(SICK).events, key: `${SICK} p` },
         cause: { name: 'InvalidRowError', message: expect.stringContaining('column "payload"') },
       });
-      const soundAt = await scene.commit((tx) => insertProcess(tx, SOUND, 'q'));
-      await scene.confirmed('two');
-      expect(service.failures(scene.slot('two'))).toEqual([]);
-      const confirmed = await scene.confirmedLsn('one');
+      const soundAt = await fixture.commit((tx) => insertProcess(tx, SOUND, 'q'));
+      await fixture.confirmed('two');
+      expect(service.failures(fixture.slot('two'))).toEqual([]);
+      const confirmed = await fixture.confirmedLsn('one');
       expect(confirmed >= good && confirmed < poisonEnd).toBe(true);
       expect(await parking.parked()).toEqual([]);
       // Not once for each attempt.
       const sound = lifecycle(SOUND, 'q', 'created', soundAt);
-      expect(await scene.emitted()).toEqual(inOrder([goodEvent(1, goodAt), goodEvent(2, createdAt), sound]));
+      expect(await fixture.emitted()).toEqual(inOrder([goodEvent(1, goodAt), goodEvent(2, createdAt), sound]));
 
       await kafka.configureTopic(parking.parkingTopic, { 'max.message.bytes': '10000' });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       expect((await parking.parked()).map(({ columns }) => columns?.[2]?.value)).toEqual(
         [3, 4].map((eventId) => ({ base64: Buffer.of(0, eventId).toString('base64') })),
       );
-      expect(firstOccurrences(await scene.emitted(SICK))).toEqual([goodEvent(1, goodAt), goodEvent(2, createdAt)]);
+      expect(firstOccurrences(await fixture.emitted(SICK))).toEqual([goodEvent(1, goodAt), goodEvent(2, createdAt)]);
     },
     TIMEOUT_MS,
   );
@@ -403,14 +409,14 @@ describe('on_invalid: stop', () => {
     'sends the rows before a row that cannot be delivered once, and not with each attempt, until the topic takes it',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
-      const { eventsink_topic } = scene.topics(SICK);
+      const { fixture } = parking;
+      const { eventsink_topic } = fixture.topics(SICK);
       await kafka.configureTopic(eventsink_topic, { 'max.message.bytes': '2000' });
       const service = parking.start({ onInvalid: 'stop' });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const created: Emitted[] = [];
       const large = payloadOf(5_000);
-      const createdAt = await scene.commit(async (tx) => {
+      const createdAt = await fixture.commit(async (tx) => {
         await insertProcess(tx, SICK, 'p');
         await insertEvent(tx, SICK, 'p', 1);
         await insertEvent(tx, SICK, 'p', 2);
@@ -418,19 +424,19 @@ describe('on_invalid: stop', () => {
         await insertEvent(tx, SICK, 'p', 4);
       });
       created.push(goodEvent(1, createdAt), goodEvent(2, createdAt), lifecycle(SICK, 'p', 'created', createdAt));
-      const error = await service.waitForFailure(scene.slot('one'), 6);
+      const error = await service.waitForFailure(fixture.slot('one'), 6);
       expect(error).toMatchObject({
         name: 'RecordTooLargeError',
         advice: expect.stringContaining(`Raise max.message.bytes of topic "${eventsink_topic}"`),
         place: { topic: eventsink_topic, key: `${SICK} p`, lsn: expect.any(String) },
       });
-      expect(await scene.emitted(SICK)).toEqual(inOrder(created));
+      expect(await fixture.emitted(SICK)).toEqual(inOrder(created));
 
       await kafka.configureTopic(eventsink_topic, { 'max.message.bytes': '20000' });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const data = { bin: Buffer.alloc(5_000, 0x61) };
       const all = [...created, event(SICK, 'p', { eventId: 3, createdAt, data }), goodEvent(4, createdAt)];
-      const emitted = await scene.emitted(SICK);
+      const emitted = await fixture.emitted(SICK);
       expect(firstOccurrences(emitted)).toEqual(inOrder(all));
       // The transaction as it begins again, once.
       expect(emitted).toHaveLength(all.length + created.length);
@@ -442,27 +448,27 @@ describe('on_invalid: stop', () => {
     'does so also where only the refusal of the record tells that it is too large',
     async () => {
       await using parking = await openParkingScene();
-      const { scene } = parking;
-      const topics = Object.values(scene.topics(SICK)) as string[];
+      const { fixture } = parking;
+      const topics = Object.values(fixture.topics(SICK)) as string[];
       await kafka.access.allow(
         ...topics.flatMap((topic) =>
           (['DESCRIBE', 'WRITE'] as const).map((operation) => ({ user: USER, operation, topic })),
         ),
       );
-      await kafka.configureTopic(scene.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
+      await kafka.configureTopic(fixture.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
       const service = parking.start({ onInvalid: 'stop', slots: { one: [SICK] }, kafkaSettings: asUser() });
-      await scene.confirmed('one');
-      const createdAt = await scene.commit(async (tx) => {
+      await fixture.confirmed('one');
+      const createdAt = await fixture.commit(async (tx) => {
         await insertProcess(tx, SICK, 'p');
         await insertEvent(tx, SICK, 'p', 1, { payload: payloadOf(5_000) });
       });
-      await service.waitForFailure(scene.slot('one'), 24);
-      const repeats = (await scene.emitted(SICK)).length;
+      await service.waitForFailure(fixture.slot('one'), 24);
+      const repeats = (await fixture.emitted(SICK)).length;
       expect(repeats).toBeLessThanOrEqual(8);
-      await kafka.configureTopic(scene.topics(SICK).eventsink_topic, { 'max.message.bytes': '20000' });
-      await scene.confirmed('one');
+      await kafka.configureTopic(fixture.topics(SICK).eventsink_topic, { 'max.message.bytes': '20000' });
+      await fixture.confirmed('one');
       const data = { bin: Buffer.alloc(5_000, 0x61) };
-      expect(firstOccurrences(await scene.emitted(SICK))).toEqual([
+      expect(firstOccurrences(await fixture.emitted(SICK))).toEqual([
         event(SICK, 'p', { eventId: 1, createdAt, data }),
         lifecycle(SICK, 'p', 'created', createdAt),
       ]);
@@ -474,19 +480,19 @@ describe('on_invalid: stop', () => {
     'takes a parking topic up whose limit it may not read when that was raised',
     async () => {
       await using parking = await openParkingScene({ 'max.message.bytes': '1000' });
-      const { scene } = parking;
-      const topics = [...Object.values(scene.topics(SICK)), parking.parkingTopic] as string[];
+      const { fixture } = parking;
+      const topics = [...Object.values(fixture.topics(SICK)), parking.parkingTopic] as string[];
       await kafka.access.allow(
         ...topics.flatMap((topic) =>
           (['DESCRIBE', 'WRITE'] as const).map((operation) => ({ user: USER, operation, topic })),
         ),
       );
       const service = parking.start({ slots: { one: [SICK] }, kafkaSettings: asUser() });
-      await scene.confirmed('one');
-      await writeEvents(scene, [[3, { payload: Buffer.concat([NO_TERM, Buffer.alloc(2_000)]) }]]);
-      await service.waitForFailure(scene.slot('one'), 3);
+      await fixture.confirmed('one');
+      await writeEvents(fixture, [[3, { payload: Buffer.concat([NO_TERM, Buffer.alloc(2_000)]) }]]);
+      await service.waitForFailure(fixture.slot('one'), 3);
       await kafka.configureTopic(parking.parkingTopic, { 'max.message.bytes': '10000' });
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       expect(await parking.parked()).toHaveLength(1);
     },
     TIMEOUT_MS,

@@ -27,9 +27,9 @@ import {
   firstOccurrences,
   inOrder,
   insertEvent,
-  openStreamScene,
+  openStreamFixture,
   type StartOptions,
-  type StreamScene,
+  type StreamFixture,
 } from '../../support/service/stream-fixture.ts';
 
 const ONE = 'default/default';
@@ -51,33 +51,33 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
+const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
 
 /** Starts an instance and waits until it streams from these slots. */
 async function startActive(
-  scene: StreamScene,
+  fixture: StreamFixture,
   options: StartOptions = {},
   slotNames = ['one', 'two'],
 ): Promise<InProcessService> {
-  const service = scene.start(options);
-  for (const slotName of slotNames) await sees(scene, service, STARTED, slotName);
+  const service = fixture.start(options);
+  for (const slotName of slotNames) await sees(fixture, service, STARTED, slotName);
   return service;
 }
 
 /** Starts an instance and waits until it stands by for these slots. */
 async function startStandby(
-  scene: StreamScene,
+  fixture: StreamFixture,
   options: StartOptions = {},
   slotNames = ['one', 'two'],
 ): Promise<InProcessService> {
-  const service = scene.start(options);
-  for (const slotName of slotNames) await sees(scene, service, STANDING_BY, slotName);
+  const service = fixture.start(options);
+  for (const slotName of slotNames) await sees(fixture, service, STANDING_BY, slotName);
   return service;
 }
 
 /** Resolves with the time at which a service said this of a slot for the `count`th time, ms since 1970. */
 async function sees(
-  scene: StreamScene,
+  fixture: StreamFixture,
   service: Pick<InProcessService, 'log'>,
   msg: string,
   slotName: string,
@@ -85,18 +85,18 @@ async function sees(
 ): Promise<number> {
   const line = await waitFor(
     `"${msg}" ${count} times for slot ${slotName}`,
-    () => service.log.filter((one) => one.msg === msg && one.slot === scene.slot(slotName))[count - 1],
+    () => service.log.filter((one) => one.msg === msg && one.slot === fixture.slot(slotName))[count - 1],
   );
   return Date.parse(String(line.time));
 }
 
 /** Resolves with the time at which nobody, or another walsender than this one, was seen to have the slot. */
-async function releaseOf(scene: StreamScene, slotName: string, pid: number): Promise<number> {
+async function releaseOf(fixture: StreamFixture, slotName: string, pid: number): Promise<number> {
   await waitFor(
     'the release of the slot',
     async () => {
-      const [row] = await scene.sql`
-        SELECT active_pid FROM pg_replication_slots WHERE slot_name = ${scene.slot(slotName)}`;
+      const [row] = await fixture.sql`
+        SELECT active_pid FROM pg_replication_slots WHERE slot_name = ${fixture.slot(slotName)}`;
       return row?.active_pid !== pid;
     },
     { intervalMs: 5 },
@@ -104,8 +104,8 @@ async function releaseOf(scene: StreamScene, slotName: string, pid: number): Pro
   return Date.now();
 }
 
-async function holderPid(scene: StreamScene, slotName: string): Promise<number> {
-  return (await waitFor('the walsender', () => scene.walsender(slotName))).pid;
+async function holderPid(fixture: StreamFixture, slotName: string): Promise<number> {
+  return (await waitFor('the walsender', () => fixture.walsender(slotName))).pid;
 }
 
 /** Commits events of some processes all the time, three at once, until it is stopped. */
@@ -114,8 +114,8 @@ class Writer implements AsyncDisposable {
   #isStopped = false;
   readonly #loop: Promise<void>;
 
-  constructor(scene: StreamScene) {
-    this.#loop = this.#run(scene);
+  constructor(fixture: StreamFixture) {
+    this.#loop = this.#run(fixture);
     this.#loop.catch(() => {}); // seen by `stop`
   }
 
@@ -134,10 +134,10 @@ class Writer implements AsyncDisposable {
     return this.stop();
   }
 
-  async #run(scene: StreamScene): Promise<void> {
+  async #run(fixture: StreamFixture): Promise<void> {
     for (let eventId = 1; !this.#isStopped; eventId++) {
       const ids = ['p', 'q', 'r'];
-      const createdAt = await scene.commit(async (tx) => {
+      const createdAt = await fixture.commit(async (tx) => {
         for (const id of ids) await insertEvent(tx, ONE, id, eventId);
       });
       this.expected.push(...ids.map((id) => event(ONE, id, { eventId, createdAt })));
@@ -146,10 +146,10 @@ class Writer implements AsyncDisposable {
 }
 
 /** Stops the writer and checks that each record came, and came first in its place. */
-async function expectAll(scene: StreamScene, writer: Writer): Promise<Emitted[]> {
+async function expectAll(fixture: StreamFixture, writer: Writer): Promise<Emitted[]> {
   await writer.stop();
-  await scene.confirmed('one');
-  const emitted = await scene.emitted(ONE);
+  await fixture.confirmed('one');
+  const emitted = await fixture.emitted(ONE);
   expect(firstOccurrences(emitted)).toEqual(inOrder(writer.expected));
   return emitted;
 }
@@ -200,28 +200,28 @@ async function startProcess(options: ServiceOptions): Promise<ServiceProcess> {
 test(
   'of two instances each slot has one, and what happens to one slot of an instance leaves its others where they are',
   async () => {
-    await using scene = await openScene();
-    const first = await startActive(scene, { settings: { reconnect_timeout: 6_000 } });
-    const second = await startStandby(scene);
-    await using writer = new Writer(scene);
+    await using fixture = await openScene();
+    const first = await startActive(fixture, { settings: { reconnect_timeout: 6_000 } });
+    const second = await startStandby(fixture);
+    await using writer = new Writer(fixture);
     await writer.advance(5);
     expect(second.log.filter(({ msg }) => msg === STARTED)).toEqual([]);
 
-    const [pid, otherPid] = [await holderPid(scene, 'one'), await holderPid(scene, 'two')];
-    await scene.sql`SELECT pg_terminate_backend(${pid})`;
-    const releasedMs = await releaseOf(scene, 'one', pid);
-    expect((await sees(scene, second, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    const [pid, otherPid] = [await holderPid(fixture, 'one'), await holderPid(fixture, 'two')];
+    await fixture.sql`SELECT pg_terminate_backend(${pid})`;
+    const releasedMs = await releaseOf(fixture, 'one', pid);
+    expect((await sees(fixture, second, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
     await writer.advance(5);
-    await sees(scene, first, STANDING_BY, 'one');
-    expect(await holderPid(scene, 'two')).toBe(otherPid);
-    expect(second.log.some(({ msg, slot }) => msg === STARTED && slot === scene.slot('two'))).toBe(false);
+    await sees(fixture, first, STANDING_BY, 'one');
+    expect(await holderPid(fixture, 'two')).toBe(otherPid);
+    expect(second.log.some(({ msg, slot }) => msg === STARTED && slot === fixture.slot('two'))).toBe(false);
 
     // Back again: what the other one has confirmed is no loss.
     await second.stop();
-    await sees(scene, first, STARTED, 'one', 2);
+    await sees(fixture, first, STARTED, 'one', 2);
     await writer.advance(5);
-    await expectAll(scene, writer);
-    expect(await holderPid(scene, 'two')).toBe(otherPid);
+    await expectAll(fixture, writer);
+    expect(await holderPid(fixture, 'two')).toBe(otherPid);
     expect(first.failures()).toHaveLength(1);
     expect(second.failures()).toEqual([]);
     expect(first.log.filter(({ level }) => level === 'warn')).toEqual([]);
@@ -232,21 +232,21 @@ test(
 test(
   'a standby takes over within two seconds of a graceful stop, again and again, and nothing comes twice',
   async () => {
-    await using scene = await openScene();
+    await using fixture = await openScene();
     const options = { slots: { one: [ONE] } };
-    let active = await startActive(scene, options, ['one']);
-    await using writer = new Writer(scene);
+    let active = await startActive(fixture, options, ['one']);
+    await using writer = new Writer(fixture);
     for (let turn = 1; turn <= 3; turn++) {
-      const next = await startStandby(scene, options, ['one']);
+      const next = await startStandby(fixture, options, ['one']);
       await writer.advance(5);
       await active.stop();
       const stoppedMs = active.log.findLast(({ msg }) => msg === 'replication stopped')!.time;
-      expect((await sees(scene, next, STARTED, 'one')) - Date.parse(String(stoppedMs))).toBeLessThan(TAKEOVER_MS);
+      expect((await sees(fixture, next, STARTED, 'one')) - Date.parse(String(stoppedMs))).toBeLessThan(TAKEOVER_MS);
       expect([...active.failures(), ...next.failures()]).toEqual([]);
       active = next;
     }
     await writer.advance(5);
-    expect(await expectAll(scene, writer)).toHaveLength(writer.expected.length);
+    expect(await expectAll(fixture, writer)).toHaveLength(writer.expected.length);
   },
   TIMEOUT_MS,
 );
@@ -254,19 +254,19 @@ test(
 test(
   'a standby takes over within two seconds of the end of a holder that was killed',
   async () => {
-    await using scene = await openScene();
+    await using fixture = await openScene();
     const options = { slots: { one: [ONE] } };
-    await using holder = await startProcess(scene.serviceOptions(options));
-    await sees(scene, holder, STARTED, 'one');
-    const standby = await startStandby(scene, options, ['one']);
-    await using writer = new Writer(scene);
+    await using holder = await startProcess(fixture.serviceOptions(options));
+    await sees(fixture, holder, STARTED, 'one');
+    const standby = await startStandby(fixture, options, ['one']);
+    await using writer = new Writer(fixture);
     await writer.advance(10);
-    const pid = await holderPid(scene, 'one');
+    const pid = await holderPid(fixture, 'one');
     await holder.kill();
-    const releasedMs = await releaseOf(scene, 'one', pid);
-    expect((await sees(scene, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    const releasedMs = await releaseOf(fixture, 'one', pid);
+    expect((await sees(fixture, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
     await writer.advance(10);
-    await expectAll(scene, writer);
+    await expectAll(fixture, writer);
     expect(standby.failures()).toEqual([]);
   },
   TIMEOUT_MS,
@@ -275,48 +275,48 @@ test(
 test(
   'a standby takes over from a holder that is half-open when wal_sender_timeout is over, and each comes back behind the other',
   async () => {
-    await using scene = await openScene();
+    await using fixture = await openScene();
     const options = { slots: { one: [ONE] } };
     await using stack = new AsyncDisposableStack();
     /** An instance with a network of its own */
     const startBehindProxy = async () => {
       const proxy = stack.use(await startTcpProxy({ host: postgres.host, port: postgres.port }));
       const reached = { ...postgres, port: proxy.port };
-      const service = stack.use(startInProcessService({ ...scene.serviceOptions(options), postgres: reached }));
+      const service = stack.use(startInProcessService({ ...fixture.serviceOptions(options), postgres: reached }));
       return { proxy, service };
     };
     const first = await startBehindProxy();
-    await sees(scene, first.service, STARTED, 'one');
+    await sees(fixture, first.service, STARTED, 'one');
     const second = await startBehindProxy();
-    await sees(scene, second.service, STANDING_BY, 'one');
-    await using writer = new Writer(scene);
+    await sees(fixture, second.service, STANDING_BY, 'one');
+    await using writer = new Writer(fixture);
     await writer.advance(10);
-    const pid = await holderPid(scene, 'one');
+    const pid = await holderPid(fixture, 'one');
     const brokenMs = Date.now();
     first.proxy.halfOpen();
-    const releasedMs = await releaseOf(scene, 'one', pid);
-    const startedMs = await sees(scene, second.service, STARTED, 'one');
+    const releasedMs = await releaseOf(fixture, 'one', pid);
+    const startedMs = await sees(fixture, second.service, STARTED, 'one');
     expect(startedMs - releasedMs).toBeLessThan(TAKEOVER_MS);
     expect(startedMs - brokenMs).toBeLessThan(WAL_SENDER_TIMEOUT_MS + 2 * TAKEOVER_MS);
     await writer.advance(10);
-    await first.service.waitForFailure(scene.slot('one'));
+    await first.service.waitForFailure(fixture.slot('one'));
     first.proxy.cut();
     await first.proxy.heal();
-    await sees(scene, first.service, STANDING_BY, 'one');
+    await sees(fixture, first.service, STANDING_BY, 'one');
     await writer.advance(5);
 
     // The other one is gone without a last word: that it had the slot stands in the ledger all the same.
     await second.proxy.refuse(true);
     second.proxy.cut();
-    await sees(scene, first.service, STARTED, 'one', 2);
+    await sees(fixture, first.service, STARTED, 'one', 2);
     await writer.advance(5);
     await second.proxy.heal();
-    await sees(scene, second.service, STANDING_BY, 'one', 2);
+    await sees(fixture, second.service, STANDING_BY, 'one', 2);
     await writer.advance(5);
     await first.service.stop();
-    await sees(scene, second.service, STARTED, 'one', 2);
+    await sees(fixture, second.service, STARTED, 'one', 2);
     await writer.advance(5);
-    await expectAll(scene, writer);
+    await expectAll(fixture, writer);
     expect([...lossesOf(first.service), ...lossesOf(second.service)]).toEqual([]);
   },
   TIMEOUT_MS,
@@ -325,28 +325,28 @@ test(
 test(
   'a process that was frozen for longer than wal_sender_timeout finds another one in its place, and later goes on behind it',
   async () => {
-    await using scene = await openScene();
+    await using fixture = await openScene();
     const options = { slots: { one: [ONE] } };
-    await using frozen = await startProcess(scene.serviceOptions(options));
-    await sees(scene, frozen, STARTED, 'one');
-    const standby = await startStandby(scene, options, ['one']);
-    await using writer = new Writer(scene);
+    await using frozen = await startProcess(fixture.serviceOptions(options));
+    await sees(fixture, frozen, STARTED, 'one');
+    const standby = await startStandby(fixture, options, ['one']);
+    await using writer = new Writer(fixture);
     await writer.advance(10);
-    const pid = await holderPid(scene, 'one');
+    const pid = await holderPid(fixture, 'one');
     frozen.signal('SIGSTOP');
-    const releasedMs = await releaseOf(scene, 'one', pid);
-    expect((await sees(scene, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
+    const releasedMs = await releaseOf(fixture, 'one', pid);
+    expect((await sees(fixture, standby, STARTED, 'one')) - releasedMs).toBeLessThan(TAKEOVER_MS);
     await writer.advance(10);
-    const passed = await scene.currentLsn();
-    await scene.confirmed('one');
+    const passed = await fixture.currentLsn();
+    await fixture.confirmed('one');
 
     frozen.signal('SIGCONT');
-    await sees(scene, frozen, STANDING_BY, 'one');
+    await sees(fixture, frozen, STANDING_BY, 'one');
     await writer.advance(5);
     await standby.stop();
-    await sees(scene, frozen, STARTED, 'one', 2);
+    await sees(fixture, frozen, STARTED, 'one', 2);
     await writer.advance(5);
-    await expectAll(scene, writer);
+    await expectAll(fixture, writer);
     const { fromLsn } = frozen.log.findLast(({ msg }) => msg === STARTED)!;
     expect(parseLsn(String(fromLsn))).toBeGreaterThanOrEqual(passed);
     const names = frozen.log.flatMap(({ error }) => (error === undefined ? [] : [(error as { name: string }).name]));

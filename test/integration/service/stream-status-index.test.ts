@@ -16,9 +16,9 @@ import {
   firstOccurrences,
   insertProcess,
   lifecycle,
-  openStreamScene,
+  openStreamFixture,
   PARTITIONS,
-  type StreamScene,
+  type StreamFixture,
   setStatus,
 } from '../../support/service/stream-fixture.ts';
 
@@ -78,9 +78,9 @@ async function mirror(sql: Sql, from: string, to: string): Promise<void> {
 }
 
 /** The records of a namespace as they are, by kind and key in the order of offsets, under a name that both share. */
-async function sequences(scene: StreamScene, namespace: string): Promise<Map<string, string[]>> {
+async function sequences(fixture: StreamFixture, namespace: string): Promise<Map<string, string[]>> {
   const found = new Map<string, string[]>();
-  for (const { topic, key, value } of await scene.records(namespace)) {
+  for (const { topic, key, value } of await fixture.records(namespace)) {
     const kind = topic.endsWith('-eventsink') ? 'event' : 'lifecycle';
     const id = `${kind} ${key.subarray(Buffer.byteLength(namespace) + 1)}`;
     const bytes = Buffer.from(value);
@@ -110,31 +110,31 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
   });
 
   test('the same changes give the same records, to the byte, with FULL, with the index and with column lists', async () => {
-    await using scene = await openStreamScene({ postgres, kafka, slots: { whole: [WHOLE], lean: [LEAN] } });
-    const { sql } = scene;
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { whole: [WHOLE], lean: [LEAN] } });
+    const { sql } = fixture;
     await mirror(sql, WHOLE, LEAN);
     await makeIndex(sql, LEAN);
     await useIndex(sql, LEAN);
     const lean = { replica_identity: 'status_index', publish_columns: hasLists ? 'needed' : 'all' } as const;
     const start = (settings: Partial<typeof lean>) =>
-      scene.start({ namespaceSettings: { [LEAN]: { ...lean, ...settings } } });
+      fixture.start({ namespaceSettings: { [LEAN]: { ...lean, ...settings } } });
     const writer = new ProgressorWriter({
       sql,
       namespaces: [
         {
           namespace: WHOLE,
-          eventsinkTopic: scene.topics(WHOLE).eventsink_topic,
-          lifecycleTopic: scene.topics(WHOLE).lifecycle_topic,
+          eventsinkTopic: fixture.topics(WHOLE).eventsink_topic,
+          lifecycleTopic: fixture.topics(WHOLE).lifecycle_topic,
         },
       ],
     });
     const first = start({ publish_columns: 'all' });
-    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    for (const slot of ['whole', 'lean']) await fixture.confirmed(slot);
     await writer.write(400);
-    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    for (const slot of ['whole', 'lean']) await fixture.confirmed(slot);
     await first.stop();
     const second = start({});
-    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    for (const slot of ['whole', 'lean']) await fixture.confirmed(slot);
     await writer.write(400);
     for (const status of ['error', 'running', 'error'] as const) {
       await sql`INSERT INTO ${sql(tablesOf(WHOLE).processes)} (process_id, status, previous_status, status_changed_at)
@@ -143,10 +143,10 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
       await sql`UPDATE ${sql(tablesOf(WHOLE).processes)} SET process_id = 'newer ' || process_id, status = 'error',
         detail = repeat(md5(process_id), 300) WHERE process_id LIKE 'new old%'`;
     }
-    for (const slot of ['whole', 'lean']) await scene.confirmed(slot);
+    for (const slot of ['whole', 'lean']) await fixture.confirmed(slot);
     expect([...first.failures(), ...second.failures()]).toEqual([]);
 
-    const [whole, less] = [await sequences(scene, WHOLE), await sequences(scene, LEAN)];
+    const [whole, less] = [await sequences(fixture, WHOLE), await sequences(fixture, LEAN)];
     expect(less).toEqual(whole);
     expect([...whole.values()].flat().length).toBeGreaterThan(writer.expected.length);
     const identities =
@@ -159,21 +159,21 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
   }, 120_000);
 
   test('is switched on and off under load, in any order, and nothing is lost or forged', async () => {
-    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
-    const { sql } = scene;
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = fixture;
     const writer = new ProgressorWriter({
       sql,
       namespaces: [
         {
           namespace: NS,
-          eventsinkTopic: scene.topics(NS).eventsink_topic,
-          lifecycleTopic: scene.topics(NS).lifecycle_topic,
+          eventsinkTopic: fixture.topics(NS).eventsink_topic,
+          lifecycleTopic: fixture.topics(NS).lifecycle_topic,
         },
       ],
       transactionsPerSecond: 300,
     });
     const start = (replica_identity: 'full' | 'status_index', publish_columns: 'all' | 'needed' = 'all') =>
-      scene.start({ namespaceSettings: { [NS]: { replica_identity, publish_columns } } });
+      fixture.start({ namespaceSettings: { [NS]: { replica_identity, publish_columns } } });
     const identity = async () =>
       (await sql`SELECT relreplident FROM pg_class WHERE relname = ${tablesOf(NS).processes}`)[0]!.relreplident;
     const lists = hasLists ? 'needed' : 'all';
@@ -181,15 +181,15 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     const next = async (...settings: Parameters<typeof start>) => {
       await services.at(-1)!.stop();
       services.push(start(...settings));
-      await scene.confirmed('main');
+      await fixture.confirmed('main');
     };
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
     writer.start();
 
     // The database first, the configuration after it
     await makeIndex(sql, NS);
     await useIndex(sql, NS);
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
     await next('status_index');
     expect(await identity()).toBe('i');
     await next('status_index', lists);
@@ -203,7 +203,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
       expect.objectContaining({ level: 'warn', msg: expect.stringContaining('replica identity of processes is FULL') }),
     );
     await useIndex(sql, NS);
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
     await next('status_index', lists);
     await sql`REINDEX INDEX CONCURRENTLY ${sql(indexOf(NS))}`;
     await next('status_index');
@@ -219,13 +219,13 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     }
     await next('full');
     await writer.stop();
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
 
     expect(services.flatMap((service) => service.failures())).toEqual([]);
-    const { eventsink_topic, lifecycle_topic } = scene.topics(NS);
+    const { eventsink_topic, lifecycle_topic } = fixture.topics(NS);
     const verdict = compare({
       expected: writer.expected,
-      read: (await scene.records()).map((record) =>
+      read: (await fixture.records()).map((record) =>
         describeRecord(record, record.topic === eventsink_topic ? 'eventsink' : 'lifecycle'),
       ),
       partitionCounts: new Map([
@@ -238,12 +238,12 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
   }, 120_000);
 
   test('each update is judged by the identity that it was written with, also within one transaction', async () => {
-    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] }, generation: 'old' });
-    const { sql } = scene;
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] }, generation: 'old' });
+    const { sql } = fixture;
     const { processes, events } = tablesOf(NS);
     const expected: Emitted[] = [];
     const change = async (...steps: readonly ((tx: TransactionSql) => Promise<unknown>)[]) =>
-      scene.commit(async (tx) => {
+      fixture.commit(async (tx) => {
         for (const step of steps) await step(tx);
       });
     const to = (status: string, detail?: string | null) => (tx: TransactionSql) =>
@@ -251,7 +251,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     const note = (createdAt: string, ...changes: readonly string[]) =>
       expected.push(...changes.map((one) => lifecycle(NS, 'p', one, createdAt)));
     await sql`CREATE PUBLICATION ${sql(NS)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
-    await sql`SELECT pg_create_logical_replication_slot(${scene.slot('main')}, 'pgoutput')`;
+    await sql`SELECT pg_create_logical_replication_slot(${fixture.slot('main')}, 'pgoutput')`;
     note(
       await change((tx) => tx`INSERT INTO ${tx(processes)} (process_id, status) VALUES ('p', 'running')`),
       'created',
@@ -280,42 +280,42 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     note(await change((tx) => tx`DELETE FROM ${tx(processes)}`), 'removed');
 
     const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'stop' } as const;
-    const stopping = scene.start({ namespaceSettings: { [NS]: settings } });
-    const error = await stopping.waitForFailure(scene.slot('main'));
+    const stopping = fixture.start({ namespaceSettings: { [NS]: settings } });
+    const error = await stopping.waitForFailure(fixture.slot('main'));
     expect(error.message).toContain('the update came without the values it replaced (replica identity DEFAULT');
     await stopping.stop();
-    const skipping = scene.start({ namespaceSettings: { [NS]: { ...settings, on_missing_old_tuple: 'skip' } } });
-    await scene.confirmed('main');
-    expect(await scene.emitted()).toEqual(expected);
+    const skipping = fixture.start({ namespaceSettings: { [NS]: { ...settings, on_missing_old_tuple: 'skip' } } });
+    await fixture.confirmed('main');
+    expect(await fixture.emitted()).toEqual(expected);
     expect(skipping.log.filter((line) => 'skippedRowCount' in line)).toMatchObject([{ skippedRowCount: 1 }]);
   }, 60_000);
 
   test('a failure that leaves a large detail alone has no reason to tell: it stops the slot, or is parked', async () => {
-    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
-    const { sql } = scene;
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = fixture;
     const { processes } = tablesOf(NS);
     await makeIndex(sql, NS);
     await useIndex(sql, NS);
     const settings = { replica_identity: 'status_index' } as const;
-    const service = scene.start({ namespaceSettings: { [NS]: settings } });
-    await scene.confirmed('main');
-    const createdAt = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+    const service = fixture.start({ namespaceSettings: { [NS]: settings } });
+    await fixture.confirmed('main');
+    const createdAt = await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
     await sql`
       UPDATE ${sql(processes)} SET detail = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) AS i)`;
-    await scene.commit((tx) => setStatus(tx, NS, 'p', 'error'));
-    const error = await service.waitForFailure(scene.slot('main'));
+    await fixture.commit((tx) => setStatus(tx, NS, 'p', 'error'));
+    const error = await service.waitForFailure(fixture.slot('main'));
     expect(error).toMatchObject({ name: 'InvalidRowError', place: { table: processes, key: `${NS} p` } });
     expect(error.message).toContain('column "detail" was left out as an unchanged TOAST value');
     await service.stop();
 
-    const parking_topic = `${scene.database}-parking`;
+    const parking_topic = `${fixture.database}-parking`;
     await kafka.createTopic(parking_topic, { partitions: 1 });
     const parking = { ...settings, on_invalid: 'park', parking_topic } as const;
-    scene.start({ namespaceSettings: { [NS]: parking } });
-    const repairedAt = await scene.commit((tx) => setStatus(tx, NS, 'p', 'running', null));
-    const failedAt = await scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'x'.repeat(20_000)));
-    await scene.confirmed('main');
-    expect(firstOccurrences(await scene.emitted())).toEqual([
+    fixture.start({ namespaceSettings: { [NS]: parking } });
+    const repairedAt = await fixture.commit((tx) => setStatus(tx, NS, 'p', 'running', null));
+    const failedAt = await fixture.commit((tx) => setStatus(tx, NS, 'p', 'error', 'x'.repeat(20_000)));
+    await fixture.confirmed('main');
+    expect(firstOccurrences(await fixture.emitted())).toEqual([
       lifecycle(NS, 'p', 'created', createdAt),
       lifecycle(NS, 'p', 'working', repairedAt),
       lifecycle(NS, 'p', `failed: ${'x'.repeat(20_000)}`, failedAt),
@@ -324,17 +324,17 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
   }, 60_000);
 
   test('an index that is dropped while an update runs takes the old key from the rest of it, which is told', async () => {
-    await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
-    const { sql } = scene;
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
+    const { sql } = fixture;
     const { processes } = tablesOf(NS);
     await makeIndex(sql, NS);
     await useIndex(sql, NS);
-    const service = scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
-    await scene.confirmed('main');
-    await scene.commit(async (tx) => {
+    const service = fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
+    await fixture.confirmed('main');
+    await fixture.commit(async (tx) => {
       for (const id of ['a', 'b', 'c']) await insertProcess(tx, NS, id);
     });
-    await scene.confirmed('main');
+    await fixture.confirmed('main');
     await service.stop();
     // The server learns what others have changed in the middle of a statement too, whenever it opens a table.
     await sql.unsafe(`
@@ -357,9 +357,9 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     await useFull(sql, NS);
 
     const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'skip' } as const;
-    const skipping = scene.start({ namespaceSettings: { [NS]: settings } });
-    await scene.confirmed('main');
-    const told = (await scene.emitted()).length - 3;
+    const skipping = fixture.start({ namespaceSettings: { [NS]: settings } });
+    await fixture.confirmed('main');
+    const told = (await fixture.emitted()).length - 3;
     const skipped = skipping.log.filter((line) => 'skippedRowCount' in line).length;
     expect(skipped).toBeGreaterThan(0);
     expect(told + skipped).toBe(3);
@@ -368,21 +368,21 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
   // It takes as long as the service looks away.
   if (major === 18) {
     test('lists by which updates fail, since somebody set FULL, are taken away while it streams', async () => {
-      await using scene = await openStreamScene({ postgres, kafka, slots: { main: [NS] } });
-      const { sql } = scene;
+      await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
+      const { sql } = fixture;
       await makeIndex(sql, NS);
       await useIndex(sql, NS);
-      scene.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } });
-      await scene.confirmed('main');
-      const createdAt = await scene.commit((tx) => insertProcess(tx, NS, 'p'));
+      fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } });
+      await fixture.confirmed('main');
+      const createdAt = await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
       await useFull(sql, NS);
-      const fail = () => scene.commit((tx) => setStatus(tx, NS, 'p', 'error', 'reason'));
+      const fail = () => fixture.commit((tx) => setStatus(tx, NS, 'p', 'error', 'reason'));
       await expect(fail()).rejects.toMatchObject({ code: '42P10' });
       const failedAt = await waitFor('an update that is not refused', () => fail().catch(() => undefined), {
         timeoutMs: 30_000,
       });
-      await scene.confirmed('main');
-      expect(await scene.emitted()).toEqual([
+      await fixture.confirmed('main');
+      expect(await fixture.emitted()).toEqual([
         lifecycle(NS, 'p', 'created', createdAt),
         lifecycle(NS, 'p', 'failed: reason', failedAt),
       ]);

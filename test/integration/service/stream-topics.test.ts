@@ -19,9 +19,9 @@ import {
   insertEvent,
   insertProcess,
   lifecycle,
-  openStreamScene,
+  openStreamFixture,
   PARTITIONS,
-  type StreamScene,
+  type StreamFixture,
 } from '../../support/service/stream-fixture.ts';
 
 const NS = 'default/default';
@@ -52,7 +52,7 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamScene({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
+const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
 
 function partitionOf(id: string, partitions: number): number {
   return phash2(Buffer.from(`${NS} ${id}`)) % partitions;
@@ -64,8 +64,12 @@ const MOVING = Array.from({ length: 100 }, (_, index) => `p${index}`)
   .slice(0, 20);
 
 /** Commits one event of each process in one transaction. */
-async function writeEvents(scene: StreamScene, eventId: number, ids: readonly string[] = MOVING): Promise<Emitted[]> {
-  const createdAt = await scene.commit(async (tx) => {
+async function writeEvents(
+  fixture: StreamFixture,
+  eventId: number,
+  ids: readonly string[] = MOVING,
+): Promise<Emitted[]> {
+  const createdAt = await fixture.commit(async (tx) => {
     for (const id of ids) await insertEvent(tx, NS, id, eventId);
   });
   return ids.map((id) => event(NS, id, { eventId, createdAt }));
@@ -103,37 +107,37 @@ describe('a topic with more partitions than before', () => {
   test(
     'is followed between two transactions, logged, with each record once and in order',
     async () => {
-      await using scene = await openScene();
-      const { eventsink_topic: topic } = scene.topics(NS);
-      const service = scene.start({ kafkaSettings: WATCHFUL });
-      await scene.confirmed('one');
+      await using fixture = await openScene();
+      const { eventsink_topic: topic } = fixture.topics(NS);
+      const service = fixture.start({ kafkaSettings: WATCHFUL });
+      await fixture.confirmed('one');
       const expected: Emitted[] = [];
       let eventId = 0;
       const writeMore = async (count: number) => {
-        for (let index = 0; index < count; index++) expected.push(...(await writeEvents(scene, ++eventId)));
+        for (let index = 0; index < count; index++) expected.push(...(await writeEvents(fixture, ++eventId)));
       };
       await writeMore(10);
       // These go by the former number, whatever comes.
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
       const growing = kafka.setPartitions(topic, GROWN);
       const isFollowed = () => service.log.find(isRenewal);
       while (isFollowed() === undefined && eventId < 2_000) await writeMore(1);
       await growing;
       await writeMore(10);
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
 
-      const emitted = await scene.emitted(NS);
+      const emitted = await fixture.emitted(NS);
       expect(anywhere(emitted)).toEqual(anywhere(expected));
       const moduli = modulusByTransaction(emitted);
       expect(moduli).toEqual(moduli.toSorted((one, other) => one - other));
       expect([moduli[0], moduli.at(-1)]).toEqual([PARTITIONS.eventsink, GROWN]);
       expect(service.log.filter(isChange)).toMatchObject([
-        { level: 'warn', slot: scene.slot('one'), topic, fromPartitions: PARTITIONS.eventsink, toPartitions: GROWN },
+        { level: 'warn', slot: fixture.slot('one'), topic, fromPartitions: PARTITIONS.eventsink, toPartitions: GROWN },
       ]);
       expect(service.failures()).toEqual([]);
       // Nobody else has begun anew.
       const started = service.log.filter(
-        ({ msg, slot }) => msg === 'replication started' && slot === scene.slot('two'),
+        ({ msg, slot }) => msg === 'replication started' && slot === fixture.slot('two'),
       );
       expect(started).toHaveLength(1);
     },
@@ -143,15 +147,15 @@ describe('a topic with more partitions than before', () => {
   test(
     'is followed when all is acknowledged, also where it was noticed in the middle of a large transaction',
     async () => {
-      await using scene = await openScene();
-      const { eventsink_topic: topic } = scene.topics(NS);
+      await using fixture = await openScene();
+      const { eventsink_topic: topic } = fixture.topics(NS);
       const { port } = kafka.proxy!;
       // Another name of the same address: metadata is asked for on a connection of its own.
       const brokers = [`localhost:${port}`];
-      const service = scene.start({ kafkaSettings: { ...WATCHFUL, brokers, request_timeout: 120_000 } });
-      await scene.confirmed('one');
-      const expected = await writeEvents(scene, 1);
-      await scene.confirmed('one');
+      const service = fixture.start({ kafkaSettings: { ...WATCHFUL, brokers, request_timeout: 120_000 } });
+      await fixture.confirmed('one');
+      const expected = await writeEvents(fixture, 1);
+      await fixture.confirmed('one');
       let heldCount = 0;
       const gate = kafka.proxy!.onRequest(PRODUCE, () => {
         heldCount++;
@@ -160,7 +164,7 @@ describe('a topic with more partitions than before', () => {
       try {
         // More than is taken in while nothing is acknowledged: its Commit has not been seen when the topic grows.
         const payload = encodePayload({ bin: Buffer.alloc(10_000, 0x61) });
-        const createdAt = await scene.commit(
+        const createdAt = await fixture.commit(
           (tx) => tx`
             INSERT INTO ${tx(tablesOf(NS).events)} (process_id, task_id, event_id, "timestamp", payload)
             SELECT id, 1, i, NULL, ${payload}
@@ -170,11 +174,11 @@ describe('a topic with more partitions than before', () => {
         await waitFor('a request to produce', () => heldCount > 0);
         await kafka.setPartitions(topic, GROWN);
         await waitFor('the change', () => service.log.find(isChange));
-        const behind = await writeEvents(scene, 62);
+        const behind = await writeEvents(fixture, 62);
         expect(service.log.filter(isRenewal)).toEqual([]);
         gate.release();
-        await scene.confirmed('one');
-        const emitted = await scene.emitted(NS);
+        await fixture.confirmed('one');
+        const emitted = await fixture.emitted(NS);
         const large = MOVING.flatMap((id) =>
           Array.from({ length: 60 }, (_, index) => event(NS, id, { eventId: index + 2, createdAt })),
         );
@@ -197,36 +201,36 @@ describe('a topic with more partitions than before', () => {
 test(
   'a topic that was deleted stops its slot alone, clearly, until it is created again, with whatever number of partitions',
   async () => {
-    await using scene = await openScene();
-    const { eventsink_topic: topic } = scene.topics(NS);
-    const service = scene.start({ settings: { max_retries: 1 } });
-    await scene.confirmed('one');
-    await writeEvents(scene, 1);
-    await scene.confirmed('one');
+    await using fixture = await openScene();
+    const { eventsink_topic: topic } = fixture.topics(NS);
+    const service = fixture.start({ settings: { max_retries: 1 } });
+    await fixture.confirmed('one');
+    await writeEvents(fixture, 1);
+    await fixture.confirmed('one');
     for (const [round, partitions] of [6, 2].entries()) {
       const eventId = 10 * (round + 1);
       await kafka.deleteTopic(topic);
-      const expected = await writeEvents(scene, eventId);
-      const written = await scene.currentLsn();
-      const failed = service.failures(scene.slot('one')).length;
-      const error = await service.waitForFailure(scene.slot('one'), failed + 3);
+      const expected = await writeEvents(fixture, eventId);
+      const written = await fixture.currentLsn();
+      const failed = service.failures(fixture.slot('one')).length;
+      const error = await service.waitForFailure(fixture.slot('one'), failed + 3);
       expect(error).toMatchObject({
         name: 'SinkError',
         message: `Cannot use topic "${topic}": UNKNOWN_TOPIC_OR_PARTITION`,
         advice: expect.stringContaining('Create the topic'),
-        place: { slot: scene.slot('one'), topic },
+        place: { slot: fixture.slot('one'), topic },
       });
-      expect(await scene.confirmedLsn('one')).toBeLessThan(written);
-      await scene.commit((tx) => insertProcess(tx, OTHER, `other ${round}`));
-      await scene.confirmed('two');
-      expect(service.failures(scene.slot('two'))).toEqual([]);
+      expect(await fixture.confirmedLsn('one')).toBeLessThan(written);
+      await fixture.commit((tx) => insertProcess(tx, OTHER, `other ${round}`));
+      await fixture.confirmed('two');
+      expect(service.failures(fixture.slot('two'))).toEqual([]);
 
       await kafka.createTopic(topic, { partitions });
-      await scene.confirmed('one');
-      expected.push(...(await writeEvents(scene, eventId + 1)));
-      await scene.confirmed('one');
+      await fixture.confirmed('one');
+      expected.push(...(await writeEvents(fixture, eventId + 1)));
+      await fixture.confirmed('one');
       const placed = expected.map((record) => ({ ...record, partition: phash2(Buffer.from(record.key)) % partitions }));
-      expect(firstOccurrences(await scene.emitted(NS))).toEqual(inOrder(placed));
+      expect(firstOccurrences(await fixture.emitted(NS))).toEqual(inOrder(placed));
     }
   },
   TIMEOUT_MS,
@@ -235,46 +239,46 @@ test(
 test(
   'the right to write that is taken away stops its slot alone, and is all that it needs to go on',
   async () => {
-    await using scene = await openScene();
-    const topics = [NS, OTHER].flatMap((namespace) => Object.values(scene.topics(namespace)) as string[]);
+    await using fixture = await openScene();
+    const topics = [NS, OTHER].flatMap((namespace) => Object.values(fixture.topics(namespace)) as string[]);
     const right = (topic: string, operation: 'DESCRIBE' | 'WRITE') => ({ user: USER, operation, topic });
     await kafka.access.allow(...topics.flatMap((topic) => [right(topic, 'DESCRIBE'), right(topic, 'WRITE')]));
-    const service = scene.start({
+    const service = fixture.start({
       kafkaSettings: {
         brokers: [kafka.secureBootstrap],
         tls: { ca: join(CERTIFICATES, 'ca.crt') },
         sasl: { mechanism: 'SCRAM-SHA-512', username: USER, password: PASSWORD },
       },
     });
-    await scene.confirmed('one');
-    const expected = await writeEvents(scene, 1, ['p', 'q']);
-    await scene.confirmed('one');
-    const { eventsink_topic: topic } = scene.topics(NS);
+    await fixture.confirmed('one');
+    const expected = await writeEvents(fixture, 1, ['p', 'q']);
+    await fixture.confirmed('one');
+    const { eventsink_topic: topic } = fixture.topics(NS);
     await kafka.access.withdraw(right(topic, 'WRITE'));
-    const createdAt = await scene.commit(async (tx) => {
+    const createdAt = await fixture.commit(async (tx) => {
       await insertProcess(tx, NS, 'p');
       await insertEvent(tx, NS, 'p', 2);
     });
-    const written = await scene.currentLsn();
-    const error = await service.waitForFailure(scene.slot('one'), 3);
+    const written = await fixture.currentLsn();
+    const error = await service.waitForFailure(fixture.slot('one'), 3);
     expect(error).toMatchObject({
       name: 'SinkError',
       message: expect.stringContaining('TOPIC_AUTHORIZATION_FAILED after 1 attempts'),
       advice: expect.stringContaining('WRITE and DESCRIBE'),
       place: { topic },
     });
-    const otherAt = await scene.commit((tx) => insertProcess(tx, OTHER, 'other'));
-    await scene.confirmed('two');
-    expect(service.failures(scene.slot('two'))).toEqual([]);
-    expect(await scene.confirmedLsn('one')).toBeLessThan(written);
-    expect((await scene.emitted(NS)).filter(({ kind }) => kind === 'eventsink')).toEqual(inOrder(expected));
+    const otherAt = await fixture.commit((tx) => insertProcess(tx, OTHER, 'other'));
+    await fixture.confirmed('two');
+    expect(service.failures(fixture.slot('two'))).toEqual([]);
+    expect(await fixture.confirmedLsn('one')).toBeLessThan(written);
+    expect((await fixture.emitted(NS)).filter(({ kind }) => kind === 'eventsink')).toEqual(inOrder(expected));
 
     await kafka.access.allow(right(topic, 'WRITE'));
-    await scene.confirmed('one');
+    await fixture.confirmed('one');
     expected.push(event(NS, 'p', { eventId: 2, createdAt }), lifecycle(NS, 'p', 'created', createdAt));
-    expected.push(...(await writeEvents(scene, 3, ['p'])), lifecycle(OTHER, 'other', 'created', otherAt));
-    await scene.confirmed('one');
-    expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+    expected.push(...(await writeEvents(fixture, 3, ['p'])), lifecycle(OTHER, 'other', 'created', otherAt));
+    await fixture.confirmed('one');
+    expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
   },
   TIMEOUT_MS,
 );
@@ -285,33 +289,33 @@ test(
     await using cluster = await startKafkaCluster();
     const [first, , third] = cluster.nodes;
     const server: KafkaServer = { ...first!, ...cluster, access: kafkaAccess(first!.port) };
-    await using scene = await openStreamScene({ postgres, kafka: server, slots: { one: [NS] } });
-    const { eventsink_topic: topic } = scene.topics(NS);
+    await using fixture = await openStreamFixture({ postgres, kafka: server, slots: { one: [NS] } });
+    const { eventsink_topic: topic } = fixture.topics(NS);
     await cluster.configureTopic(topic, { 'min.insync.replicas': '3' });
-    const service: InProcessService = scene.start({
+    const service: InProcessService = fixture.start({
       // A leader that does not know of the loss yet takes the records and waits for the replica as long as it may.
       kafkaSettings: { ...WATCHFUL, brokers: cluster.bootstraps, request_timeout: 3_000 },
       settings: { max_retries: 2 },
     });
-    await scene.confirmed('one');
-    const expected = await writeEvents(scene, 1);
-    await scene.confirmed('one');
+    await fixture.confirmed('one');
+    const expected = await writeEvents(fixture, 1);
+    await fixture.confirmed('one');
     await third!.kill();
     await waitFor('the loss of a replica', async () =>
       (await cluster.describeTopic(topic)).every(({ inSync }) => inSync.length === 2),
     );
-    expected.push(...(await writeEvents(scene, 2)));
-    const written = await scene.currentLsn();
+    expected.push(...(await writeEvents(fixture, 2)));
+    const written = await fixture.currentLsn();
     const isMeant = ({ message }: { readonly message: string }) =>
       message.includes('NOT_ENOUGH_REPLICAS after 3 attempts');
     await waitFor('two sessions that gave up', () => service.failures().filter(isMeant).length >= 2);
-    expect(await scene.confirmedLsn('one')).toBeLessThan(written);
-    expected.push(...(await writeEvents(scene, 3)));
+    expect(await fixture.confirmedLsn('one')).toBeLessThan(written);
+    expected.push(...(await writeEvents(fixture, 3)));
 
     await third!.start();
-    await scene.confirmed('one', { timeoutMs: 60_000 });
+    await fixture.confirmed('one', { timeoutMs: 60_000 });
     await cluster.waitUntilInSync([topic]);
-    expect(firstOccurrences(await scene.emitted())).toEqual(inOrder(expected));
+    expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
     for (const { name } of service.failures()) expect(name).toBe('SinkError');
   },
   2 * TIMEOUT_MS,

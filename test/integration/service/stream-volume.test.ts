@@ -11,7 +11,7 @@ import { waitFor } from '../../support/process/wait.ts';
 import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { startBinary } from '../../support/service/binary.ts';
 import { serviceConfig } from '../../support/service/in-process.ts';
-import { openStreamScene, type StreamScene } from '../../support/service/stream-fixture.ts';
+import { openStreamFixture, type StreamFixture } from '../../support/service/stream-fixture.ts';
 
 const NAMESPACE = 'default/default';
 const MIB = 1024 * 1024;
@@ -27,20 +27,20 @@ const WAIT = { timeoutMs: 100_000, intervalMs: 100 };
 
 let postgres: PostgresServer;
 let kafka: KafkaServer;
-let scene: StreamScene;
+let fixture: StreamFixture;
 beforeAll(async () => {
   [postgres, kafka] = await Promise.all([
     startPostgres({ settings: { max_wal_size: '4GB' } }),
     startKafka({ compilation: 'full' }),
   ]);
-  scene = await openStreamScene({ postgres, kafka, slots: { one: [NAMESPACE] }, generation: 'old' });
+  fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NAMESPACE] }, generation: 'old' });
   // Before there is a slot: nobody is told of them.
-  await scene.sql`
-    INSERT INTO ${scene.sql(tablesOf(NAMESPACE).processes)} (process_id, status, metadata)
+  await fixture.sql`
+    INSERT INTO ${fixture.sql(tablesOf(NAMESPACE).processes)} (process_id, status, metadata)
     SELECT 'process-' || i, 'running', '{"created": "long ago"}' FROM generate_series(1, ${PROCESS_COUNT}::int) i`;
 }, 120_000);
 afterAll(async () => {
-  await scene?.[Symbol.asyncDispose]();
+  await fixture?.[Symbol.asyncDispose]();
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
@@ -53,13 +53,13 @@ interface Run {
 }
 
 const topicNames = (): string[] => {
-  const { eventsink_topic, lifecycle_topic } = scene.topics(NAMESPACE);
+  const { eventsink_topic, lifecycle_topic } = fixture.topics(NAMESPACE);
   return [eventsink_topic, lifecycle_topic];
 };
 
 /** Commits one transaction; returns an LSN at which its Commit stands at the earliest. */
 async function commitLarge(statements: (tx: TransactionSql) => Promise<unknown>): Promise<Lsn> {
-  const lsn = await scene.sql.begin(async (tx) => {
+  const lsn = await fixture.sql.begin(async (tx) => {
     await statements(tx);
     const [row] = await tx`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
     return row!.lsn as string;
@@ -84,13 +84,13 @@ async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<
   const topics = topicNames();
   const counts = () => countRecords(kafka.bootstrap, topics);
   const [eventsBefore = 0, lifecycleBefore = 0] = await counts();
-  await using program = await startBinary(serviceConfig(scene.serviceOptions()));
-  const goal = await scene.currentLsn();
+  await using program = await startBinary(serviceConfig(fixture.serviceOptions()));
+  const goal = await fixture.currentLsn();
   let samples = 0;
   await waitFor(
     'all that was written, confirmed',
     async () => {
-      const confirmed = await scene.confirmedLsn('one');
+      const confirmed = await fixture.confirmedLsn('one');
       const [events = 0, lifecycle = 0] = await counts();
       // Asked in this order: the position is at least as old as the number.
       if (events + lifecycle - eventsBefore - lifecycleBefore < expectedRecords) {
@@ -113,8 +113,8 @@ describe('one transaction', () => {
   let small: Run;
   beforeAll(async () => {
     // The slot has to be there before the backlog is.
-    const service = scene.start();
-    await scene.confirmed('one');
+    const service = fixture.start();
+    await fixture.confirmed('one');
     await service.stop();
     small = await run(() => writeEvents('small-', SMALL_ROW_COUNT), SMALL_ROW_COUNT);
     expect(small).toMatchObject({ events: SMALL_ROW_COUNT, lifecycle: 0 });
@@ -129,14 +129,14 @@ describe('one transaction', () => {
 
   test("that updates 200,000 processes, progressor's migration, brings nothing, holds no memory and no WAL", async () => {
     const migration = await run(async () => {
-      await migrateNamespace(scene.sql, NAMESPACE);
-      return scene.currentLsn();
+      await migrateNamespace(fixture.sql, NAMESPACE);
+      return fixture.currentLsn();
     }, 0);
     expect(migration).toMatchObject({ events: 0, lifecycle: 0 });
     expect(migration.peakBytes).toBeLessThan(PEAK_BOUND_BYTES);
     expect(migration.peakBytes - small.peakBytes).toBeLessThan(GROWTH_BOUND_BYTES);
-    const [row] = await scene.sql`
-      SELECT count(*)::int AS count FROM ${scene.sql(tablesOf(NAMESPACE).processes)} WHERE status_changed_at = created_at`;
+    const [row] = await fixture.sql`
+      SELECT count(*)::int AS count FROM ${fixture.sql(tablesOf(NAMESPACE).processes)} WHERE status_changed_at = created_at`;
     expect(row?.count).toBe(PROCESS_COUNT);
   }, 60_000);
 });

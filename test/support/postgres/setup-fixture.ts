@@ -1,4 +1,4 @@
-/** The scene of a start-up test: a database of its own on a server, and the service's connections to it. */
+/** The fixture of a start-up test: a database of its own on a server, and the service's connections to it. */
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, PublishSettings, SlotSettings } from '../../../src/config/config.ts';
 import { textSecret } from '../../../src/config/secret.ts';
@@ -16,8 +16,8 @@ import { waitFor } from '../process/wait.ts';
 import { type LogLine, recordingLogger } from '../service/recording-logger.ts';
 import type { PostgresServer } from './server.ts';
 
-/** A database of its own, a superuser's connection to make the scene, and the service's connection. */
-export interface SetupScene extends AsyncDisposable {
+/** A database of its own, a superuser's connection to make the fixture, and the service's connection. */
+export interface SetupFixture extends AsyncDisposable {
   readonly database: string;
   readonly endpoint: DatabaseEndpoint;
   readonly admin: Sql;
@@ -29,8 +29,8 @@ export interface SetupScene extends AsyncDisposable {
   prepare(slot: string, namespaces: readonly string[], options?: PrepareOptions): Promise<PreparedSlot>;
   /** What a session does that takes the slot, and confirms everything that is committed; returns what it knows then */
   stream(slot: string, namespaces: readonly string[], options?: PrepareOptions): Promise<SlotLedger>;
-  /** The same scene on another server: the standby of this one */
-  on(server: PostgresServer): SetupScene;
+  /** The same fixture on another server: the standby of this one */
+  on(server: PostgresServer): SetupFixture;
 }
 
 /** What differs from a process that has just started, with nothing but its defaults. */
@@ -47,14 +47,14 @@ export interface PrepareOptions {
 
 const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
 
-let sceneCount = 0;
+let fixtureCount = 0;
 
 /** Makes a database with an odd name. */
-export async function openSetupScene(server: PostgresServer): Promise<SetupScene> {
-  sceneCount += 1;
-  const database = `scene ${sceneCount}`;
+export async function openSetupFixture(server: PostgresServer): Promise<SetupFixture> {
+  fixtureCount += 1;
+  const database = `fixture ${fixtureCount}`;
   await server.createDatabase(database);
-  return sceneOn(server, database);
+  return fixtureOn(server, database);
 }
 
 /** Tables as progressor has them, as far as start-up looks at them. */
@@ -73,7 +73,7 @@ export function databaseEndpoint(server: PostgresServer, database: string, usern
   return { ref: 'main', host: server.host, port: server.port, database, username, password, tls: undefined };
 }
 
-function sceneOn(server: PostgresServer, database: string): SetupScene {
+function fixtureOn(server: PostgresServer, database: string): SetupFixture {
   const endpoint = databaseEndpoint(server, database);
   const admin = server.sql(database, { max: 4 });
   const { logger, lines } = recordingLogger();
@@ -86,7 +86,7 @@ function sceneOn(server: PostgresServer, database: string): SetupScene {
     return control;
   };
   const control = connectAs('postgres');
-  const prepare: SetupScene['prepare'] = (slot, namespaces, options = {}) =>
+  const prepare: SetupFixture['prepare'] = (slot, namespaces, options = {}) =>
     prepareSlot(options.control ?? control, {
       databaseRef: 'main',
       endpoint,
@@ -124,7 +124,7 @@ function sceneOn(server: PostgresServer, database: string): SetupScene {
         SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${slot}`;
       return { ...prepared.ledger, confirmedLsn: parseLsn(row!.lsn) };
     },
-    on: (other) => sceneOn(other, database),
+    on: (other) => fixtureOn(other, database),
     async [Symbol.asyncDispose]() {
       await Promise.all([admin, ...controls].map((sql) => sql.end({ timeout: 0 })));
       if (server.pid === undefined) return;

@@ -189,7 +189,7 @@ export async function compareWith(
 }
 
 /** One database, one slot, one cluster, and a writer: what most tests need. */
-export interface Scenario extends AsyncDisposable {
+export interface BinaryFixture extends AsyncDisposable {
   readonly database: TestDatabase;
   readonly slot: string;
   readonly namespaces: readonly TestNamespace[];
@@ -205,8 +205,8 @@ export interface Scenario extends AsyncDisposable {
   expectAllArrived(): Promise<Verdict>;
 }
 
-/** What a scenario is made of. */
-export interface ScenarioOptions {
+/** What a fixture is made of. */
+export interface BinaryFixtureOptions {
   readonly server: PostgresServer;
   readonly kafka: KafkaServer;
   /** Default: `default/default` and `invoice`, both new */
@@ -221,7 +221,7 @@ export interface ScenarioOptions {
 }
 
 /** Makes a database with tables, topics and a configuration. Nothing is started, nothing is written. */
-export async function createScenario(options: ScenarioOptions): Promise<Scenario> {
+export async function openBinaryFixture(options: BinaryFixtureOptions): Promise<BinaryFixture> {
   const { server, kafka } = options;
   const database = await createDatabase(server);
   const slot = uniqueName('cdc_slot');
@@ -241,7 +241,7 @@ export async function createScenario(options: ScenarioOptions): Promise<Scenario
     ...QUICK,
     ...options.settings,
   };
-  const scenario: Scenario = {
+  const fixture: BinaryFixture = {
     database,
     slot,
     namespaces,
@@ -255,7 +255,7 @@ export async function createScenario(options: ScenarioOptions): Promise<Scenario
     confirmed: () => waitUntilConfirmed(database, slot),
     verdict: () => compareWith(writer.expected, namespaces),
     async expectAllArrived() {
-      const verdict = await scenario.verdict();
+      const verdict = await fixture.verdict();
       expect(verdict).toMatchObject({ ok: true, findings: [] });
       expect(verdict.expected).toBeGreaterThan(0);
       return verdict;
@@ -265,7 +265,7 @@ export async function createScenario(options: ScenarioOptions): Promise<Scenario
       await database[Symbol.asyncDispose]();
     },
   };
-  return scenario;
+  return fixture;
 }
 
 /**

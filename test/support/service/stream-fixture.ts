@@ -1,5 +1,5 @@
 /**
- * The scene of a streaming test: a database of its own on a server that tests share, namespaces, slots and topics, and
+ * The fixture of a streaming test: a database of its own on a server that tests share, namespaces, slots and topics, and
  * what is in the topics in the end, decoded by the independent reader.
  */
 import type { ISql, Sql, TransactionSql } from 'postgres';
@@ -29,7 +29,7 @@ import {
 export const PARTITIONS = { eventsink: 4, lifecycle: 3 } as const;
 
 /** What to set up. */
-export interface SceneOptions {
+export interface StreamFixtureOptions {
   readonly postgres: PostgresServer;
   readonly kafka: KafkaServer;
   /** Namespaces by a short name of their slot, which is made unique on the server */
@@ -55,7 +55,7 @@ export interface Walsender {
 }
 
 /** See the head of this file. */
-export interface StreamScene extends AsyncDisposable {
+export interface StreamFixture extends AsyncDisposable {
   readonly database: string;
   readonly sql: Sql;
   /** The slot's name on the server */
@@ -82,7 +82,7 @@ export interface StreamScene extends AsyncDisposable {
   records(...namespaces: readonly string[]): Promise<KafkaRecord[]>;
 }
 
-/** Which part of the scene the service is to follow. */
+/** Which part of the fixture the service is to follow. */
 export interface StartOptions {
   readonly slots?: Readonly<Record<string, readonly string[]>> | undefined;
   readonly onMissingOldTuple?: 'stop' | 'skip' | undefined;
@@ -96,13 +96,13 @@ export interface StartOptions {
 /** A client, or a connection inside a transaction */
 type Statements = ISql;
 
-let sceneCount = 0;
+let fixtureCount = 0;
 
 /** Makes database, tables and topics; slots and publications are the service's business. */
-export async function openStreamScene(options: SceneOptions): Promise<StreamScene> {
+export async function openStreamFixture(options: StreamFixtureOptions): Promise<StreamFixture> {
   const { postgres, kafka } = options;
-  sceneCount += 1;
-  const database = `scene_${sceneCount}`;
+  fixtureCount += 1;
+  const database = `stream_${fixtureCount}`;
   const namespaces = [...new Set(Object.values(options.slots).flat())];
   const slot = (name: string) => `${database}_${name}`;
   const topics = (namespace: string): ServiceNamespace => {
