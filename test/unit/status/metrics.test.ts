@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'bun:test';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { LATENCY_BOUNDS_SECONDS } from '../../../src/status/latency-histogram.ts';
 import { createMetrics } from '../../../src/status/metrics.ts';
 import { reportStream } from '../../../src/status/report.ts';
@@ -231,4 +233,18 @@ test('a standby tells nothing of the slot that it had once', async () => {
     safeWalBytes: null,
     activePid: null,
   });
+});
+
+test('the text is what it was with prom-client 15, byte for byte', async () => {
+  const silent = new SlotStatus({ database: 'a"b\\c\nd', slot: 's', namespaces: ['é/"'] });
+  const busy = busyStatus();
+  busy.stream = streamView({ receivedLsn: 0x2000n, flushedLsn: 0x1000n, lastInboundMs: performance.now() });
+  const options = { statuses: [silent, busy], version: '1.2.3', inFlightLimitMs: 30_000 };
+  const registry = createMetrics(options);
+  const text = await registry.metrics();
+  const steady = text
+    .replace(/^(process_\w+) [\d.]+$/gm, '$1 0')
+    .replace(`bun_version="${Bun.version}"`, 'bun_version="0"');
+  expect(steady).toBe(readFileSync(join(import.meta.dirname, '../../fixtures/exposition.txt'), 'utf8'));
+  expect(registry.contentType).toBe('text/plain; version=0.0.4; charset=utf-8');
 });
