@@ -6,6 +6,7 @@ import { describe, expect, test } from 'bun:test';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, normalize } from 'node:path';
 import { Glob } from 'bun';
+import packageJson from '../package.json' with { type: 'json' };
 import { type ConfigurationKey, describeConfiguration } from '../src/config/schema.ts';
 
 const PROJECT = join(import.meta.dirname, '..');
@@ -210,6 +211,26 @@ describe.each(PAPERS)('%s', (paper) => {
     const missing = [...named].filter((target) => !new RegExp(`^${target}:`, 'm').test(read('Makefile')));
     expect(missing).toEqual([]);
   });
+});
+
+test('every dependency has its line of reason, and no other package has one', () => {
+  const { dependencies, devDependencies } = packageJson;
+  const rows = cells(part('src/README.md', 'dependencies'));
+  const named = rows.flatMap(([names]) => [...names!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!));
+  expect(named.sort()).toEqual([...Object.keys(dependencies), ...Object.keys(devDependencies)].sort());
+  for (const [names, reason] of rows) expect([names, reason!.trim()]).not.toContain('');
+});
+
+test('every room of src is in the list of the design', () => {
+  const files = [...new Glob('src/**/*.ts').scanSync({ cwd: PROJECT })];
+  const rooms = new Set(files.map((path) => (dirname(path) === 'src' ? basename(path) : `${dirname(path).slice(4)}/`)));
+  const [, list = ''] = /^## Rooms\n(.*?)^## /ms.exec(read('src/README.md')) ?? [];
+  const named = new Set([...list.matchAll(/`([^`]+)`/g)].map(([, name]) => name!));
+  // A room within a listed room needs no line of its own.
+  const isListed = (room: string) =>
+    [...named].some((name) => name === room || (name.endsWith('/') && room.startsWith(name)));
+  expect([...rooms].filter((room) => !isListed(room))).toEqual([]);
+  expect([...named].filter((name) => name.endsWith('/') && !existsSync(join(PROJECT, 'src', name)))).toEqual([]);
 });
 
 test('every paper is reached from README.md by links', () => {
