@@ -19,7 +19,7 @@ import {
 } from '../postgres/replication/pgoutput.ts';
 import { identifiesStatus, parseTableName } from '../progressor/tables.ts';
 import { readFormatVersion } from './format-version.ts';
-import { EtfValue } from './payload/payload.ts';
+import { EventPayload } from './payload/payload.ts';
 import { type MachineLifecycleEvent, writeLifecycleEvent, writeSinkEvent } from './thrift/mg-proto.ts';
 import { formatTimestamp } from './timestamp.ts';
 
@@ -216,7 +216,7 @@ function convertEvent(
     event_id: readEventId(tuple, relation.eventId),
     created_at: readTimestamp(tuple, relation.timestamp, commitTimeMicros),
     format_version: readMetadata(tuple, relation.metadata, relation.metadataMemo),
-    data: new EtfValue(tuple.bytes, payloadStart, payloadStart + tuple.lengths[payload]!),
+    data: new EventPayload(tuple.bytes, payloadStart, payloadStart + tuple.lengths[payload]!),
   };
   draft.value.reset();
   writeSinkEvent(draft.value, { event });

@@ -3,7 +3,7 @@ import { ByteWriter } from '../../src/bytes/writer.ts';
 import { convertChange, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
 import { readFormatVersion } from '../../src/conversion/format-version.ts';
 import { encodeParkedRow } from '../../src/conversion/parking-record.ts';
-import { EtfValue } from '../../src/conversion/payload/payload.ts';
+import { EventPayload } from '../../src/conversion/payload/payload.ts';
 import { InvalidRowError } from '../../src/errors.ts';
 import { formatLsn, parseLsn } from '../../src/lsn.ts';
 import { encodeLedger, parseLedger } from '../../src/postgres/continuity/ledger.ts';
@@ -189,7 +189,7 @@ export function etf(): FuzzTarget {
       const payload = makePayload(random, { payloads, bomb });
       // The payload stands within a chunk: what is behind it belongs to others.
       const chunk = Buffer.concat([Buffer.of(0xff), payload, Buffer.of(0x83, 0x68, 0x02)]);
-      new EtfValue(chunk, 1, 1 + payload.length).writeTo(out.reset());
+      new EventPayload(chunk, 1, 1 + payload.length).writeTo(out.reset());
       // An independent reader must be able to read what came of it; it is recursive, so nothing large.
       if (out.length < 4_096) decodeValue(Buffer.concat([out.view()]));
       return 'value';

@@ -1,8 +1,3 @@
-/**
- * The careful way of `value.ts`: every form that Erlang reads, and for everything else an error with its place. The input
- * is not trusted: lengths and counts are compared with the bytes left before they are used, and nesting is kept on an
- * explicit stack.
- */
 import type { ByteReader } from '../../bytes/reader.ts';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import {
@@ -19,26 +14,34 @@ import {
   VALUE_STR,
 } from '../thrift/mg-proto.ts';
 import { findMapKeyFault } from './map-keys.ts';
-
-/** Deepest nesting of obj and arr. The stack is ours, so this bounds memory only, at a depth that nobody writes. */
-export const MAX_DEPTH = 100_000;
-
-const NEW_FLOAT_EXT = 70; // 'F'
-const SMALL_INTEGER_EXT = 97; // 'a'
-const INTEGER_EXT = 98; // 'b'
-const FLOAT_EXT = 99; // 'c'
-const ATOM_EXT = 100; // 'd'
-const SMALL_TUPLE_EXT = 104; // 'h'
-const LARGE_TUPLE_EXT = 105; // 'i'
-const NIL_EXT = 106; // 'j'
-const LIST_EXT = 108; // 'l'
-const BINARY_EXT = 109; // 'm'
-const SMALL_BIG_EXT = 110; // 'n'
-const LARGE_BIG_EXT = 111; // 'o'
-const SMALL_ATOM_EXT = 115; // 's'
-const MAP_EXT = 116; // 't'
-const ATOM_UTF8_EXT = 118; // 'v'
-const SMALL_ATOM_UTF8_EXT = 119; // 'w'
+import { MAX_NESTING_DEPTH } from './nesting-limits.ts';
+import {
+  ARR,
+  ATOM_EXT,
+  ATOM_UTF8_EXT,
+  B,
+  BIN,
+  BINARY_EXT,
+  FLOAT_EXT,
+  FLT,
+  I,
+  INTEGER_EXT,
+  LARGE_BIG_EXT,
+  LARGE_TUPLE_EXT,
+  LIST_EXT,
+  MAP_EXT,
+  NEW_FLOAT_EXT,
+  NIL_EXT,
+  NIL_RECORD,
+  NL,
+  OBJ,
+  SMALL_ATOM_EXT,
+  SMALL_ATOM_UTF8_EXT,
+  SMALL_BIG_EXT,
+  SMALL_INTEGER_EXT,
+  SMALL_TUPLE_EXT,
+  STR,
+} from './tags.ts';
 
 /** Bytes of the shortest Value, `{i, 0}`: a count of elements is refused when even these would not fit. */
 const MIN_VALUE_BYTES = 7;
@@ -48,31 +51,34 @@ const FLOAT_TEXT = /^[+-]?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?$/;
 
 const TRUE = Buffer.from('true', 'latin1');
 const FALSE = Buffer.from('false', 'latin1');
-const NIL_RECORD = Buffer.from('mg_msgpack_Nil', 'latin1');
 
 /**
- * Appends the Thrift encoding of the Value that is the term at the reader's offset. What stands behind it is not looked
- * at. @throws MalformedError, and `out` then has a part of it
+ * Appends the Thrift encoding of the Value whose term begins at the reader's offset; ignores the bytes after the term.
+ * @throws MalformedError, and then `out` holds a part of the Value
  */
-export function writeCarefulValue(reader: ByteReader, out: ByteWriter): void {
+export function decodeValue(reader: ByteReader, out: ByteWriter): void {
   new ValueDecoder(reader, out).run();
 }
 
-/** State of one pass over a term. Open containers are kept in parallel arrays, one entry for each level. */
+/**
+ * One pass over a term: it knows every form that Erlang reads, and gives an error with its offset for everything else.
+ * The input is not trusted: lengths and counts are compared with the bytes left before they are used, and open containers
+ * are kept in parallel arrays, one entry a level, instead of on the call stack.
+ */
 class ValueDecoder {
   readonly #in: ByteReader;
   readonly #out: ByteWriter;
   /** Number of open containers */
   #depth = 0;
-  /** Values that are still to come in the container: a map entry is two */
+  /** Values still to come in the container: an entry of an obj is two */
   readonly #left: number[] = [];
-  /** arr: where its count stands in `out`. obj: -1 - (number of entries in #keys when it began) */
+  /** arr: offset of its count in `out`. obj: -1 - (length of #keys when it began) */
   readonly #place: number[] = [];
-  /** Keys of all open objs, three numbers each: start and end in `out`, then 1 when bytes alone do not tell equality */
+  /** Keys of all open objs, as `findMapKeyFault` reads them */
   readonly #keys: number[] = [];
-  /** Counts what has more than one encoding for equal terms (-0.0, an obj of two entries or more) */
+  /** Number of Values so far whose equal terms may differ in bytes: -0.0, and an obj of two entries or more */
   #irregular = 0;
-  /** Value of #irregular where each key that is being read began */
+  /** #irregular at the start of each key that is being read */
   readonly #irregularBefore: number[] = [];
 
   constructor(reader: ByteReader, out: ByteWriter) {
@@ -95,34 +101,34 @@ class ValueDecoder {
     }
   }
 
-  /** One Value: a scalar is written whole, a container is opened. */
+  /** Reads one Value: writes a scalar whole, opens a container. */
   #value(): void {
     const reader: ByteReader = this.#in;
     const at = reader.offset;
     this.#tuple(2);
     switch (this.#shortAtom()) {
-      case 0x03_73_74_72: // str
+      case STR:
         this.#binary(VALUE_STR);
         break;
-      case 0x03_62_69_6e: // bin
+      case BIN:
         this.#binary(VALUE_BIN);
         break;
-      case 0x01_69: // i
+      case I:
         this.#integer();
         break;
-      case 0x03_6f_62_6a: // obj
+      case OBJ:
         this.#openMap();
         break;
-      case 0x03_61_72_72: // arr
+      case ARR:
         this.#openList();
         break;
-      case 0x01_62: // b
+      case B:
         this.#boolean();
         break;
-      case 0x02_6e_6c: // nl
+      case NL:
         this.#nil();
         break;
-      case 0x03_66_6c_74: // flt
+      case FLT:
         this.#float();
         break;
       default:
@@ -141,7 +147,7 @@ class ValueDecoder {
     if (actual !== arity) reader.fail(`tuple of ${arity} expected, of ${actual} met`, at);
   }
 
-  /** Steps over an atom and returns the length of its name, which then ends at the current offset. */
+  /** Skips an atom and returns the length of its name, which then ends at the current offset. */
   #atom(): number {
     const reader: ByteReader = this.#in;
     const at = reader.offset;
@@ -154,7 +160,7 @@ class ValueDecoder {
     return length;
   }
 
-  /** An atom of one to three bytes as one number, its length first; 0 for any other atom. */
+  /** Reads an atom of one to three bytes as one number, its length first; 0 for any other atom. */
   #shortAtom(): number {
     const length = this.#atom();
     const { buffer, offset } = this.#in;
@@ -170,7 +176,7 @@ class ValueDecoder {
     }
   }
 
-  /** Whether the atom of `length` bytes that was just stepped over is `name`. All names that matter are ASCII. */
+  /** True when the atom of `length` bytes that was just skipped is `name`. All names here are ASCII. */
   #atomIs(length: number, name: Buffer): boolean {
     if (length !== name.length) return false;
     const { buffer, offset } = this.#in;
@@ -207,7 +213,7 @@ class ValueDecoder {
     this.#tuple(1);
     const at = this.#in.offset;
     if (!this.#atomIs(this.#atom(), NIL_RECORD)) this.#in.fail('nl is not a mg_msgpack_Nil', at);
-    // the empty struct and the union have a stop byte each
+    // One stop byte for the empty struct, one for the union.
     this.#out.u24(VALUE_NL).u8(FIELD_STOP).u8(FIELD_STOP);
   }
 
@@ -255,7 +261,7 @@ class ValueDecoder {
       low = -low | 0;
       high = low === 0 ? -high | 0 : ~high;
     }
-    // zero has no sign, all else must have kept the one that was meant; this is where 2^63 is told from -2^63
+    // Zero has no sign; every other number must still have the sign that was sent. This tells 2^63 from -2^63.
     const negative = high < 0;
     if (negative !== (sign === 1) && (negative || (low | high) !== 0)) reader.fail('integer does not fit 64 bits', at);
     this.#i64(high, low);
@@ -271,7 +277,7 @@ class ValueDecoder {
     const tag = reader.u8();
     if (tag === NEW_FLOAT_EXT) {
       const value = reader.f64();
-      // binary_to_term refuses these too: Erlang has no such floats
+      // Erlang has no such floats: binary_to_term refuses them too.
       if (!Number.isFinite(value)) reader.fail('float is not finite', at);
       this.#f64(value);
     } else if (tag === FLOAT_EXT) {
@@ -326,13 +332,13 @@ class ValueDecoder {
 
   #open(values: number, place: number, at: number): void {
     const depth = this.#depth;
-    if (depth === MAX_DEPTH) this.#in.fail(`nested deeper than ${MAX_DEPTH} levels`, at);
+    if (depth === MAX_NESTING_DEPTH) this.#in.fail(`nested deeper than ${MAX_NESTING_DEPTH} levels`, at);
     this.#left[depth] = values;
     this.#place[depth] = place;
     this.#depth = depth + 1;
   }
 
-  /** Called before each value of an obj: notes where the keys stand in `out`. An even number left means a key. */
+  /** Called before each Value of an obj: records where keys begin and end in `out`. An even `left` means a key. */
   #markKey(left: number): void {
     const at = this.#out.length;
     if ((left & 1) === 0) {
@@ -357,7 +363,7 @@ class ValueDecoder {
     this.#depth = top;
   }
 
-  /** The tail of a list. NIL ends it; a list as the tail goes on, as in Erlang, where `[A | [B]]` is `[A, B]`. */
+  /** Reads the tail of a list. NIL ends it; a list as the tail continues it: Erlang's `[A | [B]]` is `[A, B]`. */
   #endList(top: number, countAt: number): boolean {
     const reader: ByteReader = this.#in;
     const at = reader.offset;

@@ -1,31 +1,31 @@
 /**
- * Finds repeated keys of an obj among their Thrift encodings. Equal bytes are equal terms; the converse fails in two
- * places, for which keys are brought to one form first: `-0.0 =:= 0.0` (OTP before 27), and a map inside a key,
- * whose order means nothing.
+ * Finds repeated keys of an obj among their Thrift encodings. Equal bytes are equal terms. Equal terms may differ in bytes
+ * in two cases, and such keys are brought to one form first: `-0.0 =:= 0.0` (OTP before 27), and a map inside a key, whose
+ * order has no meaning.
  *
- * Cost: a few comparisons for a small obj, a hash a key for a bigger one (3 times cheaper than a Set of texts). Where
- * hashes clash, as they do when somebody wants them to, or bytes do not decide, there is a Set: of keys that share their
- * length with another, so a byte that lies within keys within keys is looked at once for each doubling of the obj around
- * it: n log n in the size of the payload at worst, whatever the nesting.
+ * Cost: a few comparisons for a small obj, one hash a key for a larger one (3 times cheaper than a Set of texts). A Set is
+ * used where hashes collide, by chance or by intent, and where bytes do not decide. It holds only keys that share their
+ * length with another key, so a byte within nested keys is read once for each doubling of the obj around it: n log n in
+ * the size of the payload at worst, however deep the nesting.
  */
 import { VALUE_ARR, VALUE_B, VALUE_FLT, VALUE_I, VALUE_NL, VALUE_OBJ } from '../thrift/mg-proto.ts';
+import { MAX_KEY_DEPTH } from './nesting-limits.ts';
 
-/** Up to here each key is compared with each other. */
+/** Up to so many keys, each is compared with each other. */
 const PAIRWISE_KEYS = 8;
-/** Places of the table for each key, at least */
+/** Least number of places in the table for each key */
 const TABLE_SPARSITY = 2;
 const LEAST_TABLE_SIZE = 64;
-/** Largest obj whose keys are put into the table: it is kept */
+/** Largest obj whose keys are put into the table, because the table is never freed */
 const MAX_TABLE_KEYS = 4096;
-/** Keys that may be looked at in search of a free place, before the table is given up */
+/** Occupied places that are probed before the table is given up */
 const MAX_PROBES = 16;
-/** Deepest nesting inside one key that can be brought to one form. Real keys are texts. */
-const MAX_KEY_DEPTH = 256;
-/** Numbers that describe a key: start, end (in `bytes`), and 1 when its bytes alone do not tell equality. */
+/** Numbers that describe a key: start, end (in `bytes`), and 1 when its bytes alone do not decide equality, otherwise 0 */
 const STRIDE = 3;
 
 /**
- * What is wrong with the keys described by `keys[from..]`, or undefined. `bytes` holds their Thrift encodings.
+ * What is wrong with the keys that `keys[from..]` describes, or undefined. `bytes` holds their Thrift encodings; each key
+ * is three numbers: its start, its end, and 1 when its bytes alone do not decide equality, otherwise 0.
  */
 export function findMapKeyFault(bytes: Buffer, keys: readonly number[], from: number): string | undefined {
   const count = (keys.length - from) / STRIDE;
@@ -55,10 +55,10 @@ function comparePairs(bytes: Buffer, keys: readonly number[], from: number): str
   return undefined;
 }
 
-/** For each place 1 + the index in `keys` of the key that is there, 0 for none. One obj at a time is looked at. */
+/** For each place 1 + the index in `keys` of its key, 0 for none. One table serves all calls: a call is synchronous. */
 let table = new Int32Array(LEAST_TABLE_SIZE);
 
-/** True when no two keys are equal, false when that takes more than this to know. */
+/** True when no two keys are equal; false when two are, or when the table cannot decide. */
 function areDistinctByHash(bytes: Buffer, keys: readonly number[], from: number): boolean {
   const count = (keys.length - from) / STRIDE;
   if (count > MAX_TABLE_KEYS) return false;
@@ -85,7 +85,7 @@ function areDistinctByHash(bytes: Buffer, keys: readonly number[], from: number)
   return true;
 }
 
-/** FNV-1a, its high bits mixed into the low ones. */
+/** FNV-1a with its high bits mixed into the low ones. */
 function hashOf(bytes: Buffer, start: number, end: number): number {
   let hash = 0x811c_9dc5;
   for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i]!, 0x0100_0193);
@@ -99,7 +99,7 @@ function compareBySet(bytes: Buffer, keys: readonly number[], from: number): str
     keysOfLength.set(length, (keysOfLength.get(length) ?? 0) + 1);
   }
   const seen = new Set<string>();
-  let looked = 0;
+  let distinct = 0;
   for (let i = from; i < keys.length; i += STRIDE) {
     if (keysOfLength.get(keys[i + 1]! - keys[i]!) === 1) continue;
     const key =
@@ -107,8 +107,8 @@ function compareBySet(bytes: Buffer, keys: readonly number[], from: number): str
         ? bytes.toString('latin1', keys[i], keys[i + 1])
         : canonicalKey(bytes, keys, i)?.toString('latin1');
     if (key === undefined) return TOO_DEEP;
-    looked++;
-    if (seen.add(key).size !== looked) return REPEATED;
+    distinct++;
+    if (seen.add(key).size !== distinct) return REPEATED;
   }
   return undefined;
 }
@@ -118,14 +118,14 @@ function sameBytes(bytes: Buffer, left: number, right: number, length: number): 
   return true;
 }
 
-/** A copy of the key in the form that all equal terms share; undefined when it is nested too deep. */
+/** A copy of the key in the form that all equal terms share; undefined when it is nested deeper than MAX_KEY_DEPTH. */
 function canonicalKey(bytes: Buffer, keys: readonly number[], index: number): Buffer | undefined {
   const copy = Buffer.from(bytes.subarray(keys[index], keys[index + 1]));
   if (keys[index + 2] === 0) return copy;
   return canonicalize(copy, 0, 0) < 0 ? undefined : copy;
 }
 
-/** Rewrites in place the encoded Value at `at`; returns where it ends, or -1 when it is nested too deep. */
+/** Rewrites in place the encoded Value at `at`; returns its end, or -1 when it is nested deeper than MAX_KEY_DEPTH. */
 function canonicalize(value: Buffer, at: number, depth: number): number {
   if (depth > MAX_KEY_DEPTH) return -1;
   const contents = at + 3;
@@ -152,7 +152,7 @@ function canonicalize(value: Buffer, at: number, depth: number): number {
   }
 }
 
-/** Rewrites `count` entries that begin at `at`, ordered by their bytes; returns the end of the Value, or -1. */
+/** Sorts the `count` entries at `at` by their bytes, in place; returns the end of the Value, or -1 as `canonicalize`. */
 function canonicalizeMap(value: Buffer, at: number, count: number, depth: number): number {
   const entries: { readonly start: number; readonly end: number }[] = [];
   let end = at;

@@ -1,31 +1,24 @@
-/**
- * Payload of a progressor event to the Thrift encoding of msgpack.Value, in one pass and without a tree: arities in
- * Erlang's External Term Format stand before the elements, as counts do in Thrift, so every byte is written once.
- * Format: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html. The terms are those of mg_proto's Erlang codec:
- * `{nl, {mg_msgpack_Nil}}`, `{b, Boolean}`, `{i, Integer}`, `{flt, Float}`, `{str | bin, Binary}`, `{obj, Map}`,
- * `{arr, List}`.
- *
- * There are two ways to the same bytes: a quick one for what is usual (usual-value.ts), and one that knows every form and
- * every fault (careful-value.ts), for whatever the quick one leaves alone.
- */
 import { inflateSync } from 'node:zlib';
 import { ByteReader } from '../../bytes/reader.ts';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import { MalformedError } from '../../errors.ts';
-import { writeCarefulValue } from './decoder.ts';
-import { writeUsualValue } from './fast-path.ts';
+import { decodeValue } from './decoder.ts';
+import { tryFastPath } from './fast-path.ts';
+import { COMPRESSED, VERSION } from './tags.ts';
 
-/** Largest size that a compressed payload may declare: far above any record that Kafka would take. */
+/** Largest size that a compressed payload may declare: far above any record that Kafka accepts. */
 export const MAX_INFLATED_BYTES = 64 * 1024 * 1024;
-
-const VERSION = 131;
-const COMPRESSED = 80; // 'P'
 
 /**
  * The event payload `bytes[start..end)`: `term_to_binary` of a Value, plain or compressed. Bytes after the term are
- * ignored, as Erlang ignores them.
+ * ignored, as Erlang ignores them. The terms are those of mg_proto's Erlang codec: `{nl, {mg_msgpack_Nil}}`,
+ * `{b, Boolean}`, `{i, Integer}`, `{flt, Float}`, `{str | bin, Binary}`, `{obj, Map}`, `{arr, List}`.
+ *
+ * It is written as the Thrift encoding of msgpack.Value, in one pass and without a tree: in Erlang's External Term Format
+ * as in Thrift, counts come before the elements. Two converters give the same bytes: the fast path (fast-path.ts) for the
+ * usual forms, and the decoder (decoder.ts), which knows every form and reports every fault, for everything else.
  */
-export class EtfValue {
+export class EventPayload {
   readonly #bytes: Buffer;
   readonly #start: number;
   readonly #end: number;
@@ -37,13 +30,13 @@ export class EtfValue {
   }
 
   /**
-   * Appends the Thrift encoding of the Value. Throws MalformedError('ETF', offset within the payload, ...) for
-   * whatever is not such a payload, and leaves `out` as it was.
+   * Appends the Thrift encoding of the Value.
+   * @throws MalformedError with format 'ETF' and the offset within the payload; `out` is then unchanged
    */
   writeTo(out: ByteWriter): void {
     const start = this.#start;
     const end = this.#end;
-    if (start < end && this.#bytes[start] === VERSION && writeUsualValue(this.#bytes, start + 1, end, out)) return;
+    if (start < end && this.#bytes[start] === VERSION && tryFastPath(this.#bytes, start + 1, end, out)) return;
     const lengthBefore = out.length;
     try {
       writePayload(new ByteReader('ETF', this.#bytes, start, end), out);
@@ -57,13 +50,13 @@ export class EtfValue {
 function writePayload(reader: ByteReader, out: ByteWriter): void {
   if (reader.u8() !== VERSION) reader.fail('unknown version', reader.offset - 1);
   if (reader.remaining === 0 || reader.buffer[reader.offset] !== COMPRESSED) {
-    writeCarefulValue(reader, out);
+    decodeValue(reader, out);
     return;
   }
   const inflated = inflate(reader);
-  if (writeUsualValue(inflated, 0, inflated.length, out)) return;
+  if (tryFastPath(inflated, 0, inflated.length, out)) return;
   try {
-    writeCarefulValue(new ByteReader('ETF', inflated), out);
+    decodeValue(new ByteReader('ETF', inflated), out);
   } catch (error) {
     if (!(error instanceof MalformedError)) throw error;
     throw new MalformedError('ETF', error.offset, `in the inflated term, ${error.detail}`);
@@ -71,8 +64,8 @@ function writePayload(reader: ByteReader, out: ByteWriter): void {
 }
 
 /**
- * Compressed term: tag 80, u32 size of the inflated term (its tag included, the version byte not), zlib data. The
- * declared size is also the limit for inflating, so that a bomb costs what it declares and no more.
+ * Compressed term: tag 80, u32 size of the inflated term (with its tag, without the version byte), zlib data. The declared
+ * size also limits inflation: a zip bomb costs what it declares and no more.
  */
 function inflate(reader: ByteReader): Buffer {
   reader.skip(1);
@@ -85,7 +78,7 @@ function inflate(reader: ByteReader): Buffer {
     const data = reader.buffer.subarray(reader.offset, reader.end);
     inflated = inflateSync(data, { maxOutputLength: declared });
   } catch {
-    // zlib's own text says nothing that helps, and its error may hold on to the payload
+    // zlib's own text does not help, and its error may keep the payload alive.
     reader.fail(`zlib data are damaged, cut off or longer than the declared ${declared} bytes`);
   }
   if (inflated.length !== declared) {

@@ -3,7 +3,7 @@
  * one record. Payloads are filled by one letter, which compresses better than anything real, or by noise, which is worse.
  */
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import { EtfValue } from '../../../src/conversion/payload/payload.ts';
+import { EventPayload } from '../../../src/conversion/payload/payload.ts';
 import { writeSinkEvent } from '../../../src/conversion/thrift/mg-proto.ts';
 import { codecOf } from '../../../src/kafka/produce/compression.ts';
 import { RecordBatch } from '../../../src/kafka/produce/record-batch.ts';
@@ -22,7 +22,7 @@ function batchOf(payloads: readonly Buffer[], maxBytes: number): RecordBatch {
     const [source_ns, source_id] = [Buffer.from('default/default'), Buffer.from(`process ${index * 7_919}`)];
     const value = new ByteWriter(4096);
     const event = { source_ns, source_id, event_id: BigInt(index), created_at: Buffer.from('2024-05-06T07:08:09Z') };
-    writeSinkEvent(value, { event: { ...event, format_version: 1, data: new EtfValue(data, 0, data.length) } });
+    writeSinkEvent(value, { event: { ...event, format_version: 1, data: new EventPayload(data, 0, data.length) } });
     batch.append(new ByteWriter(64).copy(Buffer.from(`default/default ${source_id}`)), value, {
       producedCount: 0,
       producedBytes: 0,

@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test';
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import { EtfValue } from '../../../src/conversion/payload/payload.ts';
+import { EventPayload } from '../../../src/conversion/payload/payload.ts';
 import { writeLifecycleEvent, writeSinkEvent } from '../../../src/conversion/thrift/mg-proto.ts';
 import { encodePayload, int, str, type Value } from './etf.ts';
 import {
@@ -30,7 +30,7 @@ test('describeRecord says of an event what its row says', () => {
       event_id: 3n,
       created_at: Buffer.from('2016-03-22T06:12:27Z'),
       format_version: 1,
-      data: new EtfValue(payload, 0, payload.length),
+      data: new EventPayload(payload, 0, payload.length),
     },
   });
   expect(describeRecord({ ...place, value: out.toBuffer() }, 'eventsink')).toEqual({

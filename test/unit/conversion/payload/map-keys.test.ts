@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { findMapKeyFault } from '../../../../src/conversion/payload/map-keys.ts';
 
-/** Keys one behind the other, whose bytes decide whether they are equal. */
+/** The fault of these keys, one after the other in one buffer; their bytes decide equality. */
 function faultOf(texts: readonly string[]): string | undefined {
   const keys: number[] = [];
   let at = 0;
@@ -12,8 +12,8 @@ function faultOf(texts: readonly string[]): string | undefined {
   return findMapKeyFault(Buffer.from(texts.join(''), 'latin1'), keys, 0);
 }
 
-/** Texts whose hashes (FNV-1a, folded) share their low 16 bits: in any table they want the same place. */
-function clashingTexts(count: number): string[] {
+/** Texts whose hashes (FNV-1a, folded) share their low 16 bits: the same place in a table of any size. */
+function collidingTexts(count: number): string[] {
   const texts: string[] = [];
   for (let number = 0; texts.length < count; number++) {
     const text = number.toString(36).padStart(6, '0');
@@ -26,7 +26,7 @@ function clashingTexts(count: number): string[] {
 
 describe('findMapKeyFault', () => {
   test.each([2, 8, 9, 40, 64, 1_000, 4_096, 4_097, 6_000])(
-    'tells %d keys apart, and finds the one that is repeated',
+    'accepts %d distinct keys, and finds the one that is repeated',
     (count) => {
       const texts = Array.from({ length: count }, (_, index) => `key${index}`);
       expect(faultOf(texts)).toBeUndefined();
@@ -41,13 +41,13 @@ describe('findMapKeyFault', () => {
     },
   );
 
-  test('looks at a small obj after a large one with an empty table', () => {
+  test('clears the table between a large obj and a small one', () => {
     const texts = Array.from({ length: 4_000 }, (_, index) => `key${index}`);
     expect([faultOf(texts), faultOf(texts.slice(0, 20)), faultOf(texts)]).toEqual([undefined, undefined, undefined]);
   });
 
-  test('decides for keys whose hashes clash, too', () => {
-    const texts = clashingTexts(40);
+  test('decides for keys whose hashes collide, too', () => {
+    const texts = collidingTexts(40);
     expect(faultOf(texts)).toBeUndefined();
     expect(faultOf(texts.with(39, texts[0]!))).toBe('repeated key of a map');
   });

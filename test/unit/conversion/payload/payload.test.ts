@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'bun:test';
 import { constants, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
-import { MAX_DEPTH } from '../../../../src/conversion/payload/decoder.ts';
-import { EtfValue, MAX_INFLATED_BYTES } from '../../../../src/conversion/payload/payload.ts';
+import { MAX_NESTING_DEPTH } from '../../../../src/conversion/payload/nesting-limits.ts';
+import { EventPayload, MAX_INFLATED_BYTES } from '../../../../src/conversion/payload/payload.ts';
 import { MalformedError } from '../../../../src/errors.ts';
 import {
   type AtomForm,
@@ -18,11 +18,11 @@ import {
 } from '../../../support/codecs/etf.ts';
 import { decodeValue } from '../../../support/codecs/thrift-reader.ts';
 
-/** Converts a payload that stands between other bytes; what is written must follow what was there. */
+/** Converts a payload between other bytes; the output must follow what `out` held before. */
 function convert(payload: Buffer): Buffer {
   const padded = Buffer.concat([Buffer.of(131, 104), payload, Buffer.of(106, 106)]);
   const out = new ByteWriter().i32(0x01020304);
-  new EtfValue(padded, 2, padded.length - 2).writeTo(out);
+  new EventPayload(padded, 2, padded.length - 2).writeTo(out);
   expect(out.bytes.readInt32BE(0)).toBe(0x01020304);
   return Buffer.from(out.view().subarray(4));
 }
@@ -30,7 +30,7 @@ function convert(payload: Buffer): Buffer {
 function failure(payload: Buffer): MalformedError {
   const out = new ByteWriter().u8(7);
   try {
-    new EtfValue(payload, 0, payload.length).writeTo(out);
+    new EventPayload(payload, 0, payload.length).writeTo(out);
   } catch (error) {
     expect(error).toBeInstanceOf(MalformedError);
     expect((error as MalformedError).format).toBe('ETF');
@@ -41,7 +41,7 @@ function failure(payload: Buffer): MalformedError {
 }
 
 const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex');
-/** A payload that begins with the variant of that name. */
+/** A payload of one variant: its name, and its contents in hexadecimal. */
 const variant = (name: string, contents: string) =>
   Buffer.concat([Buffer.of(131, 104, 2, 119, name.length), Buffer.from(name), hex(contents)]);
 const floatText = (text: string) => variant('flt', `63${Buffer.from(text.padEnd(31, '\0')).toString('hex')}`);
@@ -81,7 +81,7 @@ const FORMS: readonly (EtfOptions & { readonly compressed?: boolean })[] = [
   { atoms: 'utf8', tuples: 'large', integers: 'large-big', floats: 'text', compressed: true },
 ];
 
-describe('EtfValue', () => {
+describe('EventPayload', () => {
   test.each(FORMS.map((form) => [JSON.stringify(form), form] as const))(
     'converts every variant written with %s',
     (_, form) => {
@@ -89,7 +89,7 @@ describe('EtfValue', () => {
     },
   );
 
-  test('writes the very bytes of each variant', () => {
+  test('writes these bytes for each variant', () => {
     const bytes = (value: Value) => convert(encodePayload(value)).toString('hex');
     expect(bytes({ nl: {} })).toBe('0c00010000');
     expect(bytes({ b: true })).toBe('0200020100');
@@ -110,14 +110,14 @@ describe('EtfValue', () => {
     }
   });
 
-  test('takes a list whose tail is a list for one list, as Erlang does', () => {
+  test('joins a list and the list in its tail, as Erlang does', () => {
     const element = encodeValue(int(1)).toString('hex');
     const spliced = variant('arr', `6c00000001${element}6c00000002${element}${element}6c000000006a`);
     expect(decodeValue(convert(spliced))).toEqual(arr(int(1), int(1), int(1)));
     expect(decodeValue(convert(variant('arr', '6c000000006a')))).toEqual(arr());
   });
 
-  test('takes integers with needless high zero bytes, within 64 bits', () => {
+  test('accepts integers with redundant high zero bytes, within 64 bits', () => {
     expect(decodeValue(convert(variant('i', '6e0c00050000000000000000000000')))).toEqual(int(5));
     expect(decodeValue(convert(variant('i', '6e0901000000000000008000')))).toEqual(int(-(2n ** 63n)));
     expect(decodeValue(convert(variant('i', '6e0000')))).toEqual(int(0));
@@ -184,7 +184,7 @@ describe('EtfValue', () => {
     '-0.00000000000000000000e+00',
     '2.5E-3',
     '4.94065645841246544177e-324',
-  ])('takes the float text %p', (text) => {
+  ])('accepts the float text %p', (text) => {
     expect(decodeValue(convert(floatText(text)))).toEqual(flt(Number(text)));
   });
 
@@ -226,7 +226,7 @@ describe('EtfValue', () => {
   });
 });
 
-describe('EtfValue, compressed', () => {
+describe('EventPayload, compressed', () => {
   const term = encodeValue(arr(...SAMPLES));
 
   test.each([
@@ -254,7 +254,7 @@ describe('EtfValue, compressed', () => {
     expect(failure(compressTerm(Buffer.concat([Buffer.of(131), term]))).detail).toContain('tag 131 met');
   });
 
-  test('takes any level and window of zlib', () => {
+  test('accepts any level and window of zlib', () => {
     for (const level of [0, 1, 9]) {
       for (const windowBits of [9, 15]) {
         const data = deflateSync(term, { level, windowBits, strategy: constants.Z_DEFAULT_STRATEGY });
@@ -273,19 +273,19 @@ describe('EtfValue, compressed', () => {
   });
 });
 
-describe('EtfValue, nesting', () => {
+describe('EventPayload, nesting', () => {
   const OPEN_LIST = encodeValue(arr({ nl: {} })).subarray(0, 12);
   const LEAF = encodeValue(int(1));
   const lists = (depth: number) =>
     Buffer.concat([Buffer.of(131), ...Array(depth).fill(OPEN_LIST), LEAF, Buffer.alloc(depth, 106)]);
 
-  test('takes 100,000 lists within each other, and refuses one more', () => {
-    const written = convert(lists(MAX_DEPTH));
-    expect(written.length).toBe(MAX_DEPTH * 9 + 12);
-    expect(failure(lists(MAX_DEPTH + 1)).detail).toBe('nested deeper than 100000 levels');
+  test('accepts 100,000 nested lists, and refuses one more', () => {
+    const written = convert(lists(MAX_NESTING_DEPTH));
+    expect(written.length).toBe(MAX_NESTING_DEPTH * 9 + 12);
+    expect(failure(lists(MAX_NESTING_DEPTH + 1)).detail).toBe('nested deeper than 100000 levels');
   });
 
-  test('takes 50,000 maps within values, and within keys', () => {
+  test('accepts 50,000 maps nested in values, and in keys', () => {
     const leaf = LEAF.toString('hex');
     const one = `68027703${Buffer.from('obj').toString('hex')}7400000001`;
     const depth = 50_000;
@@ -303,11 +303,11 @@ describe('EtfValue, nesting', () => {
   });
 });
 
-describe('EtfValue, repeated keys', () => {
+describe('EventPayload, repeated keys', () => {
   const accepts = (value: Value) => decodeValue(convert(encodePayload(value)));
   const filler = (count: number) => Array.from({ length: count }, (_, i) => str(`filler ${i}`));
 
-  // both ways of looking for repeats: few keys, and many
+  // Few keys are compared pair by pair, many by hash or Set.
   test.each([0, 15, 40])('refuses equal keys, with %d others between them', (others) => {
     const refuse = (left: Value, right: Value) => {
       const error = failure(encodePayload(obj(left, ...filler(others), right)));
@@ -348,7 +348,7 @@ describe('EtfValue, repeated keys', () => {
     );
   });
 
-  test('sees through encodings: one integer under two tags is one key', () => {
+  test('treats one integer under two tags as one key', () => {
     const one = '680277016961' + '01';
     const alsoOne = '680277016962' + '00000001';
     const bigOne = '68027701696e' + '010001';
@@ -368,7 +368,7 @@ describe('EtfValue, repeated keys', () => {
     expect(accepts(value)).toEqual(value);
   });
 
-  test('looks at the keys of each map alone', () => {
+  test('compares keys within one map only', () => {
     const value: Value = {
       obj: [
         [str('a'), obj(str('a'), str('b'))],
@@ -386,7 +386,7 @@ describe('EtfValue, repeated keys', () => {
     );
   });
 
-  test('takes time in proportion to the size: 200,000 keys, and keys within keys', () => {
+  test('takes time in proportion to the size: 200,000 keys, and nested keys', () => {
     const many = Array.from({ length: 200_000 }, (_, i) => str(String(i).padStart(6, '0')));
     const leaf = encodeValue({ nl: {} });
     const manyPayload = (keys: Value[]) =>
@@ -394,14 +394,14 @@ describe('EtfValue, repeated keys', () => {
     convert(manyPayload(many));
     failure(manyPayload([...many.slice(0, -1), many[0]!]));
 
-    // each level has a map of two keys, one of which holds all deeper levels: 20,000 levels, over 1 MB
+    // Each level has a map of two keys, one of which holds all deeper levels: 20,000 levels, over 1 MB.
     const depth = 20_000;
     const level = `68027703${Buffer.from('obj').toString('hex')}7400000002`;
     const rest = `${leaf.toString('hex')}${encodeValue(flt(-0)).toString('hex')}${leaf.toString('hex')}`;
     convert(Buffer.from(`83${level.repeat(depth)}${leaf.toString('hex')}${rest.repeat(depth)}`, 'hex'));
   });
 
-  test('refuses, and survives, keys that are compared and nested deeper than can be', () => {
+  test('refuses compared keys that are nested too deep, without a stack overflow', () => {
     const depth = 5_000;
     const list = encodeValue(arr({ nl: {} }))
       .subarray(0, 12)
@@ -419,7 +419,7 @@ function uint32(value: number): Buffer {
   return bytes;
 }
 
-describe('EtfValue, random values', () => {
+describe('EventPayload, random values', () => {
   test('converts 2,000 random values in random forms to what an independent reader reads', () => {
     const random = seededRandom(20_260_101);
     for (let run = 0; run < 2_000; run++) {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
-import { EtfValue } from '../../../../src/conversion/payload/payload.ts';
+import { EventPayload } from '../../../../src/conversion/payload/payload.ts';
 import { writeSinkEvent } from '../../../../src/conversion/thrift/mg-proto.ts';
 import { formatTimestamp } from '../../../../src/conversion/timestamp.ts';
 import { MalformedError } from '../../../../src/errors.ts';
@@ -27,17 +27,17 @@ function writeRecord(vector: EventVector, payload: Buffer): Buffer {
     event_id: BigInt(vector.event_id),
     created_at: formatTimestamp(timestampMicros(vector.timestamp)),
     format_version: vector.format_version ?? undefined,
-    data: new EtfValue(payload, 0, payload.length),
+    data: new EventPayload(payload, 0, payload.length),
   };
   writeSinkEvent(out, { event });
   return out.toBuffer();
 }
 
-/** undefined when the payload is refused as it should be; anything else that is thrown goes on. */
+/** The Thrift encoding; undefined when the payload is refused with a MalformedError of ETF. Every other error is thrown. */
 function convert(payload: Buffer): Buffer | undefined {
   const out = new ByteWriter();
   try {
-    new EtfValue(payload, 0, payload.length).writeTo(out);
+    new EventPayload(payload, 0, payload.length).writeTo(out);
   } catch (error) {
     if (error instanceof MalformedError && error.format === 'ETF') return undefined;
     throw error;
@@ -45,8 +45,8 @@ function convert(payload: Buffer): Buffer | undefined {
   return out.toBuffer();
 }
 
-describe('EtfValue on the golden vectors', () => {
-  test('gives every record byte for byte, but for the order of maps that Erlang hashes', () => {
+describe('EventPayload on the golden vectors', () => {
+  test('gives every record byte for byte, except for the order of maps that Erlang hashes', () => {
     let compared = 0;
     vectors.forEach((vector, index) => {
       const written = writeRecord(vector, payloads[index]!);
@@ -75,7 +75,7 @@ describe('EtfValue on the golden vectors', () => {
   test('refuses every truncation of every payload', () => {
     expect(invalid.length).toBe(20);
     for (const payload of payloads) {
-      // all positions of what is small; of what is large both ends and a sample of the rest
+      // Every length of a small payload; both ends and a sample of the rest of a large one.
       const step = payload.length <= 2_000 ? 1 : Math.ceil(payload.length / 150);
       for (let length = 0; length < payload.length; length += length < 300 ? 1 : step) {
         if (convert(payload.subarray(0, length)) !== undefined) expect.unreachable(`accepted ${length} bytes`);
@@ -86,7 +86,7 @@ describe('EtfValue on the golden vectors', () => {
     }
   });
 
-  test('meets random damage with a typed error, or with bytes that an independent reader understands', () => {
+  test('answers random damage with a typed error, or with bytes that an independent reader understands', () => {
     const random = seededRandom(42);
     const below = (limit: number) => Math.floor(random() * limit);
     const small = payloads.filter(({ length }) => length < 4_000);
@@ -107,14 +107,14 @@ describe('EtfValue on the golden vectors', () => {
       if (written === undefined) continue;
       accepted++;
       decodeValue(written);
-      // an integer of 7 bytes becomes 12; what is inflated is bounded by what it declares
+      // An integer of 7 bytes grows to 12; inflated data are bounded by the declared size.
       const size = payload[1] === 80 ? payload.readUInt32BE(2) : payload.length;
       expect(written.length).toBeLessThanOrEqual(size * 2);
     }
     expect(accepted).toBeGreaterThan(500);
   });
 
-  test('meets random bytes with a typed error', () => {
+  test('answers random bytes with a typed error', () => {
     const random = seededRandom(43);
     for (let run = 0; run < 20_000; run++) {
       const payload = Buffer.from(
