@@ -1,6 +1,6 @@
 /**
- * Where the service tells of itself over HTTP: `/live`, `/ready`, `/status` and `/metrics`. Everything is read when it is
- * asked for and is the same for everybody; nothing can be changed here, and nothing secret is told.
+ * The HTTP listener: `/live`, `/ready`, `/status` and `/metrics`. Responses are computed for each request, are the same
+ * for every client, and contain no payloads or secrets. Nothing can be changed through it.
  */
 import type { Logger } from 'pino';
 import type { HttpConfig } from '../config/config.ts';
@@ -10,16 +10,16 @@ import { createMetrics } from './metrics.ts';
 import { reportReadiness, reportStream } from './report.ts';
 import type { SlotStatus } from './slot-status.ts';
 
-/** What to tell, and where. */
+/** Options of `startHttpListener`. */
 export interface HttpListenerOptions {
   readonly config: HttpConfig;
   readonly statuses: readonly SlotStatus[];
-  /** Of the service */
+  /** Version of the service */
   readonly version: string;
   readonly log: Logger;
 }
 
-/** A listener that listens. */
+/** A running listener. */
 export interface HttpListener {
   readonly port: number;
   /** Closes the port and every connection. */
@@ -28,29 +28,32 @@ export interface HttpListener {
 
 type Handler = () => Response | Promise<Response>;
 
-/** A probe must hear of the present. */
+/** A probe needs the current state. */
 const NO_CACHE = { 'cache-control': 'no-store' };
 
-/** @throws NotifierError when it cannot listen there: the port is in use, or the address is not one of this machine */
+/**
+ * Starts to listen at `http.host` and `http.port`.
+ * @throws NotifierError when the port is in use, or the address does not belong to this machine
+ */
 export function startHttpListener(options: HttpListenerOptions): HttpListener {
   const { config, log } = options;
   const handlers = createHandlers(options);
   const respond = ({ method, url }: Request) => {
     const handler = handlers.get(new URL(url).pathname);
-    if (handler === undefined) return text(404, `Not found; there are ${[...handlers.keys()].join(', ')}`);
-    // Bun leaves the body of the answer to HEAD away.
+    if (handler === undefined) return text(404, `Not found. Available paths: ${[...handlers.keys()].join(', ')}`);
+    // Bun omits the body of the response to HEAD.
     if (method === 'GET' || method === 'HEAD') return handler();
     return text(405, 'Only GET and HEAD are allowed', { allow: 'GET, HEAD' });
   };
   const server = listen(config, {
     respond,
     onError(error) {
-      log.error({ error }, 'an HTTP request failed');
+      log.error({ event: 'http_request_failed', error }, 'HTTP request failed');
       return text(500, 'Internal error');
     },
   });
   const port = server.port!;
-  log.info({ host: config.host, port }, 'listening for HTTP');
+  log.info({ event: 'http_listening', host: config.host, port }, 'listening for HTTP');
   return { port, stop: () => server.stop(true) };
 }
 
@@ -58,7 +61,7 @@ function createHandlers({ config, statuses, version }: HttpListenerOptions): Rea
   const { inFlightLimitMs } = config;
   const metrics = createMetrics({ statuses, version, inFlightLimitMs });
   return new Map<string, Handler>([
-    // That it is answered is the answer: the event loop turns.
+    // A response at all shows that the event loop runs.
     ['/live', () => json(200, { live: true })],
     [
       '/ready',
@@ -92,14 +95,16 @@ function listen(
       port,
       fetch: on.respond,
       error: on.onError,
-      // Otherwise an error would be answered with a page of sources ...
+      // In development mode Bun answers an error with a page of source code ...
       development: false,
-      // ... and without it Bun would share the port with another process that listens there in the same way.
+      // ... and with reusePort it shares the port with another process that listens there in the same way.
       reusePort: false,
     });
   } catch (cause) {
     throw new NotifierError(`Cannot listen for HTTP on ${host}, port ${port}`, {
-      advice: 'Stop what listens there or choose another http.port; http.host must be an address of this machine',
+      code: 'http_listen',
+      advice:
+        'Stop the program that listens there, or choose another http.port; http.host must be an address of this machine',
       cause,
     });
   }

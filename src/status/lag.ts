@@ -1,7 +1,7 @@
-/** How far a slot's stream is behind: the few differences that readiness, report and metrics are made of. */
+/** How far a slot's stream is behind: the differences that readiness, report and metrics are based on. */
 import type { SlotStatus } from './slot-status.ts';
 
-/** One moment on both clocks that a status refers to. */
+/** One moment on both clocks that a status uses. */
 export interface Moment {
   /** performance.now(), ms */
   readonly nowMs: number;
@@ -9,26 +9,26 @@ export interface Moment {
   readonly wallMs: number;
 }
 
-/** What is not known at that moment is undefined: never 0, which would say that all is well. */
+/** Unknown values are undefined, never 0: that would say that all is well. */
 export interface Lag {
-  /** WAL between what Kafka has acknowledged and the end of the server's WAL, as far as it was last seen */
+  /** WAL between the position acknowledged by Kafka and the last known end of the server's WAL */
   readonly bytes: number | undefined;
-  /** Age of the oldest commit that is received and not confirmed, by the server's clock; 0 when there is none */
+  /** Age of the oldest commit received and not confirmed, by the server's clock; 0 when there is none */
   readonly ms: number | undefined;
-  /** Age of the oldest thing that Kafka was given and has not acknowledged; 0 when there is none */
+  /** Age of the oldest row received and not acknowledged by Kafka; 0 when there is none */
   readonly inFlightMs: number | undefined;
 }
 
 const UNKNOWN: Lag = { bytes: undefined, ms: undefined, inFlightMs: undefined };
 
-/** The moment of the call. */
+/** The moment of the call, on both clocks. */
 export function presentMoment(): Moment {
   return { nowMs: performance.now(), wallMs: Date.now() };
 }
 
 /**
- * While a slot does not stream, what its last session left unconfirmed goes on to age, and nothing is in flight. Of a
- * standby nothing is known: the process that streams knows it.
+ * The lag of a slot's stream. While the slot does not stream, nothing is in flight, and the oldest unconfirmed commit of
+ * its last session continues to age. The lag of a standby is unknown: only the slot holder knows it.
  */
 export function measureLag(status: SlotStatus, { nowMs, wallMs }: Moment): Lag {
   const { state, stream, server } = status;

@@ -1,10 +1,10 @@
 /**
- * The metrics, in a registry of prom-client that belongs to nobody else. Nothing is kept here: every value is read from
- * the statuses when somebody scrapes, so that the record path only adds to plain numbers.
+ * The metrics, in a registry of their own. Nothing is stored here: every value is read from the statuses on scrape, so the
+ * record path only adds to plain numbers.
  *
- * Names, units and types: https://prometheus.io/docs/practices/naming/. prom-client's default metrics are left out: on
- * Bun most of them are 0 or made up, and measuring the event loop costs 1 % of a core; the three about the process that
- * dashboards know are here by hand.
+ * Names, units and types: https://prometheus.io/docs/practices/naming/. The client library's default metrics are left out:
+ * on Bun most of them are 0 or made up, and measuring the event loop costs 1 % of a core. The three process metrics that
+ * dashboards know are written by hand.
  */
 import { type Metric, Registry } from 'prom-client';
 import { measureLag, presentMoment } from './lag.ts';
@@ -12,12 +12,12 @@ import { LATENCY_BOUNDS_SECONDS, type LatencyHistogram } from './latency-histogr
 import { judgeReadiness } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
 
-/** What the metrics are about. */
+/** Options of `createMetrics`. */
 export interface MetricsOptions {
   readonly statuses: readonly SlotStatus[];
-  /** Of the service */
+  /** Version of the service */
   readonly version: string;
-  /** As `ReadinessOptions` says */
+  /** See `ReadinessOptions` */
   readonly inFlightLimitMs: number;
 }
 
@@ -29,7 +29,7 @@ interface Family {
   readonly samples: () => Iterable<Sample>;
 }
 
-/** One line of the text. */
+/** One line of the exposition. */
 interface Sample {
   /** Default: the family's */
   readonly metricName?: string | undefined;
@@ -37,32 +37,33 @@ interface Sample {
   readonly value: number;
 }
 
-/** Labels and value of a sample that bears its family's name; without a value there is no sample. */
+/** Labels and value of a sample with its family's name; a sample without a value is left out. */
 type Reading = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
 
 const STATES: readonly SlotState[] = ['starting', 'standby', 'streaming', 'retrying', 'needs_operator', 'closed'];
 
 const ROW_COUNTERS: readonly (readonly [count: keyof NamespaceCounts, name: string, help: string])[] = [
   ['received', 'rows_received', 'Row changes received'],
-  ['converted', 'rows_converted', 'Row changes that became a record'],
-  ['produced', 'records_produced', 'Records that Kafka has acknowledged'],
-  ['parked', 'rows_parked', 'Row changes that went to the parking topic, acknowledged there'],
-  ['skipped', 'rows_skipped', 'Updates without their old tuple that were passed over'],
+  ['converted', 'rows_converted', 'Row changes converted to a record'],
+  ['produced', 'records_produced', 'Records acknowledged by Kafka'],
+  ['parked', 'rows_parked', 'Row changes parked, as acknowledged by Kafka in the parking topic'],
+  ['skipped', 'rows_skipped', 'Updates skipped because they carry no old tuple'],
 ];
 
-/** Makes the registry; `metrics()` of it gives the text, `contentType` its type. */
+/** Creates the registry; its `metrics()` returns the exposition, its `contentType` the MIME type. */
 export function createMetrics(options: MetricsOptions): Registry {
   const registry = new Registry();
-  for (const family of [...describeStreams(options), ...describeProcess(options.version)]) {
+  for (const family of [...describeTraffic(options), ...describeHealth(options), ...describeProcess(options.version)]) {
     const { samples, ...head } = family;
     const get = async () => ({ ...head, aggregator: 'sum', values: [...samples()] });
-    // The registry asks a metric for its name and `get` alone; its type names the classes that count by themselves.
+    // The registry only uses name and `get` of a metric; its type demands the library's own counting classes.
     registry.registerMetric({ ...head, get } as unknown as Metric);
   }
   return registry;
 }
 
-function describeStreams({ statuses, inFlightLimitMs }: MetricsOptions): Family[] {
+/** Makes families whose samples are read from each status. */
+function streamFamilies(statuses: readonly SlotStatus[]) {
   const family = (type: 'counter' | 'gauge', name: string, help: string, read: (status: SlotStatus) => Reading[]) => ({
     type,
     name: `cdc_notifier_${name}`,
@@ -75,20 +76,25 @@ function describeStreams({ statuses, inFlightLimitMs }: MetricsOptions): Family[
       }
     },
   });
-  const counter = (name: string, help: string, read: (status: SlotStatus) => number) =>
-    family('counter', `${name}_total`, help, (status) => [[{}, read(status)]]);
-  const gauge = (name: string, help: string, read: (status: SlotStatus) => number | undefined) =>
-    family('gauge', name, help, (status) => [[{}, read(status)]]);
-  const histogram = (name: string, help: string, read: (status: SlotStatus) => LatencyHistogram): Family => ({
-    type: 'histogram',
-    name: `cdc_notifier_${name}`,
-    help,
-    samples: () =>
-      statuses.flatMap((status) => sampleHistogram(`cdc_notifier_${name}`, labelsOf(status), read(status))),
-  });
-  const lag = (status: SlotStatus) => measureLag(status, presentMoment());
-  const isReady = (status: SlotStatus) => judgeReadiness(status, { ...presentMoment(), inFlightLimitMs }).ready;
+  return {
+    family,
+    counter: (name: string, help: string, read: (status: SlotStatus) => number) =>
+      family('counter', `${name}_total`, help, (status) => [[{}, read(status)]]),
+    gauge: (name: string, help: string, read: (status: SlotStatus) => number | undefined) =>
+      family('gauge', name, help, (status) => [[{}, read(status)]]),
+    histogram: (name: string, help: string, read: (status: SlotStatus) => LatencyHistogram): Family => ({
+      type: 'histogram',
+      name: `cdc_notifier_${name}`,
+      help,
+      samples: () =>
+        statuses.flatMap((status) => sampleHistogram(`cdc_notifier_${name}`, labelsOf(status), read(status))),
+    }),
+  };
+}
 
+/** Rows, bytes and latencies. */
+function describeTraffic({ statuses }: MetricsOptions): Family[] {
+  const { family, counter, histogram } = streamFamilies(statuses);
   return [
     ...ROW_COUNTERS.map(([count, name, help]) =>
       family('counter', `${name}_total`, help, ({ namespaces }) =>
@@ -99,49 +105,56 @@ function describeStreams({ statuses, inFlightLimitMs }: MetricsOptions): Family[
       ),
     ),
     counter('received_bytes', 'Bytes received from the walsender', (status) => status.receivedBytes),
-    counter('produced_bytes', 'Bytes of record batches that Kafka answered for', (status) => status.producedBytes),
-    counter('produced_batches', 'Record batches that Kafka answered for', (status) => status.producedBatchCount),
-    histogram('commit_receive_seconds', 'From a commit to the receipt of it', (status) => status.commitReceive),
+    counter('produced_bytes', 'Bytes of record batches that Kafka responded to', (status) => status.producedBytes),
+    counter('produced_batches', 'Record batches that Kafka responded to', (status) => status.producedBatchCount),
+    histogram('commit_receive_seconds', 'From a commit in PostgreSQL to its receipt', (status) => status.commitReceive),
     histogram(
       'commit_acknowledge_seconds',
-      'From a commit until Kafka has acknowledged all up to it',
+      'From a commit in PostgreSQL until Kafka has acknowledged everything up to it',
       (status) => status.commitAcknowledge,
     ),
     histogram(
       'produce_round_trip_seconds',
-      'From a Produce request to its answer',
+      'From a Produce request to its response',
       (status) => status.produceRoundTrip,
     ),
-    gauge('lag_bytes', 'WAL that Kafka has not acknowledged', (status) => lag(status).bytes),
-    gauge('lag_seconds', 'Age of the oldest commit that is received and not confirmed', (status) =>
-      inSeconds(lag(status).ms),
-    ),
-    gauge('in_flight_age_seconds', 'Age of the oldest thing that Kafka has not acknowledged', (status) =>
+  ];
+}
+
+/** Lag, the slot on the server, failures and state. */
+function describeHealth({ statuses, inFlightLimitMs }: MetricsOptions): Family[] {
+  const { family, gauge } = streamFamilies(statuses);
+  const lag = (status: SlotStatus) => measureLag(status, presentMoment());
+  const isReady = (status: SlotStatus) => judgeReadiness(status, { ...presentMoment(), inFlightLimitMs }).ready;
+  return [
+    gauge('lag_bytes', 'WAL not acknowledged by Kafka', (status) => lag(status).bytes),
+    gauge('lag_seconds', 'Age of the oldest commit received and not confirmed', (status) => inSeconds(lag(status).ms)),
+    gauge('in_flight_age_seconds', 'Age of the oldest row received and not acknowledged by Kafka', (status) =>
       inSeconds(lag(status).inFlightMs),
     ),
     gauge(
       'slot_retained_wal_bytes',
-      'WAL that the server keeps for the slot',
+      'WAL that the server retains for the slot',
       (status) => status.server?.retainedWalBytes,
     ),
     gauge(
       'slot_safe_wal_bytes',
-      'WAL that may be written before the slot is in danger; absent without a limit',
+      'WAL that can be written before the slot may be invalidated; absent without a limit',
       (status) => status.server?.safeWalBytes,
-    ),
-    family('counter', 'reconnects_total', 'Failed attempts to stream, each followed by another', ({ failureCounts }) =>
-      Array.from(failureCounts, ([reason, count]): Reading => [{ reason }, count]),
     ),
     family(
       'counter',
-      'resends_total',
-      "Requests to produce that were repeated, by Kafka's name of why",
-      ({ resendCounts }) => Array.from(resendCounts, ([reason, count]): Reading => [{ reason }, count]),
+      'reconnects_total',
+      'Failed attempts to stream, by reason; each is followed by another attempt',
+      ({ failureCounts }) => Array.from(failureCounts, ([reason, count]): Reading => [{ reason }, count]),
     ),
-    family('gauge', 'stream_state', '1 for the state that the stream is in', (status) =>
+    family('counter', 'resends_total', "Produce requests repeated, by Kafka's error name", ({ resendCounts }) =>
+      Array.from(resendCounts, ([reason, count]): Reading => [{ reason }, count]),
+    ),
+    family('gauge', 'stream_state', '1 for the current state of the stream, 0 for the others', (status) =>
       STATES.map((state): Reading => [{ state }, state === status.state ? 1 : 0]),
     ),
-    gauge('stream_ready', '1 when /ready counts the stream as ready', (status) => (isReady(status) ? 1 : 0)),
+    gauge('stream_ready', '1 if the stream is ready, as /ready reports it', (status) => (isReady(status) ? 1 : 0)),
   ];
 }
 
@@ -153,7 +166,7 @@ function describeProcess(version: string): Family[] {
     {
       type: 'gauge',
       name: 'cdc_notifier_build_info',
-      help: 'Always 1; its labels tell what runs',
+      help: 'Always 1; the labels are the versions of the service and of Bun',
       samples: single({ version, bun_version: Bun.version }, () => 1),
     },
     {
@@ -174,7 +187,7 @@ function describeProcess(version: string): Family[] {
     {
       type: 'gauge',
       name: 'process_start_time_seconds',
-      help: 'Start of the process, since 1970',
+      help: 'Start of the process, in seconds since 1970',
       samples: single({}, () => startedAtSeconds),
     },
   ];
@@ -184,7 +197,7 @@ function labelsOf({ database, slot }: SlotStatus): Record<string, string> {
   return { database, slot };
 }
 
-/** Buckets of Prometheus are cumulative; ours are not. */
+/** Prometheus' buckets are cumulative, those of `LatencyHistogram` are not. */
 function sampleHistogram(name: string, labels: Record<string, string>, histogram: LatencyHistogram): Sample[] {
   const samples: Sample[] = [];
   let count = 0;

@@ -1,17 +1,17 @@
-/** What `/ready` and `/status` tell, as JSON. Unknown values are null, so that every key is always there. */
+/** The JSON of `/ready` and `/status`. Unknown values are null, so every key is always present. */
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
 import { judgeReadiness, type ReadinessOptions } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
 
-/** The answer of `/ready`. */
+/** Response of `/ready`. */
 export interface ReadinessReport {
-  /** Every stream is ready */
+  /** True when every stream is ready */
   readonly ready: boolean;
   readonly streams: readonly StreamReadinessReport[];
 }
 
-/** One stream in the answer of `/ready`; a standby is ready and is told by its state. */
+/** One stream in the response of `/ready`. A standby can be ready too: `state` tells the difference. */
 export interface StreamReadinessReport {
   /** db_ref */
   readonly database: string;
@@ -21,18 +21,18 @@ export interface StreamReadinessReport {
   readonly reasons: readonly string[];
 }
 
-/** One stream in the answer of `/status`. LSNs in PostgreSQL's text form, times in RFC 3339. */
+/** One stream in the response of `/status`. LSNs in PostgreSQL's text form, times in RFC 3339. */
 export interface StreamReport {
   /** db_ref */
   readonly database: string;
   readonly slot: string;
   readonly state: SlotState;
-  /** Beginning of the state */
+  /** Start of the state */
   readonly since: string;
   readonly receivedLsn: string | null;
   /** Acknowledged by Kafka */
   readonly flushedLsn: string | null;
-  /** As `Lag` says */
+  /** See `Lag` */
   readonly lagBytes: number | null;
   readonly lagSeconds: number | null;
   readonly oldestInFlightSeconds: number | null;
@@ -44,9 +44,9 @@ export interface StreamReport {
   } | null;
   /** Failed attempts since the process started, by reason */
   readonly failures: Readonly<Record<string, number>>;
-  /** Sends that were repeated since the process started, by Kafka's name of why */
+  /** Repeated sends since the process started, by Kafka's error name */
   readonly resends: Readonly<Record<string, number>>;
-  /** Failed attempts since something was last confirmed */
+  /** Failed attempts since a position was last confirmed */
   readonly consecutiveFailures: number;
   /** As in pg_replication_slots, like the three below */
   readonly walStatus: string | null;
@@ -57,7 +57,7 @@ export interface StreamReport {
   readonly namespaces: Readonly<Record<string, NamespaceCounts>>;
 }
 
-/** What `/ready` tells of all streams. */
+/** Readiness of all streams, for `/ready`. */
 export function reportReadiness(statuses: readonly SlotStatus[], options: ReadinessOptions): ReadinessReport {
   const streams = statuses.map((status) => {
     const { database, slot, state } = status;
@@ -66,7 +66,7 @@ export function reportReadiness(statuses: readonly SlotStatus[], options: Readin
   return { ready: streams.every(({ ready }) => ready), streams };
 }
 
-/** What `/status` tells of one stream. */
+/** One stream, for `/status`. */
 export function reportStream(status: SlotStatus, moment: Moment): StreamReport {
   const { stream, server, lastFailure } = status;
   const lag = measureLag(status, moment);
@@ -108,7 +108,7 @@ function formatTime(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-/** To the millisecond: what lies behind is noise of the arithmetic. */
+/** To the millisecond: further digits are noise of the arithmetic. */
 function seconds(ms: number | undefined): number | null {
   return ms === undefined ? null : Math.round(ms) / 1000;
 }

@@ -1,13 +1,9 @@
-/**
- * What one slot says of itself. Its sessions write here, plain numbers on the record path; the HTTP listener reads.
- * Nothing in here decides anything: whether a stream is ready is `readiness.ts`'s verdict.
- */
 import type { Lsn } from '../lsn.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 
 /**
  * - `starting`: connecting and checking
- * - `standby`: another process streams from the slot, this one takes over when it is released
+ * - `standby`: another process streams from the slot; this one takes over when the slot is released
  * - `streaming`
  * - `retrying`: failed; the next attempt follows after `reconnect_timeout`
  * - `needs_operator`: failed, and only an operator can fix it; tried again every `reconnect_timeout`
@@ -21,102 +17,105 @@ export interface KindCounts {
   lifecycle: number;
 }
 
-/** What became of the rows of one namespace since the process started. */
+/** Rows of one namespace since the process started, by outcome. */
 export interface NamespaceCounts {
-  /** Row changes that came in; of most updates of processes nothing is to be told */
+  /** Row changes received; most updates of processes produce no record */
   readonly received: KindCounts;
-  /** Records made of them */
+  /** Records that they were converted to */
   readonly converted: KindCounts;
-  /** Records that Kafka has acknowledged */
+  /** Records acknowledged by Kafka */
   readonly produced: KindCounts;
-  /** Rows that could not be delivered and went to the parking topic, acknowledged there */
+  /** Rows that could not be converted or delivered, and that Kafka acknowledged in the parking topic */
   readonly parked: KindCounts;
-  /** Updates passed over by `on_missing_old_tuple: skip` */
+  /** Updates skipped by `on_missing_old_tuple: skip` */
   readonly skipped: KindCounts;
 }
 
-/** What a running session knows at any moment. Times without a name of their own are performance.now(), in ms. */
+/** Position and health of a running session. Times are performance.now() in ms unless they say otherwise. */
 export interface StreamView {
-  /** Received by us */
+  /** Received from PostgreSQL */
   readonly receivedLsn: Lsn;
   /** Acknowledged by Kafka */
   readonly flushedLsn: Lsn;
-  /** When the server was last heard of */
+  /** Arrival of the last message from the server */
   readonly lastInboundMs: number;
-  /** A server that is alive is never silent for longer: by then it has answered our question */
+  /** A live server is never silent for longer: by then it has answered our keepalive */
   readonly silenceLimitMs: number;
   /** Since when `receivedLsn` has not risen */
   readonly standsSinceMs: number;
-  /** We do not read at present, because Kafka has to catch up */
+  /** Reading from PostgreSQL is paused until Kafka catches up */
   readonly isPaused: boolean;
-  /** Since when the oldest thing that Kafka has not acknowledged is with us; undefined when there is none */
+  /** Arrival of the oldest row that Kafka has not acknowledged; undefined when there is none */
   readonly inFlightSinceMs: number | undefined;
-  /** Wall clock of the oldest commit that is received and not confirmed, ms since 1970; undefined when there is none */
+  /** Commit time, by the server's clock, of the oldest commit received and not confirmed, ms since 1970; undefined when there is none */
   readonly oldestCommitTimeMs: number | undefined;
   /** The last contact with every Kafka cluster of the slot succeeded */
   readonly areBrokersReachable: boolean;
 }
 
-/** The slot as the server describes it (pg_replication_slots), asked for at intervals. */
+/** The slot's row in pg_replication_slots, read at intervals. */
 export interface ServerSlotView {
   /** `reserved`, `extended`, `unreserved`, `lost` */
   readonly walStatus: string | undefined;
   /** WAL that the server keeps for the slot */
   readonly retainedWalBytes: number | undefined;
-  /** WAL that may still be written before the slot is in danger; undefined = no limit (max_slot_wal_keep_size -1) */
+  /** WAL that can be written before the slot may be invalidated; undefined = no limit (max_slot_wal_keep_size -1) */
   readonly safeWalBytes: number | undefined;
-  /** Where the server's WAL ended then */
+  /** End of the server's WAL when the row was read */
   readonly serverLsn: Lsn;
-  /** Process that has the slot */
+  /** Walsender that holds the slot */
   readonly activePid: number | undefined;
 }
 
-/** The process that has the slot while this one stands by. */
+/** The slot holder, as seen by a standby. */
 export interface HolderView {
-  /** Of its walsender */
+  /** Process id of its walsender */
   readonly pid: number;
-  /** Since when the server has not heard of it; undefined where our role may not know */
+  /** Time since its last message to the server; undefined where our role may not see it */
   readonly silentMs: number | undefined;
 }
 
-/** Why an attempt to stream ended, for a person and for a counter. */
+/** Why an attempt to stream failed: message and advice for an operator, reason for a counter. */
 export interface FailureView {
   readonly message: string;
   readonly advice: string | undefined;
-  /** Short and fixed: `server-stopping`, `kafka-refused` */
+  /** One of a fixed set, such as `server-stopping` or `kafka-refused` */
   readonly reason: string;
   /** ms since 1970 */
   readonly atMs: number;
 }
 
-/** See the head of this file. */
+/**
+ * State, positions and counters of one slot. Its sessions write here, plain numbers on the record path; the HTTP listener
+ * reads. It decides nothing: `readiness.ts` judges whether the stream is ready.
+ */
 export class SlotStatus {
   /** db_ref */
   readonly database: string;
   readonly slot: string;
   /** By name, in the order of the configuration */
   readonly namespaces: ReadonlyMap<string, NamespaceCounts>;
-  /** From the commit on the server's clock to the receipt of its Commit */
+  /** From the commit, by the server's clock, to the receipt of its Commit message */
   readonly commitReceive = new LatencyHistogram();
-  /** From the commit on the server's clock until all up to it was acknowledged */
+  /** From the commit, by the server's clock, until Kafka has acknowledged everything up to it */
   readonly commitAcknowledge = new LatencyHistogram();
-  /** From a Produce request to its answer */
+  /** From a Produce request to its response */
   readonly produceRoundTrip = new LatencyHistogram();
   /** Failed attempts by reason */
   readonly failureCounts = new Map<string, number>();
   receivedBytes = 0;
-  /** Bytes of record batches that Kafka answered for, resends included */
+  /** Bytes of record batches that Kafka responded to, resends included */
   producedBytes = 0;
   producedBatchCount = 0;
-  /** How often batches were sent again because Kafka did not acknowledge them, by Kafka's name of why */
+  /** Resends of batches that Kafka did not acknowledge, by Kafka's error name */
   readonly resendCounts = new Map<string, number>();
-  /** Of the present or the last session */
+  /** Of the current or the last session */
   stream: StreamView | undefined;
   server: ServerSlotView | undefined;
-  /** As it was last seen; of a standby only */
+  /** As last seen; set on a standby only */
   holder: HolderView | undefined;
   lastFailure: FailureView | undefined;
-  /** Attempts that failed since something was last confirmed */
+  /** Failed attempts since a position was last confirmed */
   consecutiveFailureCount = 0;
   #state: SlotState = 'starting';
   /** ms since 1970 */
@@ -137,13 +136,13 @@ export class SlotStatus {
     return this.#state;
   }
 
-  /** When the present state began, ms since 1970. */
+  /** Start of the current state, ms since 1970. */
   get stateSinceMs(): number {
     return this.#stateSinceMs;
   }
 
   /**
-   * True when something was confirmed since the last failure, or nothing was left to confirm: a stream that connects and
+   * True when a position was confirmed since the last failure, or nothing was left to confirm. A stream that connects and
    * fails at the same row again and again is never proven.
    */
   get isProven(): boolean {
@@ -152,7 +151,7 @@ export class SlotStatus {
 
   enter(state: SlotState): void {
     if (state === this.#state) return;
-    // The process that streams knows; what this one saw when it had the slot is true no more.
+    // Only the slot holder knows them now; what this process saw while it held the slot is out of date.
     if (state === 'standby') {
       this.server = undefined;
       this.stream = undefined;
@@ -161,18 +160,18 @@ export class SlotStatus {
     this.#stateSinceMs = Date.now();
   }
 
-  /** The stream has moved, or stands at the end of the WAL. */
+  /** Records that a position was confirmed, or that the stream is at the end of the WAL. */
   noteProven(): void {
     this.#isProven = true;
     this.consecutiveFailureCount = 0;
   }
 
-  /** Batches are sent again. */
+  /** Counts a resend of batches. */
   noteResend(reason: string): void {
     this.resendCounts.set(reason, (this.resendCounts.get(reason) ?? 0) + 1);
   }
 
-  /** An attempt has failed. */
+  /** Records a failed attempt. */
   noteFailure(failure: FailureView): void {
     this.#isProven = false;
     this.lastFailure = failure;

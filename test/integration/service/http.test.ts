@@ -169,7 +169,7 @@ test('a Kafka that is stuck ends readiness after in_flight_limit, and liveness n
     });
     expect(stream.state).toBe('streaming');
     expect(stream.reasons).toEqual([
-      expect.stringMatching(/^Kafka has not acknowledged what it was given \S+ s ago; http\.in_flight_limit is 1 s$/),
+      expect.stringMatching(/^Kafka has not acknowledged a row received \S+ s ago; http\.in_flight_limit is 1 s$/),
     ]);
     const status = await told.status();
     expect(status.oldestInFlightSeconds).toBeGreaterThan(1);
@@ -238,7 +238,7 @@ test('a PostgreSQL that is down ends readiness with its reason, until it is back
     await waitFor('failed attempts', async () => (await told.status()).consecutiveFailures >= 2);
     const { ready, stream } = await told.ready();
     expect({ ready, state: stream.state }).toEqual({ ready: false, state: 'retrying' });
-    expect(stream.reasons[0]).toMatch(/^To be tried again soon, after failure \d+ in a row: /);
+    expect(stream.reasons[0]).toMatch(/^Waiting for the next attempt, after failure \d+ in a row: /);
     expect((await told.get('/live')).status).toBe(200);
     const { failures, lastError } = await told.status();
     expect(lastError!.message.length).toBeGreaterThan(0);

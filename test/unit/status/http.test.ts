@@ -33,14 +33,16 @@ const failedStatus = () =>
   createStatus({
     slot: 'sick',
     state: 'needs_operator',
-    failures: [{ message: 'Cannot stream', advice: 'Mend it', reason: 'setup', atMs: 0 }],
+    failures: [{ message: 'Cannot stream', advice: 'Fix it', reason: 'setup', atMs: 0 }],
   });
 
 describe('startHttpListener', () => {
-  test('says where it listens', () => {
+  test('logs where it listens', () => {
     const { lines, port } = start();
     expect(port).toBeGreaterThan(0);
-    expect(lines).toEqual([{ level: 'info', host: '127.0.0.1', port, msg: 'listening for HTTP' }]);
+    expect(lines).toEqual([
+      { level: 'info', event: 'http_listening', host: '127.0.0.1', port, msg: 'listening for HTTP' },
+    ]);
   });
 
   test('/live is 200, whatever the streams do', async () => {
@@ -62,11 +64,11 @@ describe('startHttpListener', () => {
     ]);
   });
 
-  test('/ready is 503 when one stream is not, and says why', async () => {
+  test('/ready is 503 when one stream is not ready, and gives the reasons', async () => {
     const response = await start([readyStatus(), failedStatus()]).get('/ready');
     const { ready, streams } = (await response.json()) as { ready: boolean; streams: { reasons: string[] }[] };
     expect([response.status, ready]).toEqual([503, false]);
-    expect(streams[1]!.reasons).toEqual(['Needs an operator, after failure 1 in a row: Cannot stream. Mend it']);
+    expect(streams[1]!.reasons).toEqual(['Needs an operator, after failure 1 in a row: Cannot stream. Fix it']);
   });
 
   test('/ready follows in_flight_limit and the clock', async () => {
@@ -89,7 +91,7 @@ describe('startHttpListener', () => {
     ]);
   });
 
-  test('/metrics is the text of Prometheus', async () => {
+  test('/metrics is in the text format of Prometheus', async () => {
     const response = await start().get('/metrics');
     expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
     const families = parseExposition(await response.text());
@@ -113,7 +115,7 @@ describe('startHttpListener', () => {
   test.each(['/', '/live/', '/LIVE', '/metricsx', '/../etc/passwd', '/%2e%2e'])('%s is 404', async (path) => {
     const response = await start().get(path);
     expect(response.status).toBe(404);
-    expect(await response.text()).toBe('Not found; there are /live, /ready, /status, /metrics\n');
+    expect(await response.text()).toBe('Not found. Available paths: /live, /ready, /status, /metrics\n');
   });
 
   test.each(['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'])('%s is 405', async (method) => {
@@ -138,12 +140,14 @@ describe('startHttpListener', () => {
     expect(error).toBeInstanceOf(NotifierError);
     expect(error).toMatchObject({
       message: `Cannot listen for HTTP on 127.0.0.1, port ${port}`,
-      advice: 'Stop what listens there or choose another http.port; http.host must be an address of this machine',
+      code: 'http_listen',
+      advice:
+        'Stop the program that listens there, or choose another http.port; http.host must be an address of this machine',
       cause: { code: 'EADDRINUSE' },
     });
   });
 
-  test('an error while it answers is a 500 that tells nothing, and is logged', async () => {
+  test('an error during a request is logged, and answered with 500 and no details', async () => {
     const broken = readyStatus();
     Object.defineProperty(broken, 'slot', {
       get() {
@@ -155,9 +159,9 @@ describe('startHttpListener', () => {
       const response = await get(path);
       expect([response.status, await response.text()]).toEqual([500, 'Internal error\n']);
     }
-    expect(lines.slice(1).map(({ level, msg }) => [level, msg])).toEqual([
-      ['error', 'an HTTP request failed'],
-      ['error', 'an HTTP request failed'],
+    expect(lines.slice(1).map(({ level, event }) => [level, event])).toEqual([
+      ['error', 'http_request_failed'],
+      ['error', 'http_request_failed'],
     ]);
     expect((await get('/live')).status).toBe(200);
   });

@@ -13,33 +13,33 @@ describe('measureLag', () => {
   const cases: [string, StatusChanges, Lag][] = [
     ['nothing to do', {}, { bytes: 0, ms: 0, inFlightMs: 0 }],
     ['something not acknowledged', { stream: behind }, { bytes: 0x1000, ms: 2_500, inFlightMs: 700 }],
-    ['WAL that has not come yet', { server: { serverLsn: 0x1_0000_3000n } }, { bytes: 0x2000, ms: 0, inFlightMs: 0 }],
+    ['WAL not received yet', { server: { serverLsn: 0x1_0000_3000n } }, { bytes: 0x2000, ms: 0, inFlightMs: 0 }],
     [
       'an old view of the server',
       { stream: { receivedLsn: 0x1_0000_5000n }, server: { serverLsn: 0x1_0000_2000n } },
       { bytes: 0x4000, ms: 0, inFlightMs: 0 },
     ],
     [
-      'confirmed beyond what was seen last (keepalives of an idle server)',
+      'confirmed after the last known end of the WAL (keepalives of an idle server)',
       { stream: { flushedLsn: 0x2_0000_0000n } },
       { bytes: 0, ms: 0, inFlightMs: 0 },
     ],
     [
-      'a clock of the server that is ahead of ours',
+      'a server clock ahead of ours',
       { stream: { oldestCommitTimeMs: MOMENT.wallMs + 50 } },
       { bytes: 0, ms: 0, inFlightMs: 0 },
     ],
     [
-      'a session that failed with something unconfirmed: it ages, nothing flies',
+      'a failed session with an unconfirmed commit: it ages, nothing is in flight',
       { state: 'retrying', stream: behind },
       { bytes: 0x1000, ms: 2_500, inFlightMs: undefined },
     ],
     [
-      'a session that failed with nothing unconfirmed: what was committed since is not known',
+      'a failed session with nothing unconfirmed: later commits are unknown',
       { state: 'needs_operator' },
       { bytes: 0, ms: undefined, inFlightMs: undefined },
     ],
-    ['a standby that streamed once', { state: 'standby', stream: behind }, UNKNOWN],
+    ['a standby that streamed before', { state: 'standby', stream: behind }, UNKNOWN],
   ];
   test.each(cases)('%s', (_what, changes, lag) => {
     expect(measureLag(createStatus(changes), MOMENT)).toEqual(lag);
@@ -51,7 +51,7 @@ describe('measureLag', () => {
     expect(measureLag(status, MOMENT)).toEqual(UNKNOWN);
   });
 
-  test('of a server that was not asked yet what was received counts', () => {
+  test('without a view of the server, the received position counts', () => {
     const status = createStatus({ stream: behind });
     status.server = undefined;
     expect(measureLag(status, MOMENT).bytes).toBe(0x1000);

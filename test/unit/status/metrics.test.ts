@@ -21,7 +21,7 @@ const valuesOf = (families: ReadonlyMap<string, ParsedFamily>, name: string, ...
     families.get(name)!.samples.map(({ labels, value }) => [by.map((label) => labels[label]).join(' '), value]),
   );
 
-/** A stream that all is known of, on the clocks of now. */
+/** A stream whose every value is known, at the current time. */
 function busyStatus(slot = 'cdc_slot'): SlotStatus {
   const status = createStatus({ slot });
   const failure = { message: 'Cannot', advice: undefined, atMs: 1 };
@@ -162,7 +162,7 @@ describe('createMetrics', () => {
     }
   });
 
-  test('tells readiness as /ready does', async () => {
+  test('reports readiness as /ready does', async () => {
     const status = busyStatus();
     status.stream = streamView({ lastInboundMs: performance.now(), inFlightSinceMs: performance.now() - 31_000 });
     expect(valuesOf(await scrape(status), `${PREFIX}stream_ready`, 'slot')).toEqual({ cdc_slot: 0 });
@@ -201,7 +201,7 @@ describe('createMetrics', () => {
     });
   });
 
-  test('tells what runs', async () => {
+  test('reports versions and process', async () => {
     const families = await scrape();
     expect(families.get(`${PREFIX}build_info`)!.samples).toEqual([
       { name: `${PREFIX}build_info`, labels: { version: '1.2.3', bun_version: Bun.version }, value: 1 },
@@ -212,14 +212,14 @@ describe('createMetrics', () => {
     expect(single('process_cpu_seconds_total')).toBeGreaterThan(0);
   });
 
-  test('two registries know nothing of each other', async () => {
+  test('two registries are independent', async () => {
     const [one, two] = await Promise.all([scrape(busyStatus('one')), scrape(busyStatus('two'))]);
     expect(valuesOf(one!, `${PREFIX}stream_ready`, 'slot')).toEqual({ one: 1 });
     expect(valuesOf(two!, `${PREFIX}stream_ready`, 'slot')).toEqual({ two: 1 });
   });
 });
 
-test('a standby tells nothing of the slot that it had once', async () => {
+test('a standby reports nothing about the slot that it held before', async () => {
   const status = busyStatus();
   status.enter('standby');
   const families = await scrape(status);

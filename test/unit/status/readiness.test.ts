@@ -10,42 +10,36 @@ const FAILURE_WITHOUT_ADVICE = { ...FAILURE, advice: undefined };
 describe('judgeReadiness', () => {
   const ready: [string, StatusChanges][] = [
     ['a stream that has nothing to do', {}],
-    ['a server heard of just in time', { stream: { lastInboundMs: ago(60_000) } }],
+    ['a server whose last message arrived just in time', { stream: { lastInboundMs: ago(60_000) } }],
     [
-      'a server that we do not read because Kafka has to catch up',
+      'a paused stream: Kafka has to catch up',
       { stream: { lastInboundMs: ago(90_000), isPaused: true, inFlightSinceMs: ago(5) } },
     ],
-    ['something in flight for as long as it may be', { stream: { inFlightSinceMs: ago(30_000) } }],
+    ['a row in flight for exactly the limit', { stream: { inFlightSinceMs: ago(30_000) } }],
     [
-      'an old backlog that moves',
+      'an old backlog that drains',
       { stream: { inFlightSinceMs: ago(5), oldestCommitTimeMs: MOMENT.wallMs - 86_400_000, flushedLsn: 0n } },
     ],
     ['a slot beyond max_wal_size that keeps its WAL', { server: { walStatus: 'extended' } }],
     ['a slot of unknown wal_status', { server: { walStatus: undefined } }],
     ['a failure that is over', { failures: [FAILURE], isProven: true }],
     ['a standby', { state: 'standby', isProven: false }],
-    ['a standby of a process that is heard of', { state: 'standby', holder: { pid: 7, silentMs: 60_000 } }],
+    ['a standby whose slot holder is alive', { state: 'standby', holder: { pid: 7, silentMs: 60_000 } }],
+    ['a standby whose role may not see the slot holder', { state: 'standby', holder: { pid: 7, silentMs: undefined } }],
+    ['a server that has sent nothing for long, at the end of its WAL', { stream: { standsSinceMs: 0 } }],
     [
-      'a standby of a process that our role may not look at',
-      { state: 'standby', holder: { pid: 7, silentMs: undefined } },
-    ],
-    [
-      'a server that has sent nothing for as long as it may take with us at the end of its WAL',
-      { stream: { standsSinceMs: 0 } },
-    ],
-    [
-      'a server that has only just stopped to send',
+      'a server that has just stopped sending',
       { stream: { standsSinceMs: ago(90_000) }, server: { serverLsn: 0x2_0000_0000n } },
     ],
     [
-      'a server that we do not read, because of Kafka, though its WAL goes on',
+      'a paused stream while the WAL grows',
       {
         stream: { standsSinceMs: 0, isPaused: true, inFlightSinceMs: ago(5) },
         server: { serverLsn: 0x2_0000_0000n },
       },
     ],
     [
-      'a standby whose own stream of before was in trouble',
+      'a standby whose earlier session had failed',
       {
         state: 'standby',
         failures: [FAILURE],
@@ -59,7 +53,7 @@ describe('judgeReadiness', () => {
   });
 
   const unhealthy = (walStatus: string) =>
-    `wal_status of the slot is ${walStatus}: PostgreSQL removes WAL that is still needed; see what holds the stream back, and raise max_slot_wal_keep_size`;
+    `wal_status of the slot is ${walStatus}: PostgreSQL removes WAL that the slot still needs; find out what delays the stream, and raise max_slot_wal_keep_size`;
   const notReady: [string, StatusChanges, string[]][] = [
     ['a stream that has confirmed nothing', { isProven: false }, ['Nothing has been confirmed yet']],
     [
@@ -70,22 +64,22 @@ describe('judgeReadiness', () => {
     [
       'a silent server',
       { stream: { lastInboundMs: ago(60_100) } },
-      ['PostgreSQL has been silent for 60.1 s; one that is alive answers within 60 s'],
+      ['PostgreSQL has been silent for 60.1 s; a live server answers within 60 s'],
     ],
     [
       'a server that we do not read, though nothing is in flight',
       { stream: { lastInboundMs: ago(61_000), isPaused: true } },
-      ['PostgreSQL has been silent for 61 s; one that is alive answers within 60 s'],
+      ['PostgreSQL has been silent for 61 s; a live server answers within 60 s'],
     ],
     [
       'a stuck Kafka',
       { stream: { inFlightSinceMs: ago(30_100) } },
-      ['Kafka has not acknowledged what it was given 30.1 s ago; http.in_flight_limit is 30 s'],
+      ['Kafka has not acknowledged a row received 30.1 s ago; http.in_flight_limit is 30 s'],
     ],
     [
       'a stuck Kafka that the socket waits for',
       { stream: { inFlightSinceMs: ago(31_000), isPaused: true, lastInboundMs: ago(90_000) } },
-      ['Kafka has not acknowledged what it was given 31 s ago; http.in_flight_limit is 30 s'],
+      ['Kafka has not acknowledged a row received 31 s ago; http.in_flight_limit is 30 s'],
     ],
     ['a slot in danger', { server: { walStatus: 'unreserved' } }, [unhealthy('unreserved')]],
     ['a lost slot', { server: { walStatus: 'lost' } }, [unhealthy('lost')]],
@@ -104,8 +98,8 @@ describe('judgeReadiness', () => {
       },
       [
         'Nothing has been confirmed yet',
-        'PostgreSQL has been silent for 61 s; one that is alive answers within 60 s',
-        'Kafka has not acknowledged what it was given 61 s ago; http.in_flight_limit is 30 s',
+        'PostgreSQL has been silent for 61 s; a live server answers within 60 s',
+        'Kafka has not acknowledged a row received 61 s ago; http.in_flight_limit is 30 s',
         unhealthy('lost'),
         'A Kafka cluster of the slot cannot be reached',
       ],
@@ -126,26 +120,24 @@ describe('judgeReadiness', () => {
     [
       'a pause before a new start',
       { state: 'retrying', failures: [FAILURE_WITHOUT_ADVICE] },
-      ['To be tried again soon, after failure 1 in a row: Lost the connection'],
+      ['Waiting for the next attempt, after failure 1 in a row: Lost the connection'],
     ],
     [
-      'what only a person can mend',
+      'a failure that needs an operator',
       { state: 'needs_operator', failures: [FAILURE], server: { walStatus: 'lost' } },
       ['Needs an operator, after failure 1 in a row: Lost the connection. Check the network', unhealthy('lost')],
     ],
     [
-      'a walsender that answers and sends nothing of the WAL that there is',
+      'a walsender that answers keepalives but sends no WAL',
       { stream: { standsSinceMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
       [
-        'PostgreSQL has sent nothing behind 1/1000 for 90.1 s, although its WAL ends at 2/0; see synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity',
+        'PostgreSQL has sent nothing after 1/1000 for 90.1 s, although its WAL ends at 2/0; check synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity',
       ],
     ],
     [
-      'a standby of a process that is frozen',
+      'a standby whose slot holder is frozen',
       { state: 'standby', holder: { pid: 7, silentMs: 60_100 } },
-      [
-        'The process that has the slot has been silent for 60.1 s; when it is gone for good, run SELECT pg_terminate_backend(7);',
-      ],
+      ['The slot holder has been silent for 60.1 s; if it is dead, run SELECT pg_terminate_backend(7);'],
     ],
     ['a service that stops', { state: 'closed' }, ['The service is stopping']],
   ];
@@ -153,13 +145,13 @@ describe('judgeReadiness', () => {
     expect(judgeReadiness(createStatus(changes), options)).toEqual({ ready: false, reasons });
   });
 
-  test('a stream that nothing is known of is not ready', () => {
+  test('a stream without a session is not ready', () => {
     const status = createStatus();
     status.stream = undefined;
     expect(judgeReadiness(status, options)).toEqual({ ready: false, reasons: ['Nothing has been confirmed yet'] });
   });
 
-  test('a slot that was not asked for yet does not count against the stream', () => {
+  test('a slot that was not read yet does not make the stream unready', () => {
     const status = createStatus();
     status.server = undefined;
     expect(judgeReadiness(status, options).ready).toBe(true);

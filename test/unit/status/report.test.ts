@@ -5,7 +5,7 @@ import { createStatus, MOMENT } from '../../support/service/statuses.ts';
 
 const failure = (reason: string) => ({ message: `Cannot, ${reason}`, advice: 'Do', reason, atMs: MOMENT.wallMs });
 
-test('reportStream tells all of a stream', () => {
+test('reportStream has every fact about a stream', () => {
   const status = createStatus({
     failures: [failure('tls'), failure('setup'), failure('tls')],
     stream: {
@@ -43,7 +43,7 @@ test('reportStream tells all of a stream', () => {
   });
 });
 
-test('reportStream has null for what is not known', () => {
+test('reportStream has null for unknown values', () => {
   const report = reportStream(new SlotStatus({ database: 'db', slot: 's', namespaces: [] }), MOMENT);
   expect(JSON.parse(JSON.stringify(report))).toEqual({
     database: 'db',
