@@ -188,6 +188,5 @@ function tallyOf(counts: KindCounts, kind: RecordKind): RecordTally {
     set producedCount(count) {
       counts[kind] = count;
     },
-    producedBytes: 0,
   };
 }

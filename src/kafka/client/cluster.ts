@@ -19,10 +19,9 @@ import {
   type Writer,
 } from '@platformatic/kafka';
 import type { Logger } from 'pino';
-import { formatAddress } from '../../config/address.ts';
+import { formatAddress, isLoopback } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { NotifierError, SecretError, SinkError } from '../../errors.ts';
-import { isLoopback } from '../../config/address.ts';
 import type { ProduceResponse } from '../produce/produce-request.ts';
 import type { ProducerIdentity } from '../produce/record-batch.ts';
 import { connectionOptions } from './connection-options.ts';

@@ -280,7 +280,7 @@ export class Producer {
     const { buffers } = this.#options;
     const beginning = { firstOrdinal: 0, timestampMs: 0, begunMs: 0 };
     const trial = new RecordBatch({ topic: '', partition: 0 }, buffers.take(), beginning);
-    trial.append(key, value, { producedCount: 0, producedBytes: 0 });
+    trial.append(key, value, { producedCount: 0 });
     const length = trial.sealedLength(codec);
     buffers.give(trial.bytes);
     return length;

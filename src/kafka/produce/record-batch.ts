@@ -35,18 +35,15 @@ export interface ProducerIdentity {
   readonly producerEpoch: number;
 }
 
-/** Whose records are counted here, once Kafka has acknowledged them. */
+/** Counts records that Kafka has acknowledged. */
 export interface RecordTally {
   producedCount: number;
-  /** What they took in their batches, in bytes, uncompressed and without the batches' headers */
-  producedBytes: number;
 }
 
-/** What the records of one tally have in a batch. */
+/** How many records of a batch belong to one tally. */
 interface TallyShare {
   readonly tally: RecordTally;
   count: number;
-  bytes: number;
 }
 
 /** What is known of a batch when it is begun. */
@@ -128,11 +125,9 @@ export class RecordBatch {
   /** Adds a record at the end. The caller has checked `lengthWith` against the topic's limit. */
   append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
     const body = recordBodyBytes(this.recordCount, key.length, value.length);
-    const recordBytes = varintBytes(body) + body;
-    this.#reserve(recordBytes);
+    this.#reserve(varintBytes(body) + body);
     if (this.#share?.tally !== tally) this.#share = this.#shareOf(tally);
     this.#share.count++;
-    this.#share.bytes += recordBytes;
     let at = this.#varint(this.length, body);
     const bytes = this.bytes;
     bytes[at++] = 0; // attributes
@@ -181,10 +176,7 @@ export class RecordBatch {
 
   /** Adds the records to their tallies: Kafka has them. */
   settle(): void {
-    for (const { tally, count, bytes } of this.#shares) {
-      tally.producedCount += count;
-      tally.producedBytes += bytes;
-    }
+    for (const { tally, count } of this.#shares) tally.producedCount += count;
   }
 
   /** The batch as it goes over the wire; shares memory with the batch. */
@@ -209,7 +201,7 @@ export class RecordBatch {
   #shareOf(tally: RecordTally): TallyShare {
     const known = this.#shares.find((share) => share.tally === tally);
     if (known !== undefined) return known;
-    const share = { tally, count: 0, bytes: 0 };
+    const share = { tally, count: 0 };
     this.#shares.push(share);
     return share;
   }

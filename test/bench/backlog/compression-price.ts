@@ -25,7 +25,6 @@ function batchOf(payloads: readonly Buffer[], maxBytes: number): RecordBatch {
     writeSinkEvent(value, { event: { ...event, format_version: 1, data: new EventPayload(data, 0, data.length) } });
     batch.append(new ByteWriter(64).copy(Buffer.from(`default/default ${source_id}`)), value, {
       producedCount: 0,
-      producedBytes: 0,
     });
   }
   return batch;

@@ -43,7 +43,7 @@ const RECORD_STAGES = ['decode', 'convert', 'partition', 'encode', 'CRC'] as con
 /** The same work row by row, as the service does it: says whether the sum of the stages can be believed. */
 const WHOLE = 'all of them, row by row';
 
-const tally = { producedCount: 0, producedBytes: 0 };
+const tally = { producedCount: 0 };
 
 function recordStages(rows: Rows<InsertMessage>): Stage[] {
   const countPerRun = rows.messages.length;

@@ -8,10 +8,11 @@ import { RecordTooLargeError, type SinkError } from '../../../src/errors.ts';
 import { Cluster } from '../../../src/kafka/client/cluster.ts';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import type { ProduceAnswer, ProducerOptions } from '../../../src/kafka/produce/producer.ts';
-import { BATCH_HEADER_BYTES, singleRecordBatchBytes } from '../../../src/kafka/produce/record-batch.ts';
+import { singleRecordBatchBytes } from '../../../src/kafka/produce/record-batch.ts';
 import { createTopicLimits } from '../../../src/kafka/produce/topic-limits.ts';
 import * as support from '../../support/kafka/open-producer.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { storedBatches } from '../../support/kafka/stored-batches.ts';
 import { withAdmin } from '../../support/kafka/topics.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { recordingLogger } from '../../support/service/recording-logger.ts';
@@ -87,8 +88,9 @@ describe('Producer', () => {
     expect(open.tally.producedCount).toBe(5_000);
     const sum = (read: (answer: ProduceAnswer) => number) =>
       open.answers.reduce((total, answer) => total + read(answer), 0);
-    const sentBytes = sum(({ bytes }) => bytes);
-    expect(open.tally.producedBytes).toBe(sentBytes - BATCH_HEADER_BYTES * sum(({ batchCount }) => batchCount));
+    const stored = storedBatches(kafka.dataDirectory, 'plain');
+    expect(sum(({ batchCount }) => batchCount)).toBe(stored.length);
+    expect(sum(({ bytes }) => bytes)).toBe(stored.reduce((total, { bytes }) => total + bytes, 0));
     for (const { roundTripMs } of open.answers) expect(roundTripMs).toBeGreaterThan(0);
   });
 

@@ -67,7 +67,7 @@ export async function openProducer(
   const answers: ProduceAnswer[] = [];
   const changes: TopicChange[] = [];
   const resends: string[] = [];
-  const tally: RecordTally = { producedCount: 0, producedBytes: 0 };
+  const tally: RecordTally = { producedCount: 0 };
   const { limits = createTopicLimits() } = change;
   let producer: Producer;
   try {

@@ -4,20 +4,31 @@ import { join } from 'node:path';
 
 const COMPRESSION_BITS = 0b111;
 
-/** Kafka's numbers of the codecs by which a topic's batches are compressed on this broker, 0 = not at all; one for each batch. */
-export function storedCodecs(dataDirectory: string, topic: string): number[] {
+/** A record batch on disk. */
+export interface StoredBatch {
+  /** Kafka's number of the codec that it is compressed by, 0 = not compressed */
+  readonly codec: number;
+  /** Its size, header included */
+  readonly bytes: number;
+}
+
+/** The batches of a topic, those of one partition in the order of their offsets. */
+export function storedBatches(dataDirectory: string, topic: string): StoredBatch[] {
   const partitions = readdirSync(dataDirectory).filter((name) => name.replace(/-\d+$/, '') === topic);
   const segments = partitions.flatMap((partition) => {
     const directory = join(dataDirectory, partition);
-    return readdirSync(directory).flatMap((name) => (name.endsWith('.log') ? [join(directory, name)] : []));
+    const names = readdirSync(directory).filter((name) => name.endsWith('.log'));
+    return names.sort().map((name) => join(directory, name));
   });
   return segments.flatMap((segment) => {
     const bytes = readFileSync(segment);
-    const codecs: number[] = [];
+    const batches: StoredBatch[] = [];
     // A segment is allocated ahead: what was not written yet is zero.
-    for (let at = 0; at + 23 <= bytes.length && bytes.readInt32BE(at + 8) > 0; at += 12 + bytes.readInt32BE(at + 8)) {
-      codecs.push(bytes.readInt16BE(at + 21) & COMPRESSION_BITS);
+    for (let at = 0; at + 23 <= bytes.length && bytes.readInt32BE(at + 8) > 0; ) {
+      const length = 12 + bytes.readInt32BE(at + 8);
+      batches.push({ codec: bytes.readInt16BE(at + 21) & COMPRESSION_BITS, bytes: length });
+      at += length;
     }
-    return codecs;
+    return batches;
   });
 }

@@ -11,7 +11,7 @@ function batch(topic: string, partition: number): RecordBatch {
     begunMs: 0,
   });
   const bytes = (text: string) => new ByteWriter(8).copy(Buffer.from(text));
-  made.append(bytes('k'), bytes(`${topic}-${partition}`), { producedCount: 0, producedBytes: 0 });
+  made.append(bytes('k'), bytes(`${topic}-${partition}`), { producedCount: 0 });
   made.seal({ producerId: 1n, producerEpoch: 0 }, 0);
   return made;
 }
