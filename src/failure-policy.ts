@@ -85,7 +85,7 @@ const BY_SQL_STATE: Readonly<Record<string, Explanation>> = {
     action: 'stop',
     reason: 'privilege',
     advice:
-      'Grant it REPLICATION, CREATE on the database and ownership of the tables, as OPERATIONS.md, "Privileges", shows',
+      'Grant it REPLICATION, CREATE on the database and ownership of the tables, as config/guide/prepare.md, "Roles and privileges", shows',
   },
   [SQL_STATE.undefinedObject]: {
     what: 'the slot or a publication is not there',

@@ -170,7 +170,7 @@ const namespace = v.strictObject(
       v.pipe(
         oneOf(['full', 'status_index']),
         v.description(
-          'By what an update of a process tells the status that it replaces. `full`: REPLICA IDENTITY FULL, set by the service. `status_index`: a unique index over process_id and status that you have made; see [Less work for the walsender](OPERATIONS.md#less-work-for-the-walsender)',
+          'By what an update of a process tells the status that it replaces. `full`: REPLICA IDENTITY FULL, set by the service. `status_index`: a unique index over process_id and status that you have made; see [Reducing WAL and network volume](guide/prepare.md#reducing-wal-and-network-volume)',
         ),
       ),
       'full',

@@ -1,6 +1,6 @@
 /**
  * Row changes of progressor's tables, made into Kafka records: key and value. Which change gives which record is the
- * table in README, "What is delivered"; values are Thrift of machinegun-proto, event_sink.thrift and lifecycle_sink.thrift.
+ * table in config/guide/consumers.md, "Topics"; values are Thrift of machinegun-proto, event_sink.thrift and lifecycle_sink.thrift.
  * Columns are found by name in the Relation message, and read as offsets from the chunk that the row arrived in.
  */
 import type { ByteWriter } from '../bytes/writer.ts';

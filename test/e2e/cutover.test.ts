@@ -1,6 +1,6 @@
 /**
  * From the Erlang service to this one, and back; the deployment procedures; namespaces and slots that come, move and go.
- * OPERATIONS.md, "Cutover", tells them step by step; here they are taken, with what one sees on the way.
+ * config/guide/cutover.md describes them step by step; the tests take these steps and check what the operator sees.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
@@ -96,12 +96,12 @@ async function confirmedLsn(sql: Sql, slot: string): Promise<string | undefined>
   return row?.lsn;
 }
 
-/** Runs a statement of OPERATIONS.md or of the log as it stands there. */
+/** Runs a statement exactly as config/guide/cutover.md or the log has it. */
 async function run({ database }: BinaryFixture, statement: string): Promise<void> {
   await database.sql.unsafe(statement);
 }
 
-/** Makes the service forget every slot of the database, as OPERATIONS.md tells it. */
+/** Makes the service forget every slot of the database, with the query of config/guide/cutover.md. */
 async function forgetSlots({ database }: BinaryFixture): Promise<void> {
   const statements = await database.sql<{ format: string }[]>`
     SELECT format('DROP PUBLICATION %I;', pubname) FROM pg_publication WHERE pubname LIKE 'cdc-notifier:%'`;
@@ -109,7 +109,7 @@ async function forgetSlots({ database }: BinaryFixture): Promise<void> {
   for (const { format } of statements) await database.sql.unsafe(format);
 }
 
-/** Processes tables without replica identity FULL, as OPERATIONS.md asks for them. */
+/** Processes tables without replica identity FULL, by the query of config/guide/cutover.md. */
 async function unjudgedTables({ database }: BinaryFixture): Promise<readonly string[]> {
   const rows = await database.sql.unsafe<{ relname: string }[]>(String.raw`
     SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE '%\_processes' AND relreplident <> 'f'`);

@@ -1,6 +1,6 @@
 /**
  * Which publications a session can stream from where the slot stands, and what a publication that the server cannot
- * load means. Pure decisions; OPERATIONS.md, "Adding a namespace", tells the whole story.
+ * load means. Pure decisions; the whole story is in config/guide/cutover.md, "How a namespace joins a slot with a backlog".
  *
  * Up to PostgreSQL 17 a change that was written before a publication existed cannot be decoded with that publication:
  * the server raises 42704 for the whole slot. So a publication younger than the slot's position is left out until the
