@@ -1,10 +1,10 @@
 /**
- * The log: JSON lines on stderr, or text for a person at a terminal. Written synchronously, so that the last words
- * before an exit are not lost, and in-process, because pino's worker threads look for files that a compiled binary
- * does not have.
+ * The log: JSON lines on stderr, or text at a terminal. Written synchronously, so the last lines before an exit are not
+ * lost, and in-process, because pino's worker threads need files that a compiled binary does not contain.
  *
- * Errors go under the key `error`. Of errors that are not ours only name, code, severity and message are shown: those
- * of the PostgreSQL driver also carry query, parameters, detail and where, which may hold row values.
+ * Every line has an `event`, a stable name in snake case; its text may change. Errors are under the key `error`. Of errors
+ * of other libraries only name, code, severity and message are shown: those of the PostgreSQL driver also carry query,
+ * parameters, detail and where, which may contain row values.
  */
 
 import pino, { type DestinationStream, type Logger } from 'pino';
@@ -14,19 +14,19 @@ import { NotifierError } from './errors.ts';
 
 export type { Logger } from 'pino';
 
-/** How to log. */
+/** Options of `createLogger`. */
 export interface LoggerOptions extends LogConfig {
-  /** Where lines go; stderr by default. One that is given is not a terminal: `auto` then means JSON */
+  /** Receives the lines; stderr by default. For any other destination `auto` means JSON */
   readonly destination?: DestinationStream | undefined;
 }
 
 const STDERR = 2;
-/** A cause of a cause of a cause ...: what lies deeper explains nothing more. */
+/** Longest chain of causes that is logged: deeper ones explain nothing more. */
 const MAX_CAUSE_DEPTH = 5;
-/** Errors that gather others (one for each broker or address tried) show this many. */
+/** How many errors of an AggregateError (one for each broker or address tried) are logged. */
 const MAX_GATHERED = 5;
 
-/** The root logger; streams bind `{database, slot}` in children of it. */
+/** Creates the root logger; each stream uses a child that binds `{database, slot}`. */
 export function createLogger(options: LoggerOptions): Logger {
   const isText =
     options.format === 'text' ||
@@ -39,7 +39,7 @@ export function createLogger(options: LoggerOptions): Logger {
       errorKey: 'error',
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: serializeError, err: serializeError },
-      // A second line of defence: nothing logs a configuration, and its secrets are closures.
+      // A second line of defense: nothing logs a configuration, and its secrets are closures.
       redact: { paths: SECRET_PATHS, censor: '[secret]' },
     },
     isText ? textStream(options.destination) : (options.destination ?? stderrStream()),
@@ -50,26 +50,26 @@ const SECRET_PATHS = ['password', 'sasl', 'tls.key'].flatMap((path) => [path, `*
 
 function stderrStream(): DestinationStream {
   const stream = pino.destination({ fd: STDERR, sync: true });
-  // A log that cannot be written (its disk is full, its reader is gone) must not stop the delivery.
+  // A log that cannot be written (disk full, reader gone) must not stop the delivery.
   stream.on('error', () => {});
   return stream;
 }
 
-/** Each line made readable before it is written: pino-pretty's own stream would still hold lines when the process exits. */
+/** Formats each line before it is written: pino-pretty's own stream would still buffer lines when the process exits. */
 function textStream(destination: DestinationStream | undefined): DestinationStream {
   const prettify = prettyFactory({
     colorize: destination === undefined && process.stderr.isTTY === true && process.env.NO_COLOR === undefined,
     translateTime: 'SYS:yyyy-mm-dd HH:MM:ss.l',
-    // Ours is a plain object by now.
+    // The serializer has turned ours into a plain object.
     errorLikeObjectKeys: [],
-    // As JSON the quotes of SQL would be escaped, and nobody could paste an advice.
+    // As JSON the quotes in SQL would be escaped, and the advice could not be pasted.
     customPrettifiers: { error: (error) => describeFacts(error, '      ') },
   });
   const output = destination ?? stderrStream();
   return { write: (line) => output.write(prettify(line)) };
 }
 
-/** Facts of an error, one a line, as they are; further lines stay indented, so that none can pass for an entry of its own. */
+/** Formats the facts of an error, one a line. Further lines of a value are indented, so none looks like an entry of its own. */
 function describeFacts(facts: unknown, indent: string): string {
   if (typeof facts === 'object' && facts !== null) {
     return Object.entries(facts)
@@ -83,7 +83,7 @@ function describeFacts(facts: unknown, indent: string): string {
   return text.replaceAll('\n', `\n${indent}`);
 }
 
-/** Takes from a thrown value what an operator needs and nothing that could hold a row value, a payload or a secret. */
+/** Takes from a thrown value what an operator needs, and nothing that could contain a row value, a payload or a secret. */
 export function serializeError(thrown: unknown): unknown {
   return serialize(thrown, 0);
 }
@@ -99,7 +99,7 @@ function serialize(thrown: unknown, depth: number): unknown {
     const value: unknown = key in thrown ? Reflect.get(thrown, key) : undefined;
     if (typeof value === 'string' || typeof value === 'number') facts[key] = value;
   }
-  // Where a mistake of ours was made; errors that are raised on purpose say in their message what is to be known.
+  // The stack locates a bug of ours; the message of an error raised on purpose is complete without it.
   if (depth === 0 && !(thrown instanceof NotifierError) && !('code' in thrown)) facts.stack = thrown.stack;
   if (depth < MAX_CAUSE_DEPTH) {
     if (thrown.cause !== undefined) facts.cause = serialize(thrown.cause, depth + 1);

@@ -1,15 +1,16 @@
-/** The program: arguments in, exit code out. Everything between is `runService`. */
+/** The program: arguments in, exit code out. `runService` does the rest. */
 import packageJson from '../package.json' with { type: 'json' };
 import { HELP_TEXT, parseArguments } from './cli.ts';
 import type { Config } from './config/config.ts';
 import { ConfigError } from './config/config-error.ts';
 import { loadConfig } from './config/load.ts';
+import { referenceText } from './config/reference.ts';
 import { NotifierError } from './errors.ts';
 import { createLogger, type Logger } from './log.ts';
 import { loadSysConfig } from './sys-config/import.ts';
 
-/** As --help tells. */
-const EXIT = { stopped: 0, failed: 1, mistake: 2, incomplete: 3 } as const;
+/** As documented in --help. */
+const EXIT = { success: 0, failure: 1, mistake: 2, openQuestions: 3 } as const;
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
 
@@ -17,27 +18,30 @@ async function main(): Promise<number> {
   const command = parseArguments(process.argv.slice(2));
   switch (command.command) {
     case 'help':
-      process.stdout.write(HELP_TEXT);
-      return EXIT.stopped;
+      await write(process.stdout, HELP_TEXT);
+      return EXIT.success;
+    case 'reference':
+      await write(process.stdout, referenceText());
+      return EXIT.success;
     case 'version':
-      process.stdout.write(`cdc-notifier ${packageJson.version}\n`);
-      return EXIT.stopped;
+      await write(process.stdout, `cdc-notifier ${packageJson.version}\n`);
+      return EXIT.success;
     case 'usage-error':
-      process.stderr.write(`${command.message}\nTry cdc-notifier --help\n`);
+      await write(process.stderr, `${command.message}\nTry cdc-notifier --help\n`);
       return EXIT.mistake;
     case 'check':
-      if (orMistakes(() => loadConfig(command.configPath)) === undefined) return EXIT.mistake;
-      process.stdout.write(`${command.configPath}: correct\n`);
-      return EXIT.stopped;
+      if (orPrintMistakes(() => loadConfig(command.configPath)) === undefined) return EXIT.mistake;
+      await write(process.stdout, `${command.configPath}: OK\n`);
+      return EXIT.success;
     case 'import': {
-      const imported = orMistakes(() => loadSysConfig(command.configPath));
+      const imported = orPrintMistakes(() => loadSysConfig(command.configPath));
       if (imported === undefined) return EXIT.mistake;
-      await written(process.stdout, imported.yaml);
-      await written(process.stderr, imported.report.map((line) => `${line}\n`).join(''));
-      return imported.isComplete ? EXIT.stopped : EXIT.incomplete;
+      await write(process.stdout, imported.yaml);
+      await write(process.stderr, imported.report.map((line) => `${line}\n`).join(''));
+      return imported.isComplete ? EXIT.success : EXIT.openQuestions;
     }
     case 'run': {
-      const config = orMistakes(() => loadConfig(command.configPath));
+      const config = orPrintMistakes(() => loadConfig(command.configPath));
       return config === undefined ? EXIT.mistake : await run(config);
     }
   }
@@ -45,24 +49,27 @@ async function main(): Promise<number> {
 
 async function run(config: Config): Promise<number> {
   const log = createLogger(config.log);
-  endOnBug(log);
+  exitOnBug(log);
   const stopSignal = stopOnSignal(log);
-  log.info({ version: packageJson.version, slotCount: config.streams.length }, 'cdc-notifier started');
-  // Loaded here: the Kafka library alone takes longer than all of --help, --version and --check.
+  log.info(
+    { event: 'service_started', version: packageJson.version, slotCount: config.streams.length },
+    'cdc-notifier started',
+  );
+  // Imported only here: loading the Kafka library alone takes longer than --help, --version and --check together.
   const { runService } = await import('./service.ts');
   try {
     await runService(config, { version: packageJson.version, log }, stopSignal);
   } catch (error) {
     if (!(error instanceof NotifierError)) throw error;
-    log.fatal({ error }, 'cdc-notifier cannot run');
-    return EXIT.failed;
+    log.fatal({ event: 'service_failed', error }, 'cdc-notifier cannot run');
+    return EXIT.failure;
   }
-  log.info('cdc-notifier stopped');
-  return EXIT.stopped;
+  log.info({ event: 'service_stopped' }, 'cdc-notifier stopped');
+  return EXIT.success;
 }
 
-/** Prints every mistake; undefined when there is one. */
-function orMistakes<Loaded>(load: () => Loaded): Loaded | undefined {
+/** Returns what `load` returns; on mistakes prints them all and returns undefined. */
+function orPrintMistakes<Loaded>(load: () => Loaded): Loaded | undefined {
   try {
     return load();
   } catch (error) {
@@ -72,29 +79,29 @@ function orMistakes<Loaded>(load: () => Loaded): Loaded | undefined {
   }
 }
 
-/** Resolves when a text has left: what a pipe has not taken is lost when the process exits. */
-function written(stream: NodeJS.WriteStream, text: string): Promise<void> {
+/** Resolves when the text is written: text that a pipe has not accepted is lost when the process exits. */
+function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
   return new Promise((resolve) => stream.write(text, () => resolve()));
 }
 
-/** The first SIGTERM or SIGINT asks for a stop in good order, a second one gets one at once. */
+/** The first SIGTERM or SIGINT requests a graceful stop, a second one exits at once. */
 function stopOnSignal(log: Logger): AbortSignal {
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stop.signal.aborted) process.exit(128 + SIGNAL_NUMBERS[signal]);
-      log.info({ signal }, 'stopping');
+      log.info({ event: 'stopping', signal }, 'stopping');
       stop.abort();
     });
   }
   return stop.signal;
 }
 
-/** An error that nobody expected leaves the process in an unknown state: PostgreSQL keeps what was not confirmed. */
-function endOnBug(log: Logger): void {
+/** After an unexpected error the state of the process is unknown. Nothing is lost: PostgreSQL keeps what is not confirmed. */
+function exitOnBug(log: Logger): void {
   const end = (error: unknown) => {
-    log.fatal({ error }, 'unexpected error');
-    process.exit(EXIT.failed);
+    log.fatal({ event: 'unexpected_error', error }, 'unexpected error');
+    process.exit(EXIT.failure);
   };
   process.on('uncaughtException', end);
   process.on('unhandledRejection', end);
@@ -104,6 +111,6 @@ main().then(
   (exitCode) => process.exit(exitCode),
   (error: unknown) => {
     process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
-    process.exit(EXIT.failed);
+    process.exit(EXIT.failure);
   },
 );

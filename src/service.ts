@@ -1,4 +1,4 @@
-/** All slots of one configuration, side by side, and the listener that tells of them. */
+/** Runs all slots of one configuration side by side, and the HTTP listener that reports on them. */
 import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Config } from './config/config.ts';
@@ -6,7 +6,7 @@ import { runSlot } from './slot/runner.ts';
 import { startHttpListener } from './status/http.ts';
 import { SlotStatus } from './status/slot-status.ts';
 
-/** What the service is given beside its configuration. */
+/** Options of `runService`. */
 export interface ServiceOptions {
   readonly version: string;
   readonly log: Logger;
@@ -14,11 +14,11 @@ export interface ServiceOptions {
 
 /**
  * Follows every slot until the signal; resolves when all of them are closed.
- * @throws NotifierError when nobody can listen at `http.host` and `http.port`
+ * @throws NotifierError when `http.port` is in use or `http.host` is not an address of this machine
  */
 export async function runService(config: Config, options: ServiceOptions, stopSignal: AbortSignal): Promise<void> {
   const { version, log } = options;
-  // By name alone: a server has many names, and the advice is to drop what is not configured.
+  // By slot name alone, as a server may have several names: the advice that uses this is to drop slots.
   const configuredSlots = new Set(config.streams.map((stream) => stream.slot));
   const slots = config.streams.map((stream) => ({
     stream,

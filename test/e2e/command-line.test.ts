@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { HELP_TEXT } from '../../src/cli.ts';
+import { referenceText } from '../../src/config/reference.ts';
 import { CONFIG_FILE, runBinary } from '../support/service/binary.ts';
 
 const EXAMPLE = join(import.meta.dirname, '../../config/cdc-notifier.example.yaml');
@@ -43,6 +44,10 @@ describe('cdc-notifier at the command line', () => {
     expect(await runBinary(args)).toEqual({ ending: 0, stdout: HELP_TEXT, stderr: '' });
   });
 
+  test('--reference prints every key and exits 0', async () => {
+    expect(await runBinary(['--reference'])).toEqual({ ending: 0, stdout: referenceText(), stderr: '' });
+  });
+
   test.each([['--version'], ['-V']])('%s prints the version and exits 0', async (argument) => {
     const stdout = `cdc-notifier ${packageJson.version}\n`;
     expect(await runBinary([argument])).toEqual({ ending: 0, stdout, stderr: '' });
@@ -52,7 +57,7 @@ describe('cdc-notifier at the command line', () => {
     [['--chek', CONFIG_FILE], "Unknown option '--chek'"],
     [[], 'The configuration file is missing'],
     [['--check'], 'The configuration file is missing'],
-    [[CONFIG_FILE, 'another.yaml'], 'One configuration file is expected, not 2'],
+    [[CONFIG_FILE, 'another.yaml'], 'Expected one configuration file, got 2'],
   ])('%j is refused with exit code 2', async (args, message) => {
     const stderr = `${message}\nTry cdc-notifier --help\n`;
     expect(await runBinary(args, { [CONFIG_FILE]: config() })).toEqual({ ending: 2, stdout: '', stderr });
@@ -61,7 +66,7 @@ describe('cdc-notifier at the command line', () => {
   test('--check of a correct file exits 0 and connects to nobody', async () => {
     using listener = await listen();
     const result = await runBinary(['--check', CONFIG_FILE], { [CONFIG_FILE]: config(listener.port) });
-    expect(result).toEqual({ ending: 0, stdout: 'config.yaml: correct\n', stderr: '' });
+    expect(result).toEqual({ ending: 0, stdout: 'config.yaml: OK\n', stderr: '' });
     expect(listener.connectionCount()).toBe(0);
   });
 

@@ -9,9 +9,9 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
+import { isLoopback } from '../../config/address.ts';
 import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../config/config.ts';
 import { SourceError } from '../../errors.ts';
-import { isLoopback } from '../../config/address.ts';
 
 /** SSLRequest: Int32 length 8, Int32 80877103. */
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
@@ -807,6 +807,16 @@ describe('loadConfig', () => {
     expect(streams[0]?.database.tls?.mode).toBe('verify-full');
     const sasl = kafkaClients.get('default_kafka_client')?.sasl;
     expect([sasl?.mechanism, readSecret(sasl!.password)]).toEqual(['SCRAM-SHA-512', 'b']);
+  });
+
+  test('reads the minimal configuration', () => {
+    const path = join(import.meta.dirname, '../../../config/minimal.yaml');
+    const readFile = () => Buffer.from('password\n');
+    const { streams, http } = parseConfig(readFileSync(path, 'utf8'), { fileName: path, environment: {}, readFile });
+    expect(streams.map(({ slot, namespaces }) => [slot, ...namespaces.keys()])).toEqual([
+      ['cdc_slot_default', 'default/default'],
+    ]);
+    expect(http?.port).toBe(8022);
   });
 
   test('refuses a missing file, a directory and bytes that are not UTF-8', () => {

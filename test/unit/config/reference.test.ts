@@ -1,0 +1,31 @@
+import { describe, expect, test } from 'bun:test';
+import { referenceText } from '../../../src/config/reference.ts';
+import { describeConfiguration } from '../../../src/config/schema.ts';
+
+describe('referenceText', () => {
+  const text = referenceText();
+
+  test('has every key with its type, default and meaning', () => {
+    const paragraphs = text.trimEnd().split('\n\n');
+    const described = describeConfiguration().map(({ path, type, unit, default: byDefault, meaning }) => {
+      const state = { required: 'required', none: 'optional' }[byDefault] ?? `default: ${byDefault}`;
+      return `${path} ${type}${unit === undefined ? '' : ` in ${unit}`}; ${state} ${meaning}`.replaceAll('`', '');
+    });
+    expect(paragraphs.map((paragraph) => paragraph.replaceAll(/\s+/g, ' '))).toEqual(described);
+  });
+
+  test('fits a terminal', () => {
+    expect(text.split('\n').filter((line) => line.length > 80)).toEqual([]);
+    expect(text).toEndWith('\n');
+  });
+
+  test('starts as expected', () => {
+    expect(text).toStartWith(`databases
+    mapping; required
+    PostgreSQL databases, each under a name of your choice (db_ref)
+
+databases.<db_ref>.host
+    text; required
+`);
+  });
+});
