@@ -1,4 +1,4 @@
-# Needs node, npm, Java 17, Maven, make and git; everything else is fetched, pinned, into .cache/ and node_modules/.
+# Needs node, npm, Java 17, Maven, make and git. Everything else is downloaded, at pinned versions, into .cache/ and node_modules/.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
@@ -6,103 +6,121 @@ MAKEFLAGS += --no-print-directory
 
 BUN_VERSION := 1.4.5
 KAFKA_VERSIONS := 3.9.2 4.3.0
+DEMO_KAFKA_VERSION := 4.3.0
+
 BUN_HOME := $(CURDIR)/.cache/bun
-BUN_STAMP := .cache/bun/.installed-$(BUN_VERSION)
-PACKAGES_STAMP := node_modules/.installed
+BUN := .cache/bun/.installed-$(BUN_VERSION)
+# Each contains the one before: what `make demo` runs, the tools of a developer, every version of PostgreSQL.
+DEMO_PACKAGES := node_modules/.installed-demo
+TOOL_PACKAGES := node_modules/.installed-tools
+TEST_PACKAGES := node_modules/.installed
+MANIFESTS := package.json test/support/package.json bun.lock bunfig.toml
+KAFKA_JARS := $(KAFKA_VERSIONS:%=.cache/kafka-%)
 KAFKA := $(KAFKA_VERSIONS:%=.cache/kafka-%-classes.jsa)
 BINARY := dist/cdc-notifier
 SOURCES := $(shell find src -name '*.ts' -not -path 'src/build/*' 2>/dev/null)
 
 export PATH := $(BUN_HOME)/node_modules/.bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
+# $(call step,WHAT,COMMAND,LOG): says what begins and how long it took; shows the log when the command fails.
+define step
+@mkdir -p .cache
+@echo '$(1)...'
+@SECONDS=0; { $(2); } >.cache/$(3).log 2>&1 || { cat .cache/$(3).log >&2; echo '$(1): failed' >&2; exit 1; }; echo "$(1): done in $$SECONDS s"
+endef
+
 .PHONY: help
 help: ## Print the targets
 	@echo 'Targets:'
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: build kafka ## See it work: PostgreSQL, Kafka, a writer, the binary (DURATION=seconds, RATE=transactions a second)
+demo: ## Watch the service deliver a simulated workload from PostgreSQL to Kafka (DURATION=seconds, RATE=transactions a second)
+	@$(MAKE) --jobs=3 demo-ready
 	@exec bun test/demo/main.ts $(if $(DURATION),--duration $(DURATION)) $(if $(RATE),--rate $(RATE))
 
+# No class archive: making one takes longer than the start of the one broker that it would speed up.
+.PHONY: demo-ready
+demo-ready: $(BINARY) .cache/kafka-$(DEMO_KAFKA_VERSION)
+	@:
+
 .PHONY: test
-test: build kafka ## Run every test, with a count in the last line
+test: build kafka install ## Run every test; the last line counts them
 	@bun test/run.ts unit integration+image e2e fuzz faults # the image waits for downloads, mostly
 
-.PHONY: unit
-unit: install ## Run the tests that need no server
-	@bun test/run.ts unit
-
-.PHONY: integration
-integration: install kafka ## Run the tests on a real PostgreSQL and a real Kafka
-	@bun test/run.ts integration
-
-.PHONY: e2e
-e2e: build kafka ## Run the tests of the compiled binary
-	@bun test/run.ts e2e
-
-.PHONY: faults
-faults: build kafka ## Run every fault once, on the oldest and the newest versions (FAULTS_SEED=number)
-	@bun test/run.ts faults
-
-.PHONY: soak
-soak: build kafka ## Run every fault at every moment on all versions, and a million mutations (DURATION=seconds, ARGS=options of test/faults/soak.ts)
-	@exec bun test/faults/soak.ts $(if $(DURATION),--duration $(DURATION)) $(ARGS)
-
 .PHONY: ok
-ok: install ## The quick gate: format, lint, types, unit tests
+ok: tools ## Check format, lint rules and types, and run the unit tests (a minute)
 	@biome ci
 	@tsc --noEmit
 	@bun test/run.ts unit
 
+.PHONY: unit
+unit: tools ## Run the tests that need no server
+	@bun test/run.ts unit
+
+.PHONY: integration
+integration: install kafka ## Run the tests that use a real PostgreSQL and a real Kafka
+	@bun test/run.ts integration
+
+.PHONY: e2e
+e2e: build install kafka ## Run the tests of the compiled binary
+	@bun test/run.ts e2e
+
+.PHONY: faults
+faults: build install kafka ## Inject every fault once, on the oldest and the newest versions (FAULTS_SEED=number)
+	@bun test/run.ts faults
+
+.PHONY: soak
+soak: build install kafka ## Inject every fault at every moment on all versions, and try a million mutations (DURATION=seconds, ARGS=options of test/faults/soak.ts)
+	@exec bun test/faults/soak.ts $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+
 .PHONY: format
-format: install ## Format the sources and mend what the linter can
+format: tools ## Format the sources and apply the safe fixes of the linter
 	@biome check --write
 
 .PHONY: lint
-lint: install ## Check format and lint rules
+lint: tools ## Check format and lint rules
 	@biome check
 
 .PHONY: typecheck
-typecheck: install ## Check the types
+typecheck: tools ## Check the types
 	@tsc --noEmit
 
 .PHONY: codegen
-codegen: install ## Write the Thrift codec anew from the IDL
+codegen: tools ## Generate the Thrift codec from the IDL
 	@bun src/build/thrift/codegen.ts
 
 .PHONY: build
-build: $(BINARY) ## Build dist/cdc-notifier, one file that needs nothing else
+build: $(BINARY) ## Build dist/cdc-notifier, a single file that needs nothing else
 	@:
 
-$(BINARY): $(SOURCES) package.json tsconfig.json $(PACKAGES_STAMP)
-	@echo 'Building $(BINARY)'
-	@bun build --compile --minify-syntax --minify-whitespace --sourcemap --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
-	  --define '__dirname="/"' --compile-exec-argv=--use-system-ca \
-	  src/main.ts --outfile $(BINARY) >.cache/build.log 2>&1 || { cat .cache/build.log >&2; exit 1; }
+$(BINARY): $(SOURCES) package.json tsconfig.json $(DEMO_PACKAGES)
+	$(call step,Building $(BINARY),bun build --compile --minify-syntax --minify-whitespace --sourcemap --no-compile-autoload-dotenv \
+	  --no-compile-autoload-bunfig --define '__dirname="/"' --compile-exec-argv=--use-system-ca src/main.ts --outfile $(BINARY),build)
 	@touch $(BINARY)
 
 .PHONY: release
-release: install ## Make dist/release/: linux x64, x64 with musl, arm64; checksums, bills of materials, licences
+release: tools ## Build dist/release/: binaries for Linux x64, x64 with musl and arm64, checksums, SBOMs, licenses
 	@bun src/build/release.ts
 
 .PHONY: image
-image: install ## Make an OCI image under dist/ from pinned Debian packages, without a container engine
+image: tools ## Build an OCI image in dist/ from pinned Debian packages, without a container engine (needs Debian)
 	@bun src/build/image/image.ts
 
 .PHONY: image-test
-image-test: install kafka ## Make image and release twice, and run the service in the image (needs Debian; root or namespaces)
+image-test: install kafka ## Build image and release twice, compare them, and run the service in the image (needs Debian, and root or user namespaces)
 	@bun test/run.ts image
 
 .PHONY: bench
-bench: install kafka ## Measure throughput, memory, latency, many slots, growth, in a quarter of an hour (ARGS=options of test/bench/main.ts)
+bench: install kafka ## Measure throughput, memory, latency, many slots and growth, in 15 minutes (ARGS=options of test/bench/main.ts)
 	@exec bun test/bench/main.ts --json dist/bench.json --plots dist/bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: install kafka ## The same in two minutes: smaller backlogs, each read once (ARGS as above)
+bench-quick: install kafka ## Measure the same in two minutes: smaller backlogs, each read once (ARGS as above)
 	@exec bun test/bench/main.ts --quick --json dist/bench-quick.json $(ARGS)
 
 .PHONY: bench-debezium
-bench-debezium: install kafka ## Put two of the backlogs through Debezium on Kafka Connect and the service in turn (ARGS=options of test/bench/debezium/main.ts)
+bench-debezium: install kafka ## Compare with Debezium on Kafka Connect, on two of the backlogs (ARGS=options of test/bench/debezium/main.ts)
 	@exec bun test/bench/debezium/main.ts $(ARGS)
 
 .PHONY: bench-stages
@@ -110,40 +128,50 @@ bench-stages: install ## Measure each stage of the record path by itself, in ns 
 	@exec bun test/bench/stages/stages.ts $(ARGS)
 
 .PHONY: profile
-profile: install kafka ## Show where the time of a backlog goes, with a flame graph in dist/profiles (ARGS=--only b)
+profile: install kafka ## Profile the reading of a backlog, with a flame graph in dist/profiles (ARGS=--only b)
 	@exec bun test/bench/profile/profile.ts $(ARGS)
 
-.PHONY: install
-install: $(PACKAGES_STAMP) ## Fetch Bun and the packages
+.PHONY: tools
+tools: $(TOOL_PACKAGES) ## Install Bun, the packages of the service and the tools of a developer
 	@:
 
-$(PACKAGES_STAMP): package.json bun.lock bunfig.toml $(BUN_STAMP)
-	@echo 'Installing packages (five versions of PostgreSQL among them, 300 MB)'
-	@bun install --frozen-lockfile >.cache/install.log 2>&1 || { cat .cache/install.log >&2; exit 1; }
+.PHONY: install
+install: $(TEST_PACKAGES) ## Install all packages, five versions of PostgreSQL among them
+	@:
+
+$(DEMO_PACKAGES): $(MANIFESTS) $(BUN)
+	$(call step,Installing the packages of the service and PostgreSQL 18 (30 MB),bun install --frozen-lockfile --production --omit=peer,install)
 	@touch $@
 
-# npm may have been told to run no install scripts; Bun's puts its binary in place and can be run by hand.
-$(BUN_STAMP):
-	@echo 'Installing Bun $(BUN_VERSION)'
-	@mkdir -p $(BUN_HOME)
-	@npm install --prefix $(BUN_HOME) --no-save --no-audit --no-fund --loglevel=error bun@$(BUN_VERSION) \
-	  >.cache/npm.log 2>&1 || { cat .cache/npm.log >&2; exit 1; }
+$(TOOL_PACKAGES): $(DEMO_PACKAGES)
+	$(call step,Installing the tools (55 MB),bun install --frozen-lockfile --filter cdc-notifier,install)
+	@touch $@
+
+$(TEST_PACKAGES): $(TOOL_PACKAGES)
+	$(call step,Installing PostgreSQL 14 to 17 (90 MB),bun install --frozen-lockfile,install)
+	@touch $@
+
+# npm may be configured to run no install scripts; the script that puts Bun in its place can be run by hand.
+$(BUN):
+	$(call step,Installing Bun $(BUN_VERSION) (50 MB),npm install --prefix $(BUN_HOME) --no-save --no-audit --no-fund --loglevel=error bun@$(BUN_VERSION),npm)
 	@[[ "$$(bun --version 2>/dev/null)" == $(BUN_VERSION) ]] || node $(BUN_HOME)/node_modules/bun/install.js
 	@[[ "$$(bun --version)" == $(BUN_VERSION) ]] || { echo 'Cannot run Bun $(BUN_VERSION)' >&2; exit 1; }
 	@touch $@
 
 .PHONY: kafka
-kafka: $(KAFKA) ## Fetch Apache Kafka for tests and demo
+kafka: $(KAFKA) ## Fetch Apache Kafka in all versions that are tested
 	@:
 
-$(KAFKA): .cache/kafka-%-classes.jsa: | $(PACKAGES_STAMP)
-	@echo 'Fetching Apache Kafka $* (about 45 MB)'
-	@bun test/support/kafka/fetch.ts $*
+$(KAFKA_JARS): .cache/kafka-%: | $(BUN)
+	$(call step,Fetching Apache Kafka $* (45 MB),bun test/support/kafka/fetch.ts $*,kafka-$*)
+
+$(KAFKA): .cache/kafka-%-classes.jsa: | .cache/kafka-% $(DEMO_PACKAGES)
+	$(call step,Preparing Apache Kafka $* for quick starts,bun test/support/kafka/archive-classes.ts $*,kafka-$*)
 
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf dist .cache/reports .cache/*.log
 
 .PHONY: distclean
-distclean: clean ## Remove what was fetched, too
+distclean: clean ## Remove what was built and everything that was downloaded
 	rm -rf .cache node_modules

