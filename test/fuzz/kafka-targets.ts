@@ -15,12 +15,12 @@ import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../../src/config/config.ts';
 import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
-import { chooseProduceVersion } from '../../src/kafka/client/cluster.ts';
+import { chooseProduceVersion } from '../../src/kafka/client/api-versions.ts';
 import { identify } from '../../src/kafka/client/errors.ts';
 import { judgeKafkaError } from '../../src/kafka/client/verdicts.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
+import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from '../support/kafka/recorded-answers.ts';
 import type { FuzzTarget } from './campaign.ts';
-import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from './kafka-answers.ts';
 import { below, mutateBytes, pick, type Random } from './mutate.ts';
 
 const HOST = '127.0.0.1';

@@ -1,15 +1,15 @@
-/** What the library needs to know to reach the brokers of one Kafka client of the configuration. */
+/** The library's options for a connection of a Kafka client of the configuration: timeouts, TLS and SASL. */
 import type { ConnectionOptions } from '@platformatic/kafka';
 import type { KafkaClientConfig } from '../../config/config.ts';
 import { readSecret } from '../../config/secret.ts';
+import { saslOptions } from './sasl.ts';
 
 /**
- * Reads TLS material now; the SASL password now (so that a missing one is reported as such) and again at each connection.
+ * Options for one connection; reads the TLS files now.
  * @throws SecretError
  */
 export function connectionOptions(config: KafkaClientConfig): ConnectionOptions {
   const { tls, sasl } = config;
-  if (sasl !== undefined) readSecret(sasl.password);
   return {
     connectTimeout: config.connectTimeoutMs,
     requestTimeout: config.requestTimeoutMs,
@@ -22,8 +22,6 @@ export function connectionOptions(config: KafkaClientConfig): ConnectionOptions 
       },
       ...(tls.serverName !== undefined && { tlsServerName: tls.serverName }),
     }),
-    ...(sasl !== undefined && {
-      sasl: { mechanism: sasl.mechanism, username: sasl.username, password: () => readSecret(sasl.password) },
-    }),
+    ...(sasl !== undefined && { sasl: saslOptions(sasl) }),
   };
 }

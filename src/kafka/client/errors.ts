@@ -23,6 +23,23 @@ export interface IdentifiedError {
   readonly isRetriable: boolean;
 }
 
+/** Codes of this service's errors for those that have one cause, no matter which request they answer. */
+const CODES: Readonly<Record<string, string>> = {
+  UNKNOWN_TOPIC_OR_PARTITION: 'topic_missing',
+  INVALID_TOPIC_EXCEPTION: 'topic_name_invalid',
+  TOPIC_AUTHORIZATION_FAILED: 'topic_not_authorized',
+  CLUSTER_AUTHORIZATION_FAILED: 'cluster_not_authorized',
+  SASL_AUTHENTICATION_FAILED: 'sasl_refused',
+  ILLEGAL_SASL_STATE: 'sasl_not_offered',
+  UNSUPPORTED_SASL_MECHANISM: 'sasl_mechanism_unsupported',
+  TLS_MISMATCH: 'tls_mismatch',
+};
+
+/** The `code` of an error that this service raises for an id; `otherwise` where the id alone does not name the cause. */
+export function codeOf(id: string, otherwise: string): string {
+  return CODES[id] ?? otherwise;
+}
+
 /** Identifies the error code of a partition in a Produce response, or of a topic in a Metadata response. */
 export function identifyCode(code: number): IdentifiedError {
   const known = Object.values(protocolErrors).find((error) => error.code === code);

@@ -6,11 +6,9 @@
  *
  * Every partition appears once, with exactly one record batch, as brokers demand.
  */
-import { type produceV11, Writer } from '@platformatic/kafka';
+import { Writer } from '@platformatic/kafka';
+import type { ProduceResponse } from '../client/api-versions.ts';
 import type { RecordBatch } from './record-batch.ts';
-
-/** The answer, whatever error codes its partitions carry; alike in all these versions. */
-export type ProduceResponse = produceV11.ProduceResponse;
 
 /** acks=all: the leader answers when all in-sync replicas have the batch */
 const ACKS_ALL = -1;

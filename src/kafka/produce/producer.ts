@@ -17,20 +17,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import { NotifierError, RecordTooLargeError, SinkError } from '../../errors.ts';
-import type { Cluster, TopicMetadata } from '../client/cluster.ts';
+import type { ProduceResponse } from '../client/api-versions.ts';
+import type { Cluster, ProducerIdentity, TopicMetadata } from '../client/cluster.ts';
 import { identify, identifyCode } from '../client/errors.ts';
 import { isTooLarge, judgeKafkaError, type KafkaFailure } from '../client/verdicts.ts';
 import type { BatchBuffers } from './batch-buffers.ts';
 import type { Codec } from './compression.ts';
 import { phash2 } from './partitioner.ts';
-import { encodeProduceRequest, errorCodesByBatch, type ProduceResponse } from './produce-request.ts';
-import {
-  BATCH_HEADER_BYTES,
-  type ProducerIdentity,
-  RecordBatch,
-  type RecordTally,
-  singleRecordBatchBytes,
-} from './record-batch.ts';
+import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
+import { BATCH_HEADER_BYTES, RecordBatch, type RecordTally, singleRecordBatchBytes } from './record-batch.ts';
 import { decideRound, type RoundFailure } from './round-policy.ts';
 import { exceededLimit, noteRefusedRecord, type TopicLimits, takeUpLimits } from './topic-limits.ts';
 

@@ -13,6 +13,7 @@
  */
 import { crc32c } from '@platformatic/kafka';
 import type { ByteWriter } from '../../bytes/writer.ts';
+import type { ProducerIdentity } from '../client/cluster.ts';
 import type { Codec } from './compression.ts';
 
 /** Bytes before the first record. */
@@ -28,12 +29,6 @@ const PRODUCER_ID_AT = 43;
 const PRODUCER_EPOCH_AT = 51;
 const BASE_SEQUENCE_AT = 53;
 const RECORD_COUNT_AT = 57;
-
-/** Producer identity that the broker gave us, by which it recognises a repeated batch. */
-export interface ProducerIdentity {
-  readonly producerId: bigint;
-  readonly producerEpoch: number;
-}
 
 /** Counts records that Kafka has acknowledged. */
 export interface RecordTally {

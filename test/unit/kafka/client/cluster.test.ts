@@ -1,97 +1,57 @@
-import { describe, expect, test } from 'bun:test';
-import { createServer, type Socket } from 'node:net';
+import { afterEach, expect, test } from 'bun:test';
+import { createServer, type Server } from 'node:net';
 import pino from 'pino';
-import type { KafkaClientConfig } from '../../../../src/config/config.ts';
-import { textSecret } from '../../../../src/config/secret.ts';
-import { SinkError } from '../../../../src/errors.ts';
 import { Cluster } from '../../../../src/kafka/client/cluster.ts';
 import { clientConfig } from '../../../support/kafka/open-producer.ts';
+import { answerFrame, type KafkaAnswer, readKafkaAnswers } from '../../../support/kafka/recorded-answers.ts';
 
-const API_VERSIONS = 18;
-const SASL_HANDSHAKE = 17;
-const SASL_AUTHENTICATE = 36;
+const METADATA = 3;
 
-/** A server that reads requests as brokers do and answers what it is told; undefined = nothing. */
-async function startBroken(answer: (request: Buffer) => Buffer | undefined) {
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket);
-    let rest = Buffer.alloc(0);
+let server: Server | undefined;
+
+afterEach(() => {
+  server?.close();
+});
+
+/** A cluster of one broker that answers each request with what `answer` returns. */
+async function clusterOf(answer: (apiKey: number, correlationId: number) => Buffer): Promise<Cluster> {
+  const started = createServer((socket) => {
     socket.on('error', () => {});
-    socket.on('data', (chunk: Buffer) => {
-      rest = Buffer.concat([rest, chunk]);
-      while (rest.length >= 4 && rest.length >= 4 + rest.readInt32BE(0)) {
-        const end = 4 + rest.readInt32BE(0);
-        const bytes = answer(rest.subarray(4, end));
-        rest = rest.subarray(end);
-        if (bytes !== undefined) socket.write(bytes);
-      }
-    });
+    socket.on('data', (request: Buffer) => socket.write(answer(request.readInt16BE(4), request.readInt32BE(8))));
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  return {
-    port: typeof address === 'object' && address !== null ? address.port : 0,
-    async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
-      await new Promise((resolve) => server.close(resolve));
-    },
+  server = started;
+  await new Promise<void>((resolve) => started.listen(0, '127.0.0.1', resolve));
+  const { port } = started.address() as { port: number };
+  return new Cluster(clientConfig([port], { requestTimeoutMs: 300 }), pino({ level: 'silent' }));
+}
+
+/** Answers as recorded; `change` alters the metadata. */
+function recorded(change: (body: Buffer) => void): (apiKey: number, correlationId: number) => Buffer {
+  const answers = readKafkaAnswers();
+  return (apiKey, correlationId) => {
+    const answer = answers.find((one) => one.apiKey === apiKey) as KafkaAnswer;
+    const body = Buffer.from(answer.body);
+    if (apiKey === METADATA) change(body);
+    return answerFrame({ ...answer, body }, correlationId);
   };
 }
 
-/** A response with its length in front. */
-function frame(request: Buffer, body: Buffer): Buffer {
-  const head = Buffer.alloc(8);
-  head.writeInt32BE(4 + body.length, 0);
-  request.copy(head, 4, 4, 8); // the correlation id
-  return Buffer.concat([head, body]);
-}
+test('metadata without a requested topic is refused', async () => {
+  const cluster = await clusterOf(recorded(() => {}));
+  await expect(cluster.refreshMetadata(['events', 'other'])).rejects.toThrow(
+    'Cannot read the metadata: the answer does not describe topic "other" and its partitions',
+  );
+  cluster.close();
+});
 
-/** A login by SCRAM up to the first message of the server, which is this text. */
-function scramAnswer(text: string) {
-  return (request: Buffer): Buffer => {
-    const apiKey = request.readInt16BE(0);
-    if (apiKey === API_VERSIONS) {
-      const entry = Buffer.alloc(6);
-      entry.writeInt16BE(SASL_AUTHENTICATE, 0);
-      return frame(request, Buffer.concat([Buffer.from('000000000001', 'hex'), entry, Buffer.alloc(4)]));
-    }
-    const string = (value: string) => Buffer.concat([Buffer.from([0, value.length]), Buffer.from(value)]);
-    if (apiKey === SASL_HANDSHAKE) {
-      return frame(request, Buffer.concat([Buffer.from('000000000001', 'hex'), string('SCRAM-SHA-512')]));
-    }
-    const bytes = Buffer.alloc(4);
-    bytes.writeInt32BE(text.length, 0);
-    return frame(request, Buffer.concat([Buffer.from('0000ffff', 'hex'), bytes, Buffer.from(text)]));
-  };
-}
-
-describe('Cluster', () => {
-  const sasl: KafkaClientConfig['sasl'] = {
-    mechanism: 'SCRAM-SHA-512',
-    username: 'user',
-    password: textSecret('password'),
-  };
-  test.each([
-    ['a negative length and nothing behind it', () => Buffer.from('fffffff000', 'hex'), undefined],
-    ['a length below that of the head', () => Buffer.from('000000010000', 'hex'), undefined],
-    ['a frame for somebody else', () => Buffer.from('0000000400ffffff', 'hex'), undefined],
-    ['a head without a body', (request: Buffer) => frame(request, Buffer.alloc(0)), undefined],
-    ['an array that is longer than the frame', (request: Buffer) => frame(request, Buffer.alloc(9, 0x7f)), undefined],
-    ['an answer to SCRAM without any structure', scramAnswer('nonsense'), sasl],
-    ['an answer to SCRAM without its parts', scramAnswer('r=,s=,i='), sasl],
-    ['no answer at all', () => undefined, undefined],
-  ] as const)('%s is an error that says which broker, and nothing worse', async (_, answer, login) => {
-    await using broken = await startBroken(answer);
-    const client = clientConfig([broken.port], { sasl: login, connectTimeoutMs: 1_000, requestTimeoutMs: 1_000 });
-    const cluster = new Cluster(client, pino({ level: 'silent' }));
-    try {
-      const failure = await cluster.refreshMetadata(['topic']).catch((error: unknown) => error);
-      expect(failure).toBeInstanceOf(SinkError);
-      expect((failure as SinkError).message).toStartWith(`Cannot connect to broker 127.0.0.1:${broken.port}: `);
-      expect(cluster.isReachable).toBe(false);
-    } finally {
-      cluster.close();
-    }
-  });
+test('metadata in which a partition is missing is refused: keys would go to other partitions', async () => {
+  const cluster = await clusterOf(
+    recorded((body) => {
+      // error code 0, then the first partition's index: before it: the topic's name, its id, a flag and a count
+      const at = body.indexOf('events') + 'events'.length + 16 + 1 + 1 + 2;
+      body.writeInt32BE(0x7fff_fffe, at);
+    }),
+  );
+  await expect(cluster.refreshMetadata(['events', 'lifecycle'])).rejects.toThrow('topic "events" and its partitions');
+  cluster.close();
 });

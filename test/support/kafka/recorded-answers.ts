@@ -1,6 +1,6 @@
 /**
- * Answers of real brokers to the requests that this service makes, kept in `kafka-answers.jsonl`.
- * `bun test/fuzz/kafka-answers.ts` records them again, from the oldest and the newest Kafka that is tested.
+ * Answers of real brokers to the requests that this service makes, kept in `recorded-answers.jsonl`.
+ * `bun test/support/kafka/recorded-answers.ts` records them again, from the oldest and the newest Kafka that is tested.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,8 +17,8 @@ import {
   produceV11,
   type Reader,
 } from '@platformatic/kafka';
-import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
-import { waitFor } from '../support/process/wait.ts';
+import { waitFor } from '../process/wait.ts';
+import { type KafkaServer, startKafka } from './server.ts';
 
 /** An answer without its length and its header. */
 export interface KafkaAnswer {
@@ -34,7 +34,7 @@ export interface KafkaAnswer {
 /** Topics that the recorded answers speak of, with 8 and 3 partitions. */
 export const RECORDED_TOPICS = { event: 'events', lifecycle: 'lifecycle' } as const;
 
-const FILE = join(import.meta.dirname, 'kafka-answers.jsonl');
+const FILE = join(import.meta.dirname, 'recorded-answers.jsonl');
 const VERSIONS = ['3.9.2', '4.3.0'];
 const PRODUCE_TIMEOUT_MS = 5_000;
 const ACKS_ALL = -1;

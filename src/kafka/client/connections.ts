@@ -1,0 +1,185 @@
+import { apiVersionsV3, Connection, ResponseError } from '@platformatic/kafka';
+import type { Logger } from 'pino';
+import { formatAddress, isLoopback } from '../../config/address.ts';
+import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
+import { NotifierError, SecretError, SinkError } from '../../errors.ts';
+import { ApiVersions } from './api-versions.ts';
+import { connectionOptions } from './connection-options.ts';
+import { codeOf, identify } from './errors.ts';
+import { destroyOnThrow } from './library-patches.ts';
+import { connectAdvice, judgeKafkaError } from './verdicts.ts';
+
+/** A request to one broker, as the library sends it. */
+export type KafkaRequest<T> = (connection: Connection) => Promise<T>;
+
+/** What is asked for, in two forms. */
+export interface RequestName {
+  /** Completes `Cannot ...: each of 3 brokers failed` */
+  readonly action: string;
+  /** Code of the error when a broker refuses it, unless Kafka's error has a code of its own */
+  readonly code: string;
+}
+
+/**
+ * Connections of one session of a slot to the brokers of one Kafka client, by address. A connection is opened when its
+ * broker is first asked, and dropped when a request on it fails; each new one reads the secrets again.
+ *
+ * Nothing here retries: a failure goes to the producer or to the slot, which decide when to try again.
+ */
+export class Connections {
+  /** Of the brokers connected to so far */
+  readonly versions = new ApiVersions();
+  readonly #config: KafkaClientConfig;
+  readonly #log: Logger;
+  readonly #byAddress = new Map<string, Promise<Connection>>();
+  /** Every connection whose socket may be open, including those that are being opened */
+  readonly #opened = new Set<Connection>();
+  /** Addresses of brokers whose last request failed */
+  readonly #failing = new Set<string>();
+  #isReachable = false;
+  #isClosed = false;
+
+  /** Opens nothing yet. */
+  constructor(config: KafkaClientConfig, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+  }
+
+  /** True when the last contact succeeded: a broker has answered since all of them failed. */
+  get isReachable(): boolean {
+    return this.#isReachable;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Destroys every socket at once, because a broker that no longer answers must not delay the end of a session. */
+  close(): void {
+    this.#isClosed = true;
+    for (const connection of this.#opened) connection.socket?.destroy();
+  }
+
+  /**
+   * Asks the brokers of the configuration and those of the metadata, one after the other, until one answers. Brokers
+   * whose last request failed come last.
+   * @throws SinkError, SecretError
+   */
+  async askAny<T>(
+    { action, code }: RequestName,
+    metadataBrokers: Iterable<ServerAddress>,
+    request: KafkaRequest<T>,
+  ): Promise<T> {
+    const brokers = new Map(
+      [...this.#config.brokers, ...metadataBrokers].map((broker) => [formatAddress(broker), broker]),
+    );
+    const isFailing = (broker: ServerAddress) => Number(this.#failing.has(formatAddress(broker)));
+    const errors: NotifierError[] = [];
+    for (const broker of [...brokers.values()].sort((one, other) => isFailing(one) - isFailing(other))) {
+      try {
+        return await this.ask(broker, request);
+      } catch (error) {
+        // The next broker would give the same answer.
+        if (error instanceof ResponseError) throw this.#failure(action, code, error);
+        errors.push(error instanceof NotifierError ? error : this.#failure(action, 'broker_unreachable', error));
+      }
+      if (this.#isClosed) break;
+    }
+    this.#isReachable = false;
+    const [first] = errors as [NotifierError];
+    if (errors.length === 1 || first instanceof SecretError) throw first;
+    throw new SinkError(`Cannot ${action}: each of ${errors.length} brokers failed`, {
+      code: 'brokers_unreachable',
+      retriable: errors.some((error) => error instanceof SinkError && error.retriable),
+      advice: first.advice,
+      cause: new AggregateError(errors, 'the error of each broker'),
+      place: { kafkaClient: this.#config.name },
+    });
+  }
+
+  /**
+   * Asks one broker. A connection on which no readable answer comes is dropped.
+   * @throws SinkError or SecretError when there is no connection, the library's error when the request fails
+   */
+  async ask<T>(broker: ServerAddress, request: KafkaRequest<T>): Promise<T> {
+    const address = formatAddress(broker);
+    const connection = this.#connect(broker);
+    try {
+      const answer = await request(await connection);
+      this.#noteAnswer(address);
+      return answer;
+    } catch (error) {
+      if (error instanceof ResponseError) {
+        this.#noteAnswer(address);
+      } else {
+        this.#failing.add(address);
+        this.#drop(address, connection);
+      }
+      throw error;
+    }
+  }
+
+  #noteAnswer(address: string): void {
+    this.#failing.delete(address);
+    this.#isReachable = true;
+  }
+
+  #connect(broker: ServerAddress): Promise<Connection> {
+    const address = formatAddress(broker);
+    const known = this.#byAddress.get(address);
+    if (known !== undefined) return known;
+    const opening = this.#open(broker);
+    this.#byAddress.set(address, opening);
+    opening.then(
+      (connection) => connection.once('close', () => this.#drop(address, opening)),
+      () => this.#drop(address, opening),
+    );
+    return opening;
+  }
+
+  /** Forgets a connection at once: until its socket reports `close`, the next request would use it. */
+  #drop(address: string, dropped: Promise<Connection>): void {
+    if (this.#byAddress.get(address) === dropped) this.#byAddress.delete(address);
+    dropped.then(({ socket }) => socket.destroy()).catch(() => {});
+  }
+
+  async #open(broker: ServerAddress): Promise<Connection> {
+    const { host, port } = broker;
+    if (this.#config.tls === undefined && !isLoopback(host)) {
+      this.#log.warn(
+        { event: 'kafka_not_encrypted', kafkaClient: this.#config.name, host, port },
+        'connection to Kafka is not encrypted, set tls of the client to encrypt it',
+      );
+    }
+    const connection = new Connection(this.#config.clientId, connectionOptions(this.#config));
+    // Beside rejecting, the library emits 'error', which without a listener ends the process.
+    connection.on('error', () => {});
+    this.#opened.add(connection);
+    connection.once('close', () => this.#opened.delete(connection));
+    try {
+      const connected = connection.connect(host, port);
+      destroyOnThrow(connection.socket);
+      await connected;
+      const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
+      this.versions.note(apiKeys);
+      if (this.#isClosed) connection.socket.destroy();
+      return connection;
+    } catch (error) {
+      connection.socket?.destroy();
+      this.#opened.delete(connection);
+      if (error instanceof SinkError) throw error;
+      throw this.#failure(`connect to broker ${formatAddress(broker)}`, 'broker_unreachable', error);
+    }
+  }
+
+  #failure(action: string, code: string, error: unknown): SinkError {
+    const { id, advice, verdict } = judgeKafkaError(identify(error));
+    return new SinkError(`Cannot ${action}: ${id}`, {
+      code: codeOf(id, code),
+      retriable: verdict === 'resend',
+      advice: advice ?? connectAdvice(id),
+      cause: error,
+      place: { kafkaClient: this.#config.name },
+    });
+  }
+}
