@@ -1,17 +1,16 @@
-/**
- * Bounds-checked big-endian cursor shared by all decoders: whatever is read past the end is a typed error with its
- * place, never `undefined`, never a byte of the neighbouring message.
- */
 import { MalformedError } from '../errors.ts';
 
-/** Cursor over `bytes[start..end)`. A failed read leaves `offset` where it was. */
+/**
+ * Big-endian cursor over `bytes[start..end)`, for all decoders. A read past the end throws MalformedError with its offset;
+ * it never returns `undefined` or bytes of the next message. A failed read leaves `offset` unchanged.
+ */
 export class ByteReader {
   /** Name of the format, for the error text */
   readonly format: string;
   readonly buffer: Buffer;
-  /** Where reading began; offsets in errors are counted from here */
+  /** Index into `buffer` of the first byte of the message; offsets in errors are relative to it */
   readonly start: number;
-  /** First byte that does not belong to the message (index into `buffer`) */
+  /** Index into `buffer` after the last byte of the message */
   readonly end: number;
   /** Index into `buffer` of the next byte to read */
   offset: number;
@@ -24,17 +23,17 @@ export class ByteReader {
     this.offset = start;
   }
 
-  /** Bytes that are left. */
+  /** Number of bytes left. */
   get remaining(): number {
     return this.end - this.offset;
   }
 
-  /** Throws {@link MalformedError} at `at` (index into `buffer`), which is the current offset unless given. */
+  /** Throws MalformedError for the byte at `at`, an index into `buffer`; default: the current offset. */
   fail(detail: string, at = this.offset): never {
     throw new MalformedError(this.format, at - this.start, detail);
   }
 
-  /** Throws unless `count` more bytes are there. */
+  /** Throws MalformedError when fewer than `count` bytes are left. */
   need(count: number): void {
     if (count > this.end - this.offset) this.fail(`needs ${count} more bytes, ${this.end - this.offset} left`);
   }
@@ -45,22 +44,12 @@ export class ByteReader {
     return this.buffer[this.offset++]!;
   }
 
-  /** Signed byte. */
-  i8(): number {
-    return (this.u8() << 24) >> 24;
-  }
-
   /** Unsigned 16 bits. */
   u16(): number {
     this.need(2);
     const at = this.offset;
     this.offset = at + 2;
     return (this.buffer[at]! << 8) | this.buffer[at + 1]!;
-  }
-
-  /** Signed 16 bits. */
-  i16(): number {
-    return (this.u16() << 16) >> 16;
   }
 
   /** Signed 32 bits. */
@@ -101,7 +90,7 @@ export class ByteReader {
     return this.buffer.readDoubleBE(at);
   }
 
-  /** Steps over `count` bytes; a negative count (a corrupt length) is refused as well. */
+  /** Skips `count` bytes; also refuses a negative count, which is a corrupt length. */
   skip(count: number): void {
     if (count < 0) this.fail(`negative length ${count}`);
     this.need(count);
@@ -115,7 +104,7 @@ export class ByteReader {
     return this.buffer.subarray(at, at + count);
   }
 
-  /** UTF-8 text up to a zero byte, which is consumed and not returned. */
+  /** UTF-8 text up to a zero byte, which is consumed but not returned. */
   cstring(): string {
     const at = this.offset;
     const zero = this.buffer.indexOf(0, at);

@@ -1,21 +1,19 @@
-/**
- * Append-only byte buffer that every encoder of the service writes to. Big-endian throughout, as Thrift's binary
- * protocol, PostgreSQL's wire protocol and Kafka's record batches all are.
- */
-
 /** Below this many bytes a loop is faster than a call into the runtime's memcpy (measured on Bun). */
 const SHORT_COPY_BYTES = 24;
 
 /**
- * Growable writer. `bytes` and `length` are public so that a hot path may write without a call per byte:
- * call {@link ByteWriter.reserve} first, and read `bytes` again afterwards, because growing replaces it.
+ * Growable append-only buffer that all encoders write to. Big-endian, as Thrift's binary protocol, PostgreSQL's protocol
+ * and Kafka's record batches all are.
+ *
+ * `bytes`, `data` and `length` are public so that a hot path may write without a call per byte: call `reserve` first, and
+ * read `bytes` and `data` afterwards, because growing replaces them.
  */
 export class ByteWriter {
-  /** The storage; only the first `length` bytes mean anything */
+  /** The storage; only the first `length` bytes are valid */
   bytes: Buffer;
-  /** The same storage, for numbers of several bytes: one store each, which also keeps compiled code small */
+  /** View of the storage for numbers of several bytes: one store each, which also keeps compiled code small */
   data: DataView;
-  /** Number of bytes written so far, which is where the next one goes */
+  /** Number of bytes written so far: the index of the next one */
   length = 0;
 
   constructor(initialCapacityBytes = 256) {
@@ -23,7 +21,7 @@ export class ByteWriter {
     this.data = viewOf(this.bytes);
   }
 
-  /** Forgets what was written and keeps the storage, so that a scratch writer stops allocating. */
+  /** Empties the writer and keeps its storage, so that a reused writer stops allocating. */
   reset(): this {
     this.length = 0;
     return this;
@@ -51,9 +49,9 @@ export class ByteWriter {
     return this;
   }
 
-  /** Appends the low 24 bits of `v`: the size of a Thrift field header (type byte, i16 field id). */
+  /** Appends the low 24 bits of `v`: a Thrift field header (type byte, i16 field id). */
   u24(v: number): this {
-    // Four bytes are written, of which the last one is written over by whatever comes next.
+    // One store of four bytes; the next write replaces the last of them.
     this.reserve(4);
     const at = this.length;
     this.data.setInt32(at, v << 8);
@@ -61,7 +59,7 @@ export class ByteWriter {
     return this;
   }
 
-  /** Appends the low 32 bits of `v`; unsigned values may be given as they are. */
+  /** Appends the low 32 bits of `v`, signed or unsigned. */
   i32(v: number): this {
     this.reserve(4);
     this.data.setInt32(this.length, v);
@@ -86,7 +84,7 @@ export class ByteWriter {
     return this;
   }
 
-  /** Appends `source[start..end)` as it is. */
+  /** Appends `source[start..end)`. */
   copy(source: Uint8Array, start = 0, end = source.length): this {
     const count = end - start;
     this.reserve(count);
@@ -97,7 +95,7 @@ export class ByteWriter {
     } else if (start === 0 && end === source.length) {
       bytes.set(source, at);
     } else {
-      // Buffer's own copy takes a range; calling it on any Uint8Array saves the view that subarray would allocate
+      // Buffer's copy takes a range, also of a Uint8Array: this saves the view that subarray would allocate.
       Buffer.prototype.copy.call(source, bytes, at, start, end);
     }
     this.length = at + count;
@@ -109,7 +107,7 @@ export class ByteWriter {
     return this.i32(source.length).copy(source);
   }
 
-  /** Overwrites four bytes that were written before: a count or a length that was not known at the time. */
+  /** Overwrites four bytes at `at`: a count or a length that was not known when they were written. */
   setI32(at: number, v: number): void {
     this.data.setInt32(at, v);
   }
