@@ -29,11 +29,10 @@ import {
   type Tuple,
   UNCHANGED_TOAST,
 } from '../postgres/replication/pgoutput.ts';
+import { valueBytes } from './columns.ts';
 import type { RecordDraft } from './convert.ts';
+import { TEXT_TYPES } from './relation.ts';
 import { formatTimestamp } from './timestamp.ts';
-
-/** Types whose binary form is their text: text, varchar (OIDs of pg_type.dat). */
-const TEXT_TYPES = [25, 1043];
 
 /** Column that holds the process id, in both tables. */
 const PROCESS_ID = 'process_id';
@@ -116,11 +115,6 @@ function textOrBase64(bytes: Buffer): object {
   const text = bytes.toString();
   // JSON makes six bytes of a control character: without a bound such a row outgrows every parking topic.
   return Buffer.byteLength(JSON.stringify(text)) - '""'.length > base64.length ? { base64 } : { text };
-}
-
-function valueBytes(tuple: Tuple, column: number): Buffer {
-  const start = tuple.starts[column]!;
-  return tuple.bytes.subarray(start, start + tuple.lengths[column]!);
 }
 
 /** RFC 3339 with microseconds; null for a time that it cannot write, which may be just why the row is parked. */

@@ -1,6 +1,6 @@
 /**
- * timestamptz of PostgreSQL's binary format to the text that the Thrift structures carry
- * (`base.Timestamp` of machinegun-proto: RFC 3339 in UTC, `2016-03-22T06:12:27Z`).
+ * timestamptz in PostgreSQL's binary format to the text in the Thrift structures (`base.Timestamp` of machinegun-proto:
+ * RFC 3339 in UTC, `2016-03-22T06:12:27Z`).
  */
 import { InvalidRowError } from '../errors.ts';
 import { POSTGRES_EPOCH_MS } from '../postgres/replication/clock.ts';
@@ -12,25 +12,25 @@ const END_MICROS = 252_455_616_000_000_000n;
 const INFINITY_MICROS = 0x7fff_ffff_ffff_ffffn;
 const MINUS_INFINITY_MICROS = -0x8000_0000_0000_0000n;
 
-// Rows of one transaction, and of a busy second, share their text: the last one is kept.
+// The last text: the rows of one transaction, and of a busy second, share it.
 let cachedText = Buffer.alloc(0);
 let cachedFromMicros = 0n;
 let cachedToMicros = 0n;
 
 /**
- * Text of a timestamptz: `microsSince2000` microseconds after 2000-01-01T00:00:00Z, as 20 bytes. Fractions of a
- * second are cut toward the past, also before 2000. The Buffer is shared by all moments of that second: copy it
- * on, do not change it. InvalidRowError for infinity, -infinity and years outside 0 to 9999.
+ * Text of a timestamptz: `microsSince2000` microseconds after 2000-01-01T00:00:00Z, as 20 bytes. Fractions of a second are
+ * cut toward the past, also before 2000. All moments of a second share the Buffer: copy it, do not change it.
+ * @throws InvalidRowError for infinity, -infinity and years outside 0 to 9999
  */
 export function formatTimestamp(microsSince2000: bigint): Buffer {
   if (microsSince2000 >= cachedFromMicros && microsSince2000 < cachedToMicros) return cachedText;
   if (microsSince2000 === INFINITY_MICROS || microsSince2000 === MINUS_INFINITY_MICROS) {
-    throw new InvalidRowError('Cannot format timestamp: it is infinite');
+    throw new InvalidRowError('the timestamp is infinite', { code: 'timestamp_infinite' });
   }
   if (microsSince2000 < FIRST_MICROS || microsSince2000 >= END_MICROS) {
-    throw new InvalidRowError('Cannot format timestamp: its year is outside 0 to 9999');
+    throw new InvalidRowError('the timestamp is outside the years 0 to 9999', { code: 'timestamp_year' });
   }
-  // years from 0 to 9999 are positive after the shift, where bigint's division toward zero is toward the past
+  // After the shift the years 0 to 9999 are positive: bigint's division toward zero is then toward the past.
   const seconds = (microsSince2000 - FIRST_MICROS) / 1_000_000n + FIRST_MICROS / 1_000_000n;
   const iso = new Date(Number(seconds) * 1000 + POSTGRES_EPOCH_MS).toISOString();
   cachedText = Buffer.from(`${iso.slice(0, 19)}Z`, 'latin1');

@@ -4,8 +4,9 @@
  */
 import type { Logger } from 'pino';
 import { ByteWriter } from '../bytes/writer.ts';
-import { convertChange, type RecordKind, resolveRelation, type SourceRelation } from '../conversion/convert.ts';
+import { convertChange, type RecordKind } from '../conversion/convert.ts';
 import { encodeParkedRow } from '../conversion/parking-record.ts';
+import { resolveRelation, type SourceRelation } from '../conversion/relation.ts';
 import { InvalidRowError, MissingOldTupleError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import type { BeginMessage, RelationMessage, RowMessage } from '../postgres/replication/pgoutput.ts';

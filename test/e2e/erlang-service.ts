@@ -5,7 +5,8 @@
  */
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { textSecret } from '../../src/config/secret.ts';
-import { convertChange, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
+import { convertChange } from '../../src/conversion/convert.ts';
+import { resolveRelation, type SourceRelation } from '../../src/conversion/relation.ts';
 import { formatLsn } from '../../src/lsn.ts';
 import { connectReplication, startCopyBoth } from '../../src/postgres/client/connect.ts';
 import { runReplicationCommand } from '../../src/postgres/replication/command.ts';

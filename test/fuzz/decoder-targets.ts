@@ -1,9 +1,10 @@
 /** What reads bytes and texts without a connection: frames, rows, payloads, LSNs. Seeds of the mutations are real ones. */
 import { ByteWriter } from '../../src/bytes/writer.ts';
-import { convertChange, resolveRelation, type SourceRelation } from '../../src/conversion/convert.ts';
-import { readFormatVersion } from '../../src/conversion/format-version.ts';
+import { convertChange } from '../../src/conversion/convert.ts';
+import { FormatVersionReader } from '../../src/conversion/format-version.ts';
 import { encodeParkedRow } from '../../src/conversion/parking-record.ts';
 import { EventPayload } from '../../src/conversion/payload/payload.ts';
+import { resolveRelation, type SourceRelation } from '../../src/conversion/relation.ts';
 import { InvalidRowError } from '../../src/errors.ts';
 import { formatLsn, parseLsn } from '../../src/lsn.ts';
 import { encodeLedger, parseLedger } from '../../src/postgres/continuity/ledger.ts';
@@ -240,7 +241,7 @@ export function metadata(): FuzzTarget {
       const depth = random() < 0.01 ? below(random, 200_000) : 0;
       const text = mutateText(pick(random, METADATA), random, [...JSON_WORDS, ...JSON_EDGES]);
       const bytes = Buffer.from('{"a":'.repeat(depth) + text);
-      const version = readFormatVersion(bytes, 0, bytes.length);
+      const version = new FormatVersionReader().read(bytes, 0, bytes.length);
       return version === undefined ? 'no version' : 'version';
     },
   };

@@ -1,11 +1,7 @@
 /** What the stages of the record path are fed with: frames as a walsender sends them, and what each stage leaves to the next. */
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import {
-  convertChange,
-  type RecordDraft,
-  resolveRelation,
-  type SourceRelation,
-} from '../../../src/conversion/convert.ts';
+import { convertChange, type RecordDraft } from '../../../src/conversion/convert.ts';
+import { resolveRelation, type SourceRelation } from '../../../src/conversion/relation.ts';
 import { FrameReader } from '../../../src/postgres/replication/frames.ts';
 import type { InsertMessage, RowMessage, Tuple, UpdateMessage } from '../../../src/postgres/replication/pgoutput.ts';
 import * as wire from '../../support/codecs/pgoutput.ts';

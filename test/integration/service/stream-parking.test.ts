@@ -196,7 +196,7 @@ describe('on_invalid: park', () => {
       expect(lsns[0]! >= before && lsns[0]! < lsns[1]! && lsns[1]! < lsns[2]! && lsns[2]! < after).toBe(true);
       expect(parked.map(({ reason }) => reason)).toEqual([
         expect.stringContaining('column "payload"'),
-        expect.stringContaining('it is infinite'),
+        expect.stringContaining('the timestamp is infinite'),
         expect.stringContaining('format_version'),
       ]);
       expect(parked[0]!.columns).toEqual([

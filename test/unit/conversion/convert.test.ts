@@ -1,11 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { ByteWriter } from '../../../src/bytes/writer.ts';
-import {
-  convertChange,
-  type RecordDraft,
-  resolveRelation,
-  type SourceRelation,
-} from '../../../src/conversion/convert.ts';
+import { convertChange, type RecordDraft } from '../../../src/conversion/convert.ts';
+import { resolveRelation, type SourceRelation } from '../../../src/conversion/relation.ts';
 import { InvalidRowError, MalformedError, MissingOldTupleError, type NotifierError } from '../../../src/errors.ts';
 import { FrameReader } from '../../../src/postgres/replication/frames.ts';
 import type { RelationMessage, ReplicaIdentity, RowMessage } from '../../../src/postgres/replication/pgoutput.ts';
@@ -87,7 +83,7 @@ function relationOf(kind: 'processes' | 'events', columns: Columns, replicaIdent
 const PROCESSES = relationOf('processes', PROCESSES_COLUMNS);
 const EVENTS = relationOf('events', EVENTS_COLUMNS, 'd');
 
-/** A row of processes; everything that conversion does not need is filled with what would disturb it if it were read. */
+/** A row of processes; columns that conversion must not read hold values that would change its result. */
 function processRow(values: Record<string, ColumnValue>, columns: Columns = PROCESSES_COLUMNS): ColumnValue[] {
   const defaults: Record<string, ColumnValue> = {
     process_id: Buffer.from(PROCESS_ID),
@@ -148,93 +144,6 @@ function failureOf(relation: SourceRelation, bytes: Buffer): NotifierError {
   throw new Error('Converted a row that is invalid');
 }
 
-describe('resolveRelation', () => {
-  const message = (name: string, columns: Columns, schema = 'public') => relationMessage({ name, columns, schema });
-  const namespaces = new Set([NAMESPACE, 'a_b']);
-
-  test('finds the columns of a processes table by name', () => {
-    expect(PROCESSES).toMatchObject({
-      kind: 'processes',
-      relationId: RELATION_ID,
-      namespace: NAMESPACE,
-      table: 'default/default_processes',
-      replicaIdentity: 'f',
-      columnCount: 9,
-      processId: 0,
-      status: 1,
-      detail: 2,
-    });
-  });
-
-  test('finds the columns of an events table by name, in any order', () => {
-    const columns = [...EVENTS_COLUMNS, { name: 'added', typeOid: 25 }].reverse();
-    expect(resolveRelation(message('a_b_events', columns), namespaces)).toMatchObject({
-      kind: 'events',
-      namespace: 'a_b',
-      columnCount: 7,
-      processId: 6,
-      eventId: 4,
-      timestamp: 3,
-      metadata: 2,
-      payload: 1,
-    });
-  });
-
-  test.each([
-    ['a table of a namespace that is not configured', message('b_events', EVENTS_COLUMNS)],
-    ['a namespace that is only the beginning of the configured one', message('a_events', EVENTS_COLUMNS)],
-    ['another table of the namespace', message('a_b_tasks', EVENTS_COLUMNS)],
-    ['a kind in capitals', message('a_b_Events', EVENTS_COLUMNS)],
-    ['a table without a kind', message('events', EVENTS_COLUMNS)],
-    ['another schema', message('a_b_events', EVENTS_COLUMNS, 'archive')],
-    ['pg_catalog', message('a_b_events', EVENTS_COLUMNS, '')],
-  ])('is undefined for %s', (_name, relation) => {
-    expect(resolveRelation(relation, namespaces)).toBeUndefined();
-  });
-
-  const needed = [
-    ...['process_id', 'event_id', 'timestamp', 'metadata', 'payload'].map((name) => ['events', name] as const),
-    ...['process_id', 'status', 'detail'].map((name) => ['processes', name] as const),
-  ];
-
-  test.each(needed)('refuses %s without column %s', (kind, name) => {
-    const columns = (kind === 'events' ? EVENTS_COLUMNS : PROCESSES_COLUMNS).filter((column) => column.name !== name);
-    expect(() => resolveRelation(message(`a_b_${kind}`, columns), namespaces)).toThrow(
-      new InvalidRowError(`Cannot read table "a_b_${kind}": it has no column "${name}"`),
-    );
-  });
-
-  test.each(needed)('refuses %s whose column %s has a type that cannot be read', (kind, name) => {
-    const columns = (kind === 'events' ? EVENTS_COLUMNS : PROCESSES_COLUMNS).map((column) =>
-      column.name === name ? { ...column, typeOid: 114 } : column,
-    );
-    try {
-      resolveRelation(message(`a_b_${kind}`, columns), namespaces);
-      throw new Error('Resolved');
-    } catch (error) {
-      expect(error).toBeInstanceOf(InvalidRowError);
-      expect((error as InvalidRowError).message).toBe(
-        `Cannot read table "a_b_${kind}": column "${name}" has the unexpected type with OID 114`,
-      );
-      expect((error as InvalidRowError).place).toEqual({ namespace: 'a_b', table: `a_b_${kind}` });
-    }
-  });
-
-  test.each([
-    ['process_id', 25],
-    ['event_id', 20],
-    ['event_id', 23],
-    ['detail', 1043],
-    ['status', 987_654],
-  ])('takes column %s with type OID %i as well', (name, typeOid) => {
-    const kind = name === 'event_id' ? 'events' : 'processes';
-    const columns = (kind === 'events' ? EVENTS_COLUMNS : PROCESSES_COLUMNS).map((column) =>
-      column.name === name ? { ...column, typeOid } : column,
-    );
-    expect(resolveRelation(message(`a_b_${kind}`, columns), namespaces)).toMatchObject({ kind });
-  });
-});
-
 describe('convertChange of events', () => {
   test('emits an inserted event', () => {
     expect(convertMessage(EVENTS, insert(RELATION_ID, eventRow()))).toEqual({
@@ -290,7 +199,7 @@ describe('convertChange of events', () => {
     expect(convertMessage(EVENTS, row)?.value).toBe(expected);
   });
 
-  test('reads the metadata of each row, whatever the row before had', () => {
+  test('reads the metadata of each row, whatever the row before it had', () => {
     const relation = relationOf('events', EVENTS_COLUMNS);
     const long = JSON.stringify({ format_version: 5, padding: 'x'.repeat(100) });
     const versions: [ColumnValue, number | undefined][] = [
@@ -323,22 +232,22 @@ describe('convertChange of events', () => {
     expect(convertMessage(EVENTS, row)).toEqual({ kind: 'event', key: KEY, value: eventValue() });
   });
 
-  const missing = 'was left out as an unchanged TOAST value, and no old value came along';
+  const missing = 'was not sent: it is an unchanged TOAST value, and no old row has it';
   const invalid: [string, Record<string, ColumnValue>, string, string | undefined][] = [
     ['NULL process_id', { process_id: null }, 'column "process_id" is NULL', undefined],
     ['absent process_id', { process_id: UNCHANGED }, `column "process_id" ${missing}`, undefined],
     ['NULL event_id', { event_id: null }, 'column "event_id" is NULL', KEY],
     ['absent event_id', { event_id: UNCHANGED }, `column "event_id" ${missing}`, KEY],
-    ['event_id as text', { event_id: '7' }, 'column "event_id" came in text format instead of binary', KEY],
-    ['event_id of 3 bytes', { event_id: Buffer.alloc(3) }, 'column "event_id" has 3 bytes, no size of an integer', KEY],
+    ['event_id as text', { event_id: '7' }, 'column "event_id" is in text format instead of binary', KEY],
+    ['event_id of 3 bytes', { event_id: Buffer.alloc(3) }, 'column "event_id" has 3 bytes instead of 2, 4 or 8', KEY],
     ['NULL payload', { payload: null }, 'column "payload" is NULL', KEY],
     ['absent payload', { payload: UNCHANGED }, `column "payload" ${missing}`, KEY],
-    ['payload as text', { payload: '\\x83' }, 'column "payload" came in text format instead of binary', KEY],
+    ['payload as text', { payload: '\\x83' }, 'column "payload" is in text format instead of binary', KEY],
     ['absent timestamp', { timestamp: UNCHANGED }, `column "timestamp" ${missing}`, KEY],
-    ['timestamp as text', { timestamp: '2024' }, 'column "timestamp" came in text format instead of binary', KEY],
-    ['timestamp of 4 bytes', { timestamp: int4(1) }, 'column "timestamp" has 4 bytes in place of 8', KEY],
+    ['timestamp as text', { timestamp: '2024' }, 'column "timestamp" is in text format instead of binary', KEY],
+    ['timestamp of 4 bytes', { timestamp: int4(1) }, 'column "timestamp" has 4 bytes instead of 8', KEY],
     ['absent metadata', { metadata: UNCHANGED }, `column "metadata" ${missing}`, KEY],
-    ['metadata as text', { metadata: '{}' }, 'column "metadata" came in text format instead of binary', KEY],
+    ['metadata as text', { metadata: '{}' }, 'column "metadata" is in text format instead of binary', KEY],
     ['empty metadata', { metadata: Buffer.alloc(0) }, 'column "metadata" is not in version 1 of binary jsonb', KEY],
     [
       'jsonb version 2',
@@ -362,25 +271,49 @@ describe('convertChange of events', () => {
     ['format_version 1.0', { metadata: jsonb('{"format_version": 1.0}') }],
     ['format_version "1"', { metadata: jsonb('{"format_version": "1"}') }],
     ['format_version over i32', { metadata: jsonb('{"format_version": 2147483648}') }],
-  ])('refuses %s, and says in which row', (_name, values) => {
+  ])('refuses %s, and names the row', (_name, values) => {
     const error = failureOf(EVENTS, insert(RELATION_ID, eventRow(values)));
     expect(error).toBeInstanceOf(InvalidRowError);
     expect(error.message).toStartWith('Cannot convert a row of table "default/default_events": ');
     expect(error.place).toEqual({ namespace: NAMESPACE, table: 'default/default_events', key: KEY });
   });
 
-  test('wraps what is wrong with a payload, and keeps it as the cause', () => {
+  test('says what is wrong with a payload, and keeps it as the cause', () => {
     const error = failureOf(EVENTS, insert(RELATION_ID, eventRow({ payload: Buffer.from([130, 97, 1]) })));
     expect(error).toBeInstanceOf(InvalidRowError);
     expect(error.cause).toBeInstanceOf(MalformedError);
     expect(error.cause).toMatchObject({ format: 'ETF', offset: 0 });
+    expect(error.code).toBe('payload_malformed');
     expect(error.message).toBe(
       `Cannot convert a row of table "default/default_events": column "payload": ${(error.cause as Error).message}`,
     );
     expect(error.place.key).toBe(KEY);
   });
 
-  test('refuses a row that has not as many columns as its Relation, so that no leftover of another row is read', () => {
+  test('gives every cause a code of its own', () => {
+    const codeOf = (values: Record<string, ColumnValue>) =>
+      failureOf(EVENTS, insert(RELATION_ID, eventRow(values))).code;
+    const causes: [string, Record<string, ColumnValue>][] = [
+      ['column_null', { event_id: null }],
+      ['unchanged_toast', { payload: UNCHANGED }],
+      ['column_text_format', { payload: '\\x83' }],
+      ['event_id_size', { event_id: Buffer.alloc(3) }],
+      ['timestamp_size', { timestamp: int4(1) }],
+      ['timestamp_infinite', { timestamp: timestamptz(0x7fff_ffff_ffff_ffffn) }],
+      ['timestamp_year', { timestamp: timestamptz(0x7fff_ffff_ffff_fffen) }],
+      ['metadata_format', { metadata: Buffer.alloc(0) }],
+      ['metadata_malformed', { metadata: jsonb('{') }],
+      ['format_version_repeated', { metadata: jsonb('{"format_version": 1, "format_version": 1}') }],
+      ['format_version_type', { metadata: jsonb('{"format_version": 1.0}') }],
+      ['format_version_range', { metadata: jsonb('{"format_version": 2147483648}') }],
+      ['payload_malformed', { payload: Buffer.alloc(0) }],
+    ];
+    expect(causes.map(([, values]) => codeOf(values))).toEqual(causes.map(([code]) => code));
+    expect(failureOf(EVENTS, insert(RELATION_ID, [])).code).toBe('column_count');
+    expect(failureOf(PROCESSES, update(RELATION_ID, undefined, processRow({}))).code).toBe('missing_old_tuple');
+  });
+
+  test('refuses a row with another number of columns than its Relation, so that it reads nothing of earlier rows', () => {
     const short = eventRow().slice(0, 5);
     expect(failureOf(EVENTS, insert(RELATION_ID, short)).message).toBe(
       'Cannot convert a row of table "default/default_events": the row has 5 columns, its relation 6',
@@ -403,7 +336,7 @@ describe('convertChange of processes', () => {
     expect(convertMessage(PROCESSES, insert(RELATION_ID, processRow(status(label))))).toEqual(lifecycle(CREATED));
   });
 
-  // Every pair of statuses, an unknown label included; what is not in the table emits nothing.
+  // Every pair of statuses, with an unknown label; a pair that is not in the table emits nothing.
   const labels = ['init', 'running', 'error', 'other'];
   const emitted: Record<string, ConvertedRecord> = {
     'running error': lifecycle(failed('причина')),
@@ -428,7 +361,7 @@ describe('convertChange of processes', () => {
     );
   });
 
-  test('a status that only begins like a known one is not it', () => {
+  test('a status that only begins like a known one is another one', () => {
     for (const label of ['err', 'errors', 'errOr', '']) {
       expect(
         convertMessage(PROCESSES, update(RELATION_ID, full(status('running')), processRow(status(label)))),
@@ -437,8 +370,8 @@ describe('convertChange of processes', () => {
   });
 
   const reasons: [string, ColumnValue, ColumnValue, string][] = [
-    ['NULL', null, 'detail of before', 'unknown'],
-    ['empty', Buffer.alloc(0), 'detail of before', ''],
+    ['NULL', null, 'old detail', 'unknown'],
+    ['empty', Buffer.alloc(0), 'old detail', ''],
     ['unchanged TOAST', UNCHANGED, 'деталь', 'деталь'],
     ['text', 'as text', null, 'as text'],
   ];
@@ -475,7 +408,7 @@ describe('convertChange of processes', () => {
     expect(convertMessage(PROCESSES, bytes)).toBeUndefined();
   });
 
-  test('looks at nothing but the status of an update that leaves it alone', () => {
+  test('reads only the status of an update that does not change it', () => {
     const broken: Record<string, ColumnValue> = { process_id: null, detail: UNCHANGED };
     const bytes = update(
       RELATION_ID,
@@ -512,8 +445,8 @@ describe('convertChange of processes', () => {
       const error = failureOf(relation, update(RELATION_ID, old, processRow(status(label))));
       expect(error).toBeInstanceOf(MissingOldTupleError);
       expect(error.message).toBe(
-        'Cannot convert a row of table "default/default_processes": the update came without the values it replaced ' +
-          `(replica identity ${identityName} when it was written), so nobody can tell whether the status changed`,
+        'Cannot convert a row of table "default/default_processes": the update was sent without the values it replaced ' +
+          `(replica identity ${identityName} when it was written), so it does not show whether the status changed`,
       );
       expect(error.advice).toContain('Set on_missing_old_tuple: skip for namespace "default/default"');
       expect(error.place).toEqual({ namespace: NAMESPACE, table: 'default/default_processes', key: KEY });
@@ -539,12 +472,15 @@ describe('convertChange of processes', () => {
       expect(convertMessage(byStatus, bytes)).toBeUndefined();
     });
 
-    test.each(transitions)('update of status %s to %s tells what it does by the whole row', (from, to) => {
-      const row = processRow({ ...status(to), detail: Buffer.from('причина') });
-      expect(convertMessage(byStatus, update(RELATION_ID, key(from), row))).toEqual(
-        emitted[`${from} ${to}`] as ConvertedRecord,
-      );
-    });
+    test.each(transitions)(
+      'update of status %s to %s gives the record that it gives with the whole old row',
+      (from, to) => {
+        const row = processRow({ ...status(to), detail: Buffer.from('причина') });
+        expect(convertMessage(byStatus, update(RELATION_ID, key(from), row))).toEqual(
+          emitted[`${from} ${to}`] as ConvertedRecord,
+        );
+      },
+    );
 
     test('emits nothing for a change of the primary key, and the new key when the status changed too', () => {
       expect(
@@ -566,7 +502,7 @@ describe('convertChange of processes', () => {
       expect(convertMessage(byStatus, failing(null))).toEqual(lifecycle(failed('unknown')));
       const error = failureOf(byStatus, failing(UNCHANGED));
       expect(error).toBeInstanceOf(InvalidRowError);
-      expect(error.message).toContain('column "detail" was left out as an unchanged TOAST value');
+      expect(error.message).toContain('column "detail" was not sent: it is an unchanged TOAST value');
       expect(error.place.key).toBe(KEY);
     });
 
@@ -607,7 +543,7 @@ describe('convertChange of processes', () => {
     expect(error.place.key).toBeUndefined();
   });
 
-  const missing = 'was left out as an unchanged TOAST value, and no old value came along';
+  const missing = 'was not sent: it is an unchanged TOAST value, and no old row has it';
   const running = full(status('running'));
   test.each([
     ['insert with NULL status', insert(RELATION_ID, processRow({ status: null })), 'column "status" is NULL', KEY],

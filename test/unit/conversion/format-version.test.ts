@@ -1,19 +1,21 @@
 import { describe, expect, test } from 'bun:test';
-import { readFormatVersion } from '../../../src/conversion/format-version.ts';
+import { FormatVersionReader } from '../../../src/conversion/format-version.ts';
 import { InvalidRowError } from '../../../src/errors.ts';
 import { seededRandom } from '../../support/codecs/etf.ts';
 
-/** The text stands between bytes that would change the meaning if they were read. */
+const reader = new FormatVersionReader();
+
+/** Reads the text between bytes that would change the result if they were read. */
 function read(text: string): number | undefined {
   const bytes = Buffer.from(`\x01${text}9}`);
-  return readFormatVersion(bytes, 1, bytes.length - 2);
+  return reader.read(bytes, 1, bytes.length - 2);
 }
 
-const NOT_AN_INTEGER = 'Cannot read format_version: it is not an integer';
-const TOO_LARGE = 'Cannot read format_version: it does not fit 32 bits';
-const NOT_JSON = 'Cannot read format_version: metadata is not JSON';
+const NOT_AN_INTEGER = 'format_version in column "metadata" is not an integer';
+const TOO_LARGE = 'format_version in column "metadata" does not fit 32 bits';
+const NOT_JSON = 'column "metadata" is not JSON';
 
-describe('readFormatVersion', () => {
+describe('FormatVersionReader', () => {
   test.each([
     ['{"format_version": 1}', 1],
     ['{"a": 1, "format_version": 0}', 0],
@@ -63,7 +65,7 @@ describe('readFormatVersion', () => {
     ['{"format_version": 2147483648}', TOO_LARGE],
     ['{"format_version": -2147483649}', TOO_LARGE],
     [`{"format_version": 1${'0'.repeat(100_000)}}`, TOO_LARGE],
-    ['{"format_version": 1, "format_version": 2}', 'Cannot read format_version: it stands twice in metadata'],
+    ['{"format_version": 1, "format_version": 2}', 'column "metadata" has format_version twice'],
   ])('refuses the value in %p', (text, message) => {
     expect(() => read(text)).toThrow(new InvalidRowError(message));
   });
@@ -111,7 +113,7 @@ describe('readFormatVersion', () => {
     expect(() => read(text)).toThrow(new InvalidRowError(NOT_JSON));
   });
 
-  test('takes no stack for nesting and no more than linear time', () => {
+  test('takes no call stack for nesting, and linear time', () => {
     const deep = `${'['.repeat(1_000_000)}${']'.repeat(1_000_000)}`;
     expect(read(deep)).toBeUndefined();
     expect(read(`{"a": ${'{"a":'.repeat(500_000)}1${'}'.repeat(500_000)}, "format_version": 3}`)).toBe(3);
@@ -119,7 +121,7 @@ describe('readFormatVersion', () => {
     expect(() => read(`"${'\\u0041'.repeat(500_000)}`)).toThrow(InvalidRowError);
   });
 
-  test('remembers a text without mistaking another for it', () => {
+  test('remembers the last text, and never takes another one for it', () => {
     for (const version of [1, 2, 1, 1]) expect(read(`{"format_version": ${version}}`)).toBe(version);
     expect(read('{"format_version": null}')).toBeUndefined();
     expect(read('{"format_versio_": 11}')).toBeUndefined();
@@ -167,7 +169,7 @@ describe('readFormatVersion', () => {
       }
       if (failure !== undefined) {
         expect(failure).toBeInstanceOf(InvalidRowError);
-        // a wrong value of the key is refused before the rest of the text is looked at
+        // A wrong value of the key is refused before the rest of the text is read.
         if (isJson) expect((failure as Error).message).not.toBe(NOT_JSON);
       } else {
         expect({ text, isJson }).toEqual({ text, isJson: true });

@@ -33,16 +33,16 @@ describe('formatTimestamp', () => {
   });
 
   test.each([
-    [2n ** 63n - 1n, 'Cannot format timestamp: it is infinite'],
-    [-(2n ** 63n), 'Cannot format timestamp: it is infinite'],
-    [2n ** 63n - 2n, 'Cannot format timestamp: its year is outside 0 to 9999'],
-    [YEAR_10000, 'Cannot format timestamp: its year is outside 0 to 9999'],
-    [YEAR_0 - 1n, 'Cannot format timestamp: its year is outside 0 to 9999'],
+    [2n ** 63n - 1n, 'the timestamp is infinite'],
+    [-(2n ** 63n), 'the timestamp is infinite'],
+    [2n ** 63n - 2n, 'the timestamp is outside the years 0 to 9999'],
+    [YEAR_10000, 'the timestamp is outside the years 0 to 9999'],
+    [YEAR_0 - 1n, 'the timestamp is outside the years 0 to 9999'],
   ])('refuses %p', (micros, message) => {
     expect(() => formatTimestamp(micros)).toThrow(new InvalidRowError(message));
   });
 
-  test('keeps the text of one second and never serves it for another', () => {
+  test('keeps the text of one second, and never returns it for another', () => {
     const first = formatTimestamp(5_000_000n);
     expect(formatTimestamp(5_999_999n)).toBe(first);
     expect(format(6_000_000n)).toBe('2000-01-01T00:00:06Z');

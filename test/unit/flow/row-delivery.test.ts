@@ -194,7 +194,13 @@ describe('RowDelivery: parking', () => {
       expect.objectContaining({
         level: 'warn',
         parkingTopic: 'invoice parked',
-        error: { name: 'InvalidRowError', message: expect.any(String), cause: expect.anything(), place },
+        error: {
+          name: 'InvalidRowError',
+          code: 'payload_malformed',
+          message: expect.any(String),
+          cause: expect.anything(),
+          place,
+        },
       }),
     ]);
     expect(JSON.stringify(bench.log.lines)).not.toContain('secret');

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import { resolveRelation } from '../../../src/conversion/convert.ts';
+import { resolveRelation } from '../../../src/conversion/relation.ts';
 import { identifiesStatus, parseTableName, RECORD_COLUMNS } from '../../../src/progressor/tables.ts';
 import { EVENTS_COLUMNS, PROCESSES_COLUMNS, relationMessage } from '../../support/codecs/pgoutput.ts';
 
