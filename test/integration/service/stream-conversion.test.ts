@@ -347,7 +347,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
       const service = fixture.start();
       await fixture.confirmed('main');
       expected.push(lifecycle(NS, id, 'created', await fixture.commit((tx) => insertProcess(tx, NS, id))));
-      await service.waitForLog('a start', (line) => line.msg === 'replication started');
+      await service.waitForStart(fixture.slot('main'));
       await fixture.confirmed('main');
       await service.stop();
       const stopped = service.log.find((line) => line.msg === 'replication stopped');

@@ -6,18 +6,17 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { type PostgresMajor, type PostgresServer, reconnect, startPostgres } from '../../support/postgres/server.ts';
 import { type PostgresStandby, startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import type { InProcessService, LoggedError } from '../../support/service/in-process.ts';
 import {
+  commitOn,
   type Emitted,
-  firstOccurrences,
-  inOrder,
-  insertProcess,
-  lifecycle,
+  expectEmitted,
   openStreamFixture,
   type StreamFixture,
+  writeProcess,
 } from '../../support/service/stream-fixture.ts';
 
 const NS = 'default/default';
@@ -33,7 +32,7 @@ afterAll(async () => {
 }, 30_000);
 
 /** A primary with a standby, and a service that knows both. */
-interface FailoverScene extends AsyncDisposable {
+interface FailoverFixture extends AsyncDisposable {
   readonly fixture: StreamFixture;
   readonly primary: PostgresServer;
   readonly standby: PostgresStandby;
@@ -49,7 +48,7 @@ interface FailoverScene extends AsyncDisposable {
   confirmedThere(): Promise<void>;
 }
 
-async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
+async function openFailoverFixture(major: PostgresMajor): Promise<FailoverFixture> {
   await using undo = new AsyncDisposableStack();
   const primary = undo.use(await startPostgres({ major, settings: { track_commit_timestamp: 'on' } }));
   const fixture = await openStreamFixture({ postgres: primary, kafka, slots: { one: [NS] } });
@@ -113,42 +112,18 @@ async function openFailoverScene(major: PostgresMajor): Promise<FailoverScene> {
       services.push(service);
       return service;
     },
-    async writeThere(id) {
-      const [row] = await there.begin(async (tx) => {
-        await insertProcess(tx, NS, id);
-        return tx`SELECT pg_current_xact_id()::text AS xid`;
-      });
-      const [commit] = await there`
-        SELECT to_char(pg_xact_commit_timestamp(${row!.xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at`;
-      return lifecycle(NS, id, 'created', commit!.at);
-    },
+    writeThere: (id) => writeProcess({ commit: (statements) => commitOn(there, statements) }, NS, id),
     synchronise,
     confirmedThere,
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }
 
-async function write({ fixture }: FailoverScene, id: string): Promise<Emitted> {
-  return lifecycle(NS, id, 'created', await fixture.commit((tx) => insertProcess(tx, NS, id)));
-}
-
-/** Every connection of a client was ended, and says so to whoever asks next. */
-async function reconnect(sql: Sql): Promise<void> {
-  await waitFor('connections', () =>
-    Promise.all(Array.from({ length: 16 }, () => sql`SELECT pg_sleep(0.01)`)).then(
-      () => true,
-      () => false,
-    ),
-  );
-}
-
-async function expectEmitted({ fixture }: FailoverScene, expected: readonly Emitted[]): Promise<void> {
-  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
-}
+const write = ({ fixture }: FailoverFixture, id: string): Promise<Emitted> => writeProcess(fixture, NS, id);
 
 /** Resolves with the second LossError of the service. */
 async function waitForLoss(
-  { fixture }: FailoverScene,
+  { fixture }: FailoverFixture,
   service: InProcessService,
 ): Promise<{ readonly error: LoggedError; readonly fromLsn: Lsn; readonly toLsn: Lsn }> {
   const [, error] = await waitFor(
@@ -167,7 +142,7 @@ async function waitForLoss(
 }
 
 /** Where the slot stands on the new primary; undefined when it has none, or not a whole one yet. */
-async function positionThere({ there, fixture }: FailoverScene): Promise<Lsn | undefined> {
+async function positionThere({ there, fixture }: FailoverFixture): Promise<Lsn | undefined> {
   const [row] = await there`
     SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`;
   return row?.lsn ? parseLsn(row.lsn) : undefined;
@@ -177,7 +152,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
   test(
     'goes on behind the promotion, with what was written right before it, in this and another process, and not on the former primary',
     async () => {
-      await using failover = await openFailoverScene(major);
+      await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;
       const service = failover.start({ failover: true });
       await fixture.confirmed('one');
@@ -198,7 +173,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
 
       const next = failover.start({ failover: true });
       await failover.confirmedThere();
-      await expectEmitted(failover, expected);
+      await expectEmitted(fixture, expected);
       for (const { name } of service.failures()) expect(name).not.toBe('LossError');
       expect(next.failures()).toEqual([]);
 
@@ -216,7 +191,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await reconnect(failover.there);
       expected.push(await failover.writeThere('back again'));
       await failover.confirmedThere();
-      await expectEmitted(failover, expected);
+      await expectEmitted(fixture, expected);
       for (const { name } of next.failures()) expect(name).not.toBe('LossError');
     },
     TIMEOUT_MS,
@@ -225,7 +200,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
   test(
     'stops where the new primary lacks what was delivered, from the promotion to there, until that is accepted',
     async () => {
-      await using failover = await openFailoverScene(major);
+      await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;
       const service = failover.start({ failover: true });
       await fixture.confirmed('one');
@@ -264,7 +239,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       const after = await failover.writeThere('after');
       await failover.confirmedThere();
       const warm = emitted.find(({ key }) => key.endsWith('warming the WAL up'))!;
-      await expectEmitted(failover, [...expected, warm, after]);
+      await expectEmitted(fixture, [...expected, warm, after]);
     },
     TIMEOUT_MS,
   );
@@ -274,7 +249,7 @@ describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (ma
   test(
     'is missing on the new primary, is not made there, and is made when that loss is accepted',
     async () => {
-      await using failover = await openFailoverScene(major);
+      await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;
       const service = failover.start();
       await fixture.confirmed('one');
@@ -303,7 +278,7 @@ describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (ma
       await waitFor('the slot', async () => (await positionThere(failover)) !== undefined);
       expected.push(await failover.writeThere('after'));
       await failover.confirmedThere();
-      await expectEmitted(failover, expected);
+      await expectEmitted(fixture, expected);
     },
     TIMEOUT_MS,
   );

@@ -6,7 +6,6 @@ import { type PostgresServer, startPostgres } from '../../support/postgres/serve
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import type { LoggedError } from '../../support/service/in-process.ts';
-import type { LogLine } from '../../support/service/recording-logger.ts';
 import {
   type Emitted,
   event,
@@ -189,10 +188,7 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
   async function dropAndExpectStop(fixture: StreamFixture, slotName: string): Promise<void> {
     const { sql } = fixture;
     const service = fixture.start();
-    for (const name of ['main', 'other']) {
-      const isStart = (line: LogLine) => line.msg === 'replication started' && line.slot === fixture.slot(name);
-      await service.waitForLog(`the start of ${name}`, isStart);
-    }
+    await service.waitForStart(fixture.slot('main'), fixture.slot('other'));
     const loaded: Emitted[] = [];
     if (slotName === 'loaded') {
       loaded.push(lifecycle(SICK, 'p', 'created', await fixture.commit((tx) => insertProcess(tx, SICK, 'p'))));

@@ -3,22 +3,21 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { type PostgresServer, reconnect, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import type { InProcessService } from '../../support/service/in-process.ts';
 import {
   type Emitted,
   event,
-  firstOccurrences,
+  expectEmitted,
   inOrder,
   insertEvent,
-  insertProcess,
-  lifecycle,
   openStreamFixture,
   type StartOptions,
   type StreamFixture,
   type Walsender,
+  writeProcess,
 } from '../../support/service/stream-fixture.ts';
 
 const NAMESPACE = 'default/default';
@@ -47,11 +46,6 @@ async function start(fixture: StreamFixture, options?: StartOptions): Promise<In
   const service = fixture.start(options);
   await fixture.confirmed('one');
   return service;
-}
-
-/** Commits a process; returns the record that must come of it. */
-async function writeProcess(fixture: StreamFixture, id: string): Promise<Emitted> {
-  return lifecycle(NAMESPACE, id, 'created', await fixture.commit((tx) => insertProcess(tx, NAMESPACE, id)));
 }
 
 /** Commits `count` events of one process, numbered from 1, in one transaction. */
@@ -141,7 +135,7 @@ test('an idle slot keeps its walsender over several wal_sender_timeouts, and unr
   await using fixture = await openScene();
   await fixture.sql`CREATE TABLE unrelated (note text)`;
   const service = await start(fixture);
-  const expected = [await writeProcess(fixture, 'p')];
+  const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
 
   const silent = await walsenderOf(fixture);
@@ -161,7 +155,7 @@ test('an idle slot keeps its walsender over several wal_sender_timeouts, and unr
   });
   expect(rounds).toBeGreaterThan(5);
 
-  expected.push(await writeProcess(fixture, 'q'));
+  expected.push(await writeProcess(fixture, NAMESPACE, 'q'));
   await fixture.confirmed('one');
   expect(await fixture.walsender('one')).toMatchObject({ pid: silent.pid });
   expect(await fixture.emitted()).toEqual(inOrder(expected));
@@ -178,7 +172,7 @@ test.each(BACKLOGS)(
   async ({ large }) => {
     await using fixture = await openScene();
     const service = await start(fixture, { kafkaSettings: PATIENT });
-    const expected = [await writeProcess(fixture, 'p')];
+    const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
     await fixture.confirmed('one');
     kafka.pause();
     try {
@@ -186,7 +180,7 @@ test.each(BACKLOGS)(
       expected.push(...first.expected);
       if (large !== undefined) expected.push(...(await writeLargeEvents(fixture, 'large', large)));
       for (const id of ['q', 'r', 's'])
-        expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 5)).expected);
+        expected.push(await writeProcess(fixture, NAMESPACE, id), ...(await writeEvents(fixture, id, 5)).expected);
       if (large === undefined) await received(fixture);
 
       await statusesGoOn(fixture, await walsenderOf(fixture), {
@@ -210,13 +204,13 @@ test.each(BACKLOGS)(
 test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing is lost by it', async () => {
   await using fixture = await openScene();
   const service = await start(fixture, { kafkaSettings: PATIENT });
-  const expected = [await writeProcess(fixture, 'p')];
+  const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
   kafka.pause();
   let stopped: Promise<void> = Promise.resolve();
   try {
     for (const id of ['q', 'r'])
-      expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 20)).expected);
+      expected.push(await writeProcess(fixture, NAMESPACE, id), ...(await writeEvents(fixture, id, 20)).expected);
     await received(fixture);
     const timeout = Promise.withResolvers<'still running'>();
     const timer = setTimeout(timeout.resolve, SHUTDOWN_BOUND_MS, 'still running');
@@ -230,33 +224,23 @@ test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing
   }
   const [failure] = service.failures();
   expect(failure?.message).toBe('Cannot go on: the server is shutting down');
-  await reconnect(fixture);
-  expected.push(await writeProcess(fixture, 'after'));
+  await reconnect(fixture.sql);
+  expected.push(await writeProcess(fixture, NAMESPACE, 'after'));
   await fixture.confirmed('one');
   // What was in flight may have reached Kafka; it comes again with the rest that was not confirmed.
-  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
+  await expectEmitted(fixture, expected);
 }, 90_000);
-
-/** Every connection of the fixture's client was ended, and says so to whoever asks next. */
-async function reconnect(fixture: StreamFixture): Promise<void> {
-  await waitFor('the connections of the fixture', () =>
-    Promise.all(Array.from({ length: 16 }, () => fixture.sql`SELECT pg_sleep(0.01)`)).then(
-      () => true,
-      () => false,
-    ),
-  );
-}
 
 test('the control connection alone may be lost, again and again: replication goes on, and another one is opened', async () => {
   await using fixture = await openScene();
   const service = await start(fixture);
-  const expected = [await writeProcess(fixture, 'p')];
+  const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
   const { pid: walsenderPid } = await walsenderOf(fixture);
   for (const id of ['q', 'r', 's']) {
     const pid = await waitFor('a control connection', () => controlPid(fixture));
     expect((await fixture.sql`SELECT pg_terminate_backend(${pid}) AS done`)[0]?.done).toBe(true);
-    expected.push(await writeProcess(fixture, id), ...(await writeEvents(fixture, id, 3)).expected);
+    expected.push(await writeProcess(fixture, NAMESPACE, id), ...(await writeEvents(fixture, id, 3)).expected);
     await waitFor('another control connection', async () => ((await controlPid(fixture)) ?? pid) !== pid);
     await fixture.confirmed('one');
     expect(await fixture.walsender('one')).toMatchObject({ pid: walsenderPid });
@@ -270,7 +254,7 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
   const { sql } = fixture;
   const reconnectTimeoutMs = 500;
   const service = await start(fixture, { settings: { reconnect_timeout: reconnectTimeoutMs } });
-  const expected = [await writeProcess(fixture, 'p')];
+  const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
   let { pid } = await walsenderOf(fixture);
   for (const count of [1, 2]) {
@@ -302,5 +286,5 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
     expect(next.pid).not.toBe(pid);
     pid = next.pid;
   }
-  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
+  await expectEmitted(fixture, expected);
 }, 60_000);

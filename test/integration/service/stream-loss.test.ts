@@ -8,18 +8,18 @@ import { ledgerGrantSql, ledgerName, parseLedger, type SlotLedger } from '../../
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { startTcpProxy, type TcpProxy } from '../../support/network/tcp-proxy.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { freezeProcess } from '../../support/process/freeze.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { createNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { type InProcessService, type LoggedError, startInProcessService } from '../../support/service/in-process.ts';
 import {
+  commitOn,
   type Emitted,
-  firstOccurrences,
-  inOrder,
-  insertProcess,
-  lifecycle,
+  expectEmitted,
   openStreamFixture,
   type StartOptions,
   type StreamFixture,
+  writeProcess,
 } from '../../support/service/stream-fixture.ts';
 
 const TIMEOUT_MS = 90_000;
@@ -41,7 +41,7 @@ afterAll(async () => {
 }, 30_000);
 
 /** A fixture whose services reach PostgreSQL through a proxy. */
-interface LossScene extends AsyncDisposable {
+interface LossFixture extends AsyncDisposable {
   readonly fixture: StreamFixture;
   readonly proxy: TcpProxy;
   start(options?: StartOptions): InProcessService;
@@ -49,10 +49,10 @@ interface LossScene extends AsyncDisposable {
   cutOff(slotNames: readonly string[]): Promise<void>;
 }
 
-async function openLossScene(
+async function openLossFixture(
   postgres: PostgresServer,
   slots: Readonly<Record<string, readonly string[]>>,
-): Promise<LossScene> {
+): Promise<LossFixture> {
   const fixture = await openStreamFixture({ postgres, kafka, slots });
   const proxy = await startTcpProxy({ host: postgres.host, port: postgres.port });
   const services: InProcessService[] = [];
@@ -87,11 +87,6 @@ async function released(fixture: StreamFixture, slotNames: readonly string[]): P
       await fixture.sql`SELECT FROM pg_replication_slots WHERE slot_name IN ${fixture.sql(slots)} AND active`;
     return active.length === 0;
   });
-}
-
-/** Commits a process; returns the record that would come of it. */
-async function write(fixture: StreamFixture, namespace: string, id: string): Promise<Emitted> {
-  return lifecycle(namespace, id, 'created', await fixture.commit((tx) => insertProcess(tx, namespace, id)));
 }
 
 /** What the server remembers of a slot. */
@@ -167,10 +162,6 @@ function acceptances(service: InProcessService): readonly unknown[] {
     .map(({ slot }) => slot);
 }
 
-async function expectEmitted(fixture: StreamFixture, expected: readonly Emitted[]): Promise<void> {
-  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
-}
-
 /** What happens to a slot that bears the name; `lost` is written where nobody sees it, `behind` where somebody might. */
 const HARMS = {
   /** The slot is gone */
@@ -210,10 +201,10 @@ const DETAILS: Readonly<Record<Harm, string>> = {
 /** Harms all slots but `sound`; returns where each slot then stands, and where the WAL ended before and after. */
 async function harmAll(fixture: StreamFixture) {
   const before = await fixture.currentLsn();
-  for (const harm of HARMED) await HARMS[harm](fixture, () => write(fixture, harm, 'lost'));
+  for (const harm of HARMED) await HARMS[harm](fixture, () => writeProcess(fixture, harm, 'lost'));
   const after = await fixture.currentLsn();
   const behind: Emitted[] = [];
-  for (const harm of HARMED) behind.push(await write(fixture, harm, 'behind'));
+  for (const harm of HARMED) behind.push(await writeProcess(fixture, harm, 'behind'));
   const positions = Object.fromEntries(
     await Promise.all(HARMED.map(async (harm) => [harm, await fixture.confirmedLsn(harm)])),
   ) as Record<Harm, Lsn>;
@@ -251,18 +242,14 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
 
   /** Starts with the losses accepted, and checks what comes and what does not. */
   async function goOn(
-    { fixture, start }: LossScene,
+    { fixture, start }: LossFixture,
     { losses, expected, behind }: { losses: Record<Harm, ToldLoss>; expected: Emitted[]; behind: readonly Emitted[] },
   ): Promise<void> {
     const service = start({ settings: accepting(fixture, losses) });
-    for (const slotName of Object.keys(SLOTS)) {
-      const isStart = (line: { readonly msg: string; readonly slot?: unknown }) =>
-        line.msg === 'replication started' && line.slot === fixture.slot(slotName);
-      await service.waitForLog(`the start of ${slotName}`, isStart);
-    }
+    await service.waitForStart(...Object.keys(SLOTS).map(fixture.slot));
     // A slot that was made at this moment has nothing of what was written before.
     expected.push(...behind.filter(({ key }) => !key.startsWith('dropped')));
-    for (const namespace of Object.keys(SLOTS)) expected.push(await write(fixture, namespace, 'after'));
+    for (const namespace of Object.keys(SLOTS)) expected.push(await writeProcess(fixture, namespace, 'after'));
     for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
     await expectEmitted(fixture, expected);
     expect([...acceptances(service)].sort()).toEqual(HARMED.map(fixture.slot).sort());
@@ -272,12 +259,12 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   test(
     'while the service is down after a graceful stop is told by the next one, exactly, until it is accepted',
     async () => {
-      await using lossScene = await openLossScene(postgres, SLOTS);
-      const { fixture, start } = lossScene;
+      await using lossFixture = await openLossFixture(postgres, SLOTS);
+      const { fixture, start } = lossFixture;
       const first = start();
       for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
       const expected: Emitted[] = [];
-      for (const namespace of Object.keys(SLOTS)) expected.push(await write(fixture, namespace, 'before'));
+      for (const namespace of Object.keys(SLOTS)) expected.push(await writeProcess(fixture, namespace, 'before'));
       for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
       await first.stop();
       const confirmed = new Map<string, Lsn>();
@@ -285,14 +272,14 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       const harmed = await harmAll(fixture);
 
       const service = start();
-      expected.push(await write(fixture, 'sound', 'meanwhile'));
+      expected.push(await writeProcess(fixture, 'sound', 'meanwhile'));
       const losses = await expectLosses(fixture, service, harmed);
       for (const harm of HARMED) expect([harm, losses[harm].fromLsn]).toEqual([harm, confirmed.get(harm)!]);
       await fixture.confirmed('sound');
       expect(service.failures(fixture.slot('sound'))).toEqual([]);
       await expectEmitted(fixture, expected);
       await service.stop();
-      await goOn(lossScene, { losses, expected, behind: harmed.behind });
+      await goOn(lossFixture, { losses, expected, behind: harmed.behind });
     },
     TIMEOUT_MS,
   );
@@ -300,19 +287,19 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   test(
     'behind the back of a process that was cut off from the server is told by it, and the same by the next one',
     async () => {
-      await using lossScene = await openLossScene(postgres, SLOTS);
-      const { fixture, start, proxy, cutOff } = lossScene;
+      await using lossFixture = await openLossFixture(postgres, SLOTS);
+      const { fixture, start, proxy, cutOff } = lossFixture;
       const service = start();
       for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
       const expected: Emitted[] = [];
-      for (const namespace of Object.keys(SLOTS)) expected.push(await write(fixture, namespace, 'before'));
+      for (const namespace of Object.keys(SLOTS)) expected.push(await writeProcess(fixture, namespace, 'before'));
       const written = await fixture.currentLsn();
       for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
       await cutOff(Object.keys(SLOTS));
       const harmed = await harmAll(fixture);
       await proxy.heal();
 
-      expected.push(await write(fixture, 'sound', 'meanwhile'));
+      expected.push(await writeProcess(fixture, 'sound', 'meanwhile'));
       const losses = await expectLosses(fixture, service, harmed);
       for (const harm of HARMED) {
         expect([harm, losses[harm].fromLsn >= written]).toEqual([harm, true]);
@@ -323,7 +310,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(service.failures(fixture.slot('sound')).filter(({ name }) => name === 'LossError')).toEqual([]);
       await expectEmitted(fixture, expected);
       await service.stop();
-      await goOn(lossScene, { losses, expected, behind: harmed.behind });
+      await goOn(lossFixture, { losses, expected, behind: harmed.behind });
     },
     TIMEOUT_MS,
   );
@@ -331,11 +318,11 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   test(
     'after a process that could say no last word is told from where it last wrote its ledger',
     async () => {
-      await using lossScene = await openLossScene(postgres, { dropped: ['dropped'], sound: ['sound'] });
-      const { fixture, start, cutOff, proxy } = lossScene;
+      await using lossFixture = await openLossFixture(postgres, { dropped: ['dropped'], sound: ['sound'] });
+      const { fixture, start, cutOff, proxy } = lossFixture;
       const crashing = start();
       await fixture.confirmed('dropped');
-      const expected = [await write(fixture, 'dropped', 'before')];
+      const expected = [await writeProcess(fixture, 'dropped', 'before')];
       await fixture.confirmed('dropped');
       const confirmed = await fixture.confirmedLsn('dropped');
       await cutOff(['dropped', 'sound']);
@@ -344,7 +331,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(left.closed).toBe(false);
       expect(left.confirmedLsn).toBeLessThan(confirmed);
       await dropSlot(fixture, 'dropped');
-      await write(fixture, 'dropped', 'lost');
+      await writeProcess(fixture, 'dropped', 'lost');
       const lost = await fixture.currentLsn();
       await proxy.heal();
 
@@ -354,13 +341,13 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(loss.fromLsn).toBe(left.confirmedLsn);
       expect(loss.toLsn! >= lost).toBe(true);
       expect(await slotExists(fixture, 'dropped')).toBe(false);
-      expected.push(await write(fixture, 'sound', 'meanwhile'));
+      expected.push(await writeProcess(fixture, 'sound', 'meanwhile'));
       await fixture.confirmed('sound');
       expect(service.failures(fixture.slot('sound'))).toEqual([]);
       await service.stop();
       const next = start({ settings: accepting(fixture, { dropped: loss }) });
       await isMade(fixture, 'dropped');
-      expected.push(await write(fixture, 'dropped', 'after'));
+      expected.push(await writeProcess(fixture, 'dropped', 'after'));
       await fixture.confirmed('dropped');
       await expectEmitted(fixture, expected);
       expect(next.failures()).toEqual([]);
@@ -371,24 +358,24 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   test(
     'by max_slot_wal_keep_size is told by the process that is too late, and the slot is made anew only when that is accepted',
     async () => {
-      await using lossScene = await openLossScene(postgres, { late: ['late'], sound: ['sound'] });
-      const { fixture, start, cutOff, proxy } = lossScene;
+      await using lossFixture = await openLossFixture(postgres, { late: ['late'], sound: ['sound'] });
+      const { fixture, start, cutOff, proxy } = lossFixture;
       const late = start({ slots: { late: ['late'] } });
       const sound = fixture.start({ slots: { sound: ['sound'] } });
       await fixture.confirmed('sound');
       await fixture.confirmed('late');
-      const expected = [await write(fixture, 'late', 'before')];
+      const expected = [await writeProcess(fixture, 'late', 'before')];
       const written = await fixture.currentLsn();
       await fixture.confirmed('late');
       await cutOff(['late']);
-      await write(fixture, 'late', 'lost');
+      await writeProcess(fixture, 'late', 'lost');
       const state = async () => {
         const [row] =
           await fixture.sql`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${fixture.slot('late')}`;
         return row?.wal_status;
       };
       for (let segment = 0; segment * WAL_SEGMENT_MB <= KEPT_WAL_MB + 2 * WAL_SEGMENT_MB; segment++) {
-        expected.push(await write(fixture, 'sound', `segment ${segment}`));
+        expected.push(await writeProcess(fixture, 'sound', `segment ${segment}`));
         await fixture.sql`SELECT pg_switch_wal()`;
         await fixture.sql`CHECKPOINT`;
         await fixture.confirmed('sound');
@@ -405,7 +392,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(loss.fromLsn).toBeGreaterThanOrEqual(written);
       expect(loss.toLsn! >= lost).toBe(true);
       expect(await state()).toBe('lost');
-      expected.push(await write(fixture, 'sound', 'meanwhile'));
+      expected.push(await writeProcess(fixture, 'sound', 'meanwhile'));
       await fixture.confirmed('sound');
       expect(sound.failures()).toEqual([]);
       await late.stop();
@@ -416,7 +403,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       start({ slots: { late: ['late'] }, settings: accepting(fixture, { late: loss }) });
       await waitFor('the end of the old slot', async () => (await state()) !== 'lost');
       await isMade(fixture, 'late');
-      expected.push(await write(fixture, 'late', 'after'));
+      expected.push(await writeProcess(fixture, 'late', 'after'));
       await fixture.confirmed('late');
       await expectEmitted(fixture, expected);
     },
@@ -436,25 +423,25 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
   test(
     'stops its slot while the service is streaming, and is found out by the next process',
     async () => {
-      await using lossScene = await openLossScene(postgres, { main: ['renewed', 'other'], sound: ['sound'] });
-      const { fixture, start } = lossScene;
+      await using lossFixture = await openLossFixture(postgres, { main: ['renewed', 'other'], sound: ['sound'] });
+      const { fixture, start } = lossFixture;
       const service = start();
       await fixture.confirmed('main');
       await fixture.confirmed('sound');
-      const expected = [await write(fixture, 'renewed', 'before')];
+      const expected = [await writeProcess(fixture, 'renewed', 'before')];
       await fixture.confirmed('main');
       let drop: Lsn;
       let lost: Lsn;
       // The server has not come to the drop when it has all happened.
       const thaw = await freezeWalsender(fixture, 'main');
       try {
-        expected.push(await write(fixture, 'other', 'backlog'));
+        expected.push(await writeProcess(fixture, 'other', 'backlog'));
         drop = await fixture.currentLsn();
         await dropPublication(fixture, 'renewed');
-        await write(fixture, 'renewed', 'lost');
+        await writeProcess(fixture, 'renewed', 'lost');
         await publish(fixture, 'renewed');
         lost = await fixture.currentLsn();
-        expected.push(await write(fixture, 'renewed', 'behind'));
+        expected.push(await writeProcess(fixture, 'renewed', 'behind'));
       } finally {
         thaw();
       }
@@ -463,7 +450,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
       expect(loss.fromLsn).toBeLessThanOrEqual(drop);
       expect(await fixture.confirmedLsn('main')).toBeLessThan(lost);
       for (const { name } of service.failures(fixture.slot('main'))) expect(name).toBe('LossError');
-      expected.push(await write(fixture, 'sound', 'meanwhile'));
+      expected.push(await writeProcess(fixture, 'sound', 'meanwhile'));
       await fixture.confirmed('sound');
       expect(service.failures(fixture.slot('sound'))).toEqual([]);
       await service.stop();
@@ -473,7 +460,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
       expect(await fixture.confirmedLsn('main')).toBeLessThan(lost);
       await next.stop();
       const accepted = start({ settings: accepting(fixture, { main: loss }) });
-      expected.push(await write(fixture, 'renewed', 'after'));
+      expected.push(await writeProcess(fixture, 'renewed', 'after'));
       await fixture.confirmed('main');
       await expectEmitted(fixture, expected);
       expect(acceptances(accepted)).toEqual([fixture.slot('main')]);
@@ -486,7 +473,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
 async function freezeWalsender({ sql, slot }: StreamFixture, name: string): Promise<() => void> {
   const [holder] = await sql<{ pid: number }[]>`
     SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = ${slot(name)}`;
-  process.kill(holder!.pid, 'SIGSTOP');
+  freezeProcess(holder!.pid);
   return () => process.kill(holder!.pid, 'SIGCONT');
 }
 
@@ -523,14 +510,14 @@ describe('a ledger', () => {
       };
       const service = fixture.start({ settings });
       await fixture.confirmed('main');
-      const expected = [await write(fixture, 'main', 'first')];
+      const expected = [await writeProcess(fixture, 'main', 'first')];
       const advice = ledgerGrantSql(fixture.slot('main'), ROLE);
       for (const count of [1, 2]) {
         await fixture.confirmed('main');
         const { pid } = (await fixture.walsender('main'))!;
         await sql`SELECT pg_terminate_backend(${pid})`;
         await service.waitForFailure(fixture.slot('main'), count);
-        expected.push(await write(fixture, 'main', `session ${count}`));
+        expected.push(await writeProcess(fixture, 'main', `session ${count}`));
       }
       await fixture.confirmed('main');
       const warnings = (of: InProcessService) => of.log.filter(({ msg }) => msg.includes('may not keep a ledger'));
@@ -555,7 +542,7 @@ describe('a ledger', () => {
       await superuser.unsafe(advice).finally(() => superuser.end());
       const next = fixture.start({ settings });
       await isMade(fixture, 'main');
-      expected.push(await write(fixture, 'main', 'after'));
+      expected.push(await writeProcess(fixture, 'main', 'after'));
       await fixture.confirmed('main');
       expect(warnings(next)).toEqual([]);
       await next.stop();
@@ -576,7 +563,7 @@ describe('a ledger', () => {
       await using other = await startPostgres({ major: 17, settings: SETTINGS });
       const service = fixture.start({ slots: { main: ['main'] } });
       await fixture.confirmed('main');
-      const expected = [await write(fixture, 'main', 'before')];
+      const expected = [await writeProcess(fixture, 'main', 'before')];
       await fixture.confirmed('main');
       await service.stop();
       const confirmed = await fixture.confirmedLsn('main');
@@ -595,15 +582,8 @@ describe('a ledger', () => {
             WHERE slot_name = ${fixture.slot(slotName)}`;
           return row?.done === true;
         };
-        const writeThere = async (namespace: string, id: string): Promise<Emitted> => {
-          const [row] = await there.begin(async (tx) => {
-            await insertProcess(tx, namespace, id);
-            return tx`SELECT pg_current_xact_id()::text AS xid`;
-          });
-          const [commit] = await there`
-            SELECT to_char(pg_xact_commit_timestamp(${row!.xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at`;
-          return lifecycle(namespace, id, 'created', commit!.at);
-        };
+        const writeThere = (namespace: string, id: string): Promise<Emitted> =>
+          writeProcess({ commit: (statements) => commitOn(there, statements) }, namespace, id);
         const start = (settings?: StartOptions['settings']) =>
           startInProcessService({ ...fixture.serviceOptions({ settings }), postgres: other });
         let loss: ToldLoss;

@@ -183,6 +183,19 @@ export async function startPostgresOn(
   }
 }
 
+/**
+ * Resolves when a client has working connections again after its server went away: each connection that was ended
+ * rejects the next query that it gets.
+ */
+export async function reconnect(sql: Sql): Promise<void> {
+  await waitFor('connections that work', () =>
+    Promise.all(Array.from({ length: 16 }, () => sql`SELECT pg_sleep(0.01)`)).then(
+      () => true,
+      () => false,
+    ),
+  );
+}
+
 /** The postgresql.conf form of settings: quotes and backslashes doubled. */
 export function settingLines(settings: Readonly<Record<string, string>>): string {
   const quote = (value: string): string => value.replaceAll('\\', '\\\\').replaceAll("'", "''");

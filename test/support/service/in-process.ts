@@ -5,6 +5,7 @@ import { runService } from '../../../src/service.ts';
 import type { KafkaServer } from '../kafka/server.ts';
 import type { PostgresServer } from '../postgres/server.ts';
 import { type WaitOptions, waitFor } from '../process/wait.ts';
+import { STARTED } from './binary.ts';
 import type { LogLine } from './recording-logger.ts';
 
 /** Where the records of a namespace go; names as in the configuration file. */
@@ -47,6 +48,8 @@ export interface InProcessService extends AsyncDisposable {
   failures(slot?: string): readonly LoggedError[];
   /** Resolves with the first line that `matches`; `what` completes `Cannot see ...` */
   waitForLog(what: string, matches: (line: LogLine) => boolean, options?: WaitOptions): Promise<LogLine>;
+  /** Waits until every one of these slots streams */
+  waitForStart(...slots: string[]): Promise<void>;
   /** Resolves when replication of the slot has failed so many times, with the last error */
   waitForFailure(slot: string, count?: number, options?: WaitOptions): Promise<LoggedError>;
   /** Stops it as SIGTERM does; resolves when everything is closed */
@@ -110,10 +113,17 @@ export function startInProcessService(options: ServiceOptions): InProcessService
     stopping.abort();
     await running;
   };
+  const waitForLog: InProcessService['waitForLog'] = (what, matches, waitOptions) =>
+    waitFor(what, () => log.find(matches), waitOptions);
   return {
     log,
     failures,
-    waitForLog: (what, matches, waitOptions) => waitFor(what, () => log.find(matches), waitOptions),
+    waitForLog,
+    async waitForStart(...slots) {
+      for (const slot of slots) {
+        await waitForLog(`the start of ${slot}`, (line) => line.msg === STARTED && line.slot === slot);
+      }
+    },
     waitForFailure: (slot, count = 1, waitOptions) =>
       waitFor(`failure ${count} of slot ${slot}`, () => failures(slot)[count - 1], waitOptions),
     stop,

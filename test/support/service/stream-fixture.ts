@@ -2,6 +2,7 @@
  * The fixture of a streaming test: a database of its own on a server that tests share, namespaces, slots and topics, and
  * what is in the topics in the end, decoded by the independent reader.
  */
+import { expect } from 'bun:test';
 import type { ISql, Sql, TransactionSql } from 'postgres';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
@@ -156,11 +157,6 @@ export async function openStreamFixture(options: StreamFixtureOptions): Promise<
     const [row] = await sql`SELECT pg_current_wal_lsn()::text AS lsn`;
     return parseLsn(row!.lsn);
   };
-  const commitTime = async (xid: string): Promise<string> => {
-    const [row] = await sql`
-      SELECT to_char(pg_xact_commit_timestamp(${xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at`;
-    return row!.at;
-  };
 
   return {
     database,
@@ -173,15 +169,8 @@ export async function openStreamFixture(options: StreamFixtureOptions): Promise<
       services.push(service);
       return service;
     },
-    async commit(statements) {
-      const xid = await sql.begin(async (tx) => {
-        await statements(tx);
-        const [row] = await tx`SELECT pg_current_xact_id()::text AS xid`;
-        return row!.xid as string;
-      });
-      return commitTime(xid);
-    },
-    commitTime,
+    commit: (statements) => commitOn(sql, statements),
+    commitTime: (xid) => commitTimeOf(sql, xid),
     confirmedLsn,
     currentLsn,
     async confirmed(slotName, waitOptions) {
@@ -233,6 +222,36 @@ async function dropForeignKeys(sql: Sql, table: string): Promise<void> {
   const keys = await sql`
     SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(quote_ident(${table}::text))`;
   for (const { conname } of keys) await sql`ALTER TABLE ${sql(table)} DROP CONSTRAINT ${sql(conname)}`;
+}
+
+/** Commits a transaction through any client, also one of another server; returns its commit time as a record shows it. */
+export async function commitOn(sql: Sql, statements: (tx: TransactionSql) => Promise<unknown>): Promise<string> {
+  const xid = await sql.begin(async (tx) => {
+    await statements(tx);
+    const [row] = await tx`SELECT pg_current_xact_id()::text AS xid`;
+    return row!.xid as string;
+  });
+  return commitTimeOf(sql, xid);
+}
+
+async function commitTimeOf(sql: Sql, xid: string): Promise<string> {
+  const [row] = await sql`
+    SELECT to_char(pg_xact_commit_timestamp(${xid}::text::xid) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS at`;
+  return row!.at;
+}
+
+/** Commits a new process; returns the record that it must lead to. */
+export async function writeProcess(
+  { commit }: Pick<StreamFixture, 'commit'>,
+  namespace: string,
+  id: string,
+): Promise<Emitted> {
+  return lifecycle(namespace, id, 'created', await commit((tx) => insertProcess(tx, namespace, id)));
+}
+
+/** Expects the topics to hold these records in this order of each key, apart from repeats. */
+export async function expectEmitted(fixture: StreamFixture, expected: readonly Emitted[]): Promise<void> {
+  expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }
 
 /** Groups records by kind and key; within one key the order stays as it is. */
