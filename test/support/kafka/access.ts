@@ -1,4 +1,4 @@
-/** Rights and passwords of the users of a test cluster. */
+/** ACLs and passwords of the users of a test broker. */
 import { pbkdf2Sync, randomBytes } from 'node:crypto';
 import {
   type Acl,
@@ -13,33 +13,33 @@ import {
 import { waitFor } from '../process/wait.ts';
 import { withAdmin } from './topics.ts';
 
-/** What a user may do. */
+/** One operation that a user is allowed, as an ACL. */
 export interface KafkaRight {
   readonly user: string;
-  /** The service needs WRITE and DESCRIBE of its topics, better DESCRIBE_CONFIGS, too */
+  /** The service needs WRITE and DESCRIBE on its topics, and DESCRIBE_CONFIGS to learn their limits */
   readonly operation: AclOperationLabel;
-  /** Without it the right concerns the cluster, as IDEMPOTENT_WRITE does */
+  /** Without it the ACL is for the cluster, as IDEMPOTENT_WRITE is */
   readonly topic?: string | undefined;
 }
 
-/** The administrator of users; rights count only on a broker with `authorizer`. */
+/** Changes ACLs and passwords; ACLs take effect only on a broker with `authorizer`. */
 export interface KafkaAccess {
-  /** Gives a user rights; resolves when the broker knows */
+  /** Creates ACLs; resolves when the broker applies them */
   allow(...rights: readonly KafkaRight[]): Promise<void>;
-  /** Takes rights away that `allow` gave; resolves when the broker knows */
+  /** Deletes ACLs that `allow` created; resolves when the broker has dropped them */
   withdraw(...rights: readonly KafkaRight[]): Promise<void>;
-  /** Changes the password that SCRAM asks for; connections that exist go on. PLAIN keeps the one of the start */
+  /** Changes the SCRAM password; open connections stay open, and PLAIN keeps the password of the start */
   setScramPassword(user: string, password: string): Promise<void>;
 }
 
-/** Settings with which everybody needs rights, except for who comes without authentication: the tests and the broker. */
+/** Broker settings: every user needs ACLs, except unauthenticated clients, which are the tests and the broker itself. */
 export const AUTHORIZER_SETTINGS: Readonly<Record<string, string>> = {
   'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
   'super.users': 'User:ANONYMOUS',
 };
 
 const SCRAM_ITERATIONS = 4096;
-/** Numbers of the mechanisms on the wire, and their hashes */
+/** SCRAM mechanisms: id in the protocol, hash, and its length */
 const SCRAM_MECHANISMS = [
   { mechanism: 1, hash: 'sha256', hashBytes: 32 },
   { mechanism: 2, hash: 'sha512', hashBytes: 64 },
@@ -71,7 +71,7 @@ export function kafkaAccess(port: number): KafkaAccess {
       const connection = new Connection('cdc-notifier-test-admin');
       await connection.connect('127.0.0.1', port);
       try {
-        // A user may occur once in a request.
+        // One request may name a user once.
         for (const { mechanism, hash, hashBytes } of SCRAM_MECHANISMS) {
           const salt = randomBytes(16);
           const saltedPassword = pbkdf2Sync(password, salt, SCRAM_ITERATIONS, hashBytes, hash);

@@ -1,4 +1,4 @@
-/** A cluster of Kafka nodes for tests, each broker and controller, so that one can always be missed. */
+/** A cluster of Kafka nodes for tests, each broker and controller; three of them survive the loss of one. */
 import { alterPartitionReassignmentsV0, Connection, Writer } from '@platformatic/kafka';
 import { freePort } from '../network/ports.ts';
 import { waitFor } from '../process/wait.ts';
@@ -6,7 +6,7 @@ import { createNode, type KafkaNode, type NodeOptions } from './node/node.ts';
 import { KAFKA_VERSION, waitForMember } from './server.ts';
 import { type KafkaTopics, kafkaTopics } from './topics.ts';
 
-/** What kind of cluster to start. */
+/** Options of `startKafkaCluster`. */
 export interface KafkaClusterOptions extends Omit<NodeOptions, 'version' | 'secure'> {
   /** Default 3 */
   readonly brokers?: number | undefined;
@@ -14,21 +14,21 @@ export interface KafkaClusterOptions extends Omit<NodeOptions, 'version' | 'secu
   readonly version?: string | undefined;
 }
 
-/** A running cluster; disposal ends its nodes and removes their data. */
+/** A running cluster; disposal kills its nodes and removes their data. */
 export interface KafkaCluster extends AsyncDisposable, KafkaTopics {
-  /** By id less one: ids are 1, 2, 3 */
+  /** Index = id - 1: ids are 1, 2, 3 */
   readonly nodes: readonly KafkaNode[];
-  /** Plain addresses of all nodes, each `127.0.0.1:port` */
+  /** Plaintext addresses of all nodes, each `127.0.0.1:port` */
   readonly bootstraps: readonly string[];
-  /** Addresses of all nodes through their proxies; empty unless `proxied` was asked for */
+  /** Addresses of the nodes' proxies; empty without `proxied` */
   readonly proxiedBootstraps: readonly string[];
-  /** The node that leads a partition; waits for one */
+  /** Resolves with the leader of a partition, as soon as it has one */
   leaderOf(topic: string, partition?: number): Promise<KafkaNode>;
-  /** Makes a node that is in sync the leader of a partition, while all is in use */
+  /** Makes an in-sync node the leader of a partition, while clients use it */
   moveLeader(topic: string, partition: number, toNodeId: number): Promise<void>;
   /** Resolves when every replica of these topics is in sync */
   waitUntilInSync(topics: readonly string[]): Promise<void>;
-  /** Stops and starts the nodes in good order, one after another, each when all replicas of `topics` are in sync */
+  /** Stops and starts the nodes gracefully, one after another, each when all replicas of `topics` are in sync */
   rollingRestart(topics: readonly string[]): Promise<void>;
 }
 
@@ -49,7 +49,7 @@ export async function startKafkaCluster(options: KafkaClusterOptions = {}): Prom
     const nodeSettings = { ...clusterSettings(brokers), ...settings };
     nodes.push(undo.use(await createNode(voter, { ...options, version, heapMb, settings: nodeSettings, voters })));
   }
-  // A node opens its port only when most of them have found each other.
+  // A node opens its port only when a quorum of controllers exists: start all before waiting for one.
   await Promise.all(nodes.map((node) => node.start()));
   await Promise.all(nodes.map(waitForMember));
 
@@ -115,11 +115,11 @@ function clusterSettings(brokers: number): Record<string, string> {
     'min.insync.replicas': String(Math.max(1, brokers - 1)),
     'offsets.topic.replication.factor': replicas,
     'transaction.state.log.replication.factor': replicas,
-    // Several on one small machine: a node that waits for its turn is not dead.
+    // Several nodes share a small machine: one that waits for the CPU is not dead.
     'broker.session.timeout.ms': '4000',
-    // By default the cleaner alone takes half of the heap.
+    // The default, 128 MB, is half of the heap.
     'log.cleaner.dedupe.buffer.size': '16777216',
-    // Leaders move when a test says so.
+    // Only tests move leaders.
     'auto.leader.rebalance.enable': 'false',
   };
 }
@@ -139,7 +139,7 @@ async function reassign(
   );
 }
 
-/** ElectLeaders, which the library lacks; what came of it is for the metadata to tell. */
+/** Sends ElectLeaders, which the library lacks. The answer is not read: the caller looks at the metadata. */
 async function electPreferredLeader(port: number, { topic, partition }: TopicPartition): Promise<void> {
   const request = (): Writer =>
     Writer.create()

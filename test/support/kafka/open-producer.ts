@@ -1,4 +1,4 @@
-/** The service's own Kafka producer, opened as a session of a slot opens it. */
+/** The service's own Kafka producer, opened as a slot's session opens it, and everything that it reports. */
 
 import pino from 'pino';
 import { ByteWriter } from '../../../src/bytes/writer.ts';
@@ -17,7 +17,7 @@ import {
 import { createTopicLimits, type TopicLimits, takeUpLimits } from '../../../src/kafka/produce/topic-limits.ts';
 import { waitFor } from '../process/wait.ts';
 
-/** Texts of a record. */
+/** Key and value of a record as text. */
 export type TextRecord = readonly [key: string, value: string];
 
 /** A producer and what it has told; disposal stops it and closes its connections. */

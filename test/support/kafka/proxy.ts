@@ -1,11 +1,11 @@
 /**
- * A TCP proxy in front of a Kafka broker, with gates at requests and responses. The broker must advertise the proxy's
- * port to those that come through it: `startKafka({ proxied: true })` sees to that. Gates need a plaintext listener.
+ * A TCP proxy in front of a Kafka broker, with gates for requests and responses. The broker must advertise the proxy's
+ * port on that listener: `startKafka({ proxied: true })` does so. Gates need plaintext.
  * Source: https://kafka.apache.org/protocol.html, "Protocol Primitive Types" and request headers
  */
 import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../network/tcp-proxy.ts';
 
-/** A request, or the response to one, whole. */
+/** A whole request or response. */
 export interface KafkaFrame {
   /** 0 Produce, 3 Metadata, 18 ApiVersions, 22 InitProducerId, 32 DescribeConfigs */
   readonly apiKey: number;
@@ -15,11 +15,11 @@ export interface KafkaFrame {
   readonly payload: Buffer;
 }
 
-/** A proxy whose gates see Kafka's frames; `corrupt` is given whole frames, length included. */
+/** A proxy whose gates see Kafka's frames; `corrupt` gets whole frames, length included. */
 export interface KafkaProxy extends TcpProxy {
-  /** Asks `handler` about each request with this API key before the broker gets it */
+  /** Calls `handler` for each request with this API key before the broker gets it */
   onRequest(apiKey: number, handler: (request: KafkaFrame) => GateVerdict): Gate;
-  /** Asks `handler` about each response to such a request before the client gets it */
+  /** Calls `handler` for each response to such a request before the client gets it */
   onResponse(apiKey: number, handler: (response: KafkaFrame) => GateVerdict): Gate;
 }
 
@@ -30,7 +30,7 @@ export async function startKafkaProxy(target: { readonly host: string; readonly 
   const splitter = () => {
     const takeRequests = sizedFrames();
     const takeResponses = sizedFrames();
-    // A response names only its request's correlation id.
+    // A response carries only the correlation id of its request.
     const asked = new Map<number, { readonly apiKey: number; readonly apiVersion: number }>();
     return {
       toServer: (chunk: Buffer): Frame[] =>
@@ -63,7 +63,7 @@ export async function startKafkaProxy(target: { readonly host: string; readonly 
   });
 }
 
-/** Cuts a stream into frames that begin with an i32 of their length, which does not count itself. */
+/** Splits a stream into frames: an i32 length, which does not count itself, then so many bytes. */
 function sizedFrames(): (chunk: Buffer) => Buffer[] {
   let rest: Buffer = Buffer.alloc(0);
   return (chunk) => {

@@ -1,6 +1,6 @@
 /**
- * A real Apache Kafka for tests: one KRaft node, broker and controller in one Java process, on 127.0.0.1 and free ports.
- * Its jars come from Maven Central once and stay under `.cache/`. `kafka-cluster.ts` starts three of them.
+ * A real Apache Kafka broker for tests: one KRaft node, broker and controller in one Java process, on 127.0.0.1 and free
+ * ports. Its jars are fetched once from Maven Central and kept in `.cache/`. `cluster.ts` starts several nodes.
  */
 
 import { freePort } from '../network/ports.ts';
@@ -9,23 +9,23 @@ import { AUTHORIZER_SETTINGS, type KafkaAccess, kafkaAccess } from './access.ts'
 import { createNode, type KafkaNode, type NodeOptions } from './node/node.ts';
 import { type KafkaTopics, kafkaTopics, withAdmin } from './topics.ts';
 
-/** The version that tests run on unless they ask for another. */
+/** The version that tests use by default. */
 export const KAFKA_VERSION = '4.3.0';
 
-/** The oldest version that tests run on. */
+/** The oldest version that tests use. */
 export const OLDEST_KAFKA_VERSION = '3.9.2';
 
-/** What kind of broker to start. */
+/** Options of `startKafka`. */
 export interface KafkaOptions extends Omit<NodeOptions, 'version'> {
   /** Default `KAFKA_VERSION` */
   readonly version?: string | undefined;
-  /** Users of the listener with TLS may then do only what `access.allow` gives them; the plain listeners may all */
+  /** True: users of the TLS listener need the ACLs that `access.allow` creates; the plaintext listeners need none */
   readonly authorizer?: boolean | undefined;
 }
 
-/** A running broker; disposal ends it and removes its data. */
+/** A running broker; disposal kills it and removes its data. */
 export interface KafkaServer extends KafkaNode, KafkaTopics {
-  /** Rights and passwords of the users of the listener with TLS */
+  /** ACLs and passwords of the users of the TLS listener */
   readonly access: KafkaAccess;
 }
 
@@ -54,7 +54,7 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
   }
 }
 
-/** Resolves when a node that has been started is a member of its cluster by its own account. */
+/** Resolves when a node that was started lists itself in its cluster's metadata. */
 export async function waitForMember({ id, bootstrap }: KafkaNode): Promise<void> {
   await withAdmin([bootstrap], (admin) =>
     waitFor('the broker in its own metadata', async () => {

@@ -1,4 +1,4 @@
-/** Record batches as a broker has them on disk. */
+/** Reads record batches from a broker's log segments on disk. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -6,13 +6,13 @@ const COMPRESSION_BITS = 0b111;
 
 /** A record batch on disk. */
 export interface StoredBatch {
-  /** Kafka's number of the codec that it is compressed by, 0 = not compressed */
+  /** Compression codec by Kafka's number; 0 = none */
   readonly codec: number;
-  /** Its size, header included */
+  /** Size including the header */
   readonly bytes: number;
 }
 
-/** The batches of a topic, those of one partition in the order of their offsets. */
+/** The batches of a topic on this broker, those of a partition in offset order. */
 export function storedBatches(dataDirectory: string, topic: string): StoredBatch[] {
   const partitions = readdirSync(dataDirectory).filter((name) => name.replace(/-\d+$/, '') === topic);
   const segments = partitions.flatMap((partition) => {
@@ -23,7 +23,7 @@ export function storedBatches(dataDirectory: string, topic: string): StoredBatch
   return segments.flatMap((segment) => {
     const bytes = readFileSync(segment);
     const batches: StoredBatch[] = [];
-    // A segment is allocated ahead: what was not written yet is zero.
+    // Segments are preallocated: zero bytes follow the last batch.
     for (let at = 0; at + 23 <= bytes.length && bytes.readInt32BE(at + 8) > 0; ) {
       const length = 12 + bytes.readInt32BE(at + 8);
       batches.push({ codec: bytes.readInt16BE(at + 21) & COMPRESSION_BITS, bytes: length });

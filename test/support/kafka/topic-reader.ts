@@ -1,34 +1,34 @@
 /**
- * Reads topics from their beginning without a consumer group, partition by partition in the order of offsets, and goes
- * on over every restart of the broker.
+ * Reads topics from the beginning without a consumer group, each partition in offset order, and continues after every
+ * restart of the broker.
  */
 import { type ClusterMetadata, Consumer, type RecordsBatch } from '@platformatic/kafka';
 import { waitFor } from '../process/wait.ts';
 
-/** A record as it stands in Kafka. */
+/** A record as Kafka stores it. */
 export interface KafkaRecord {
   readonly topic: string;
   readonly partition: number;
   readonly offset: bigint;
-  /** Empty also where Kafka holds null */
+  /** Empty also for null */
   readonly key: Buffer;
-  /** Empty also where Kafka holds null */
+  /** Empty also for null */
   readonly value: Buffer;
-  /** Milliseconds since 1970: by the producer's clock, or the broker's where the topic says LogAppendTime */
+  /** Milliseconds since 1970: the producer's clock, or the broker's in a topic with LogAppendTime */
   readonly timestampMs: number;
 }
 
-/** Connection settings of Kafka's client: brokers, and what TLS and SASL need. */
+/** Connection settings of the Kafka client: brokers, TLS, SASL. */
 export interface ReaderConnection {
   readonly bootstrapBrokers: string[];
   readonly [setting: string]: unknown;
 }
 
-/** How a reader follows its topics. */
+/** Options of `TopicReader`. */
 export interface FollowOptions {
-  /** Called with each bunch of new records, of one partition, in order */
+  /** Called with new records of one partition, in order */
   readonly onRecords?: ((records: readonly KafkaRecord[]) => void) | undefined;
-  /** False drops the records after `onRecords`; `count` still counts them */
+  /** False: `records` stays empty; `count` still counts. Default true */
   readonly keep?: boolean | undefined;
 }
 
@@ -38,11 +38,11 @@ const SETTLE_TIMEOUT_MS = 20_000;
 const CONTROL_BATCH = 0x20;
 const LOG_APPEND_TIME = 0x08;
 
-/** Follows topics live, from their first record on. */
+/** Follows topics live from their first record. */
 export class TopicReader implements AsyncDisposable {
   /** Everything read so far, in the order of arrival */
   readonly records: KafkaRecord[] = [];
-  /** How many records were read so far */
+  /** Number of records read so far */
   count = 0;
   /** Why the last fetch failed; undefined while fetches succeed */
   lastError: unknown;
@@ -61,12 +61,12 @@ export class TopicReader implements AsyncDisposable {
     this.#loop = this.#run();
   }
 
-  /** Resolves when at least `count` records were read. */
+  /** Resolves when at least `count` records have been read. */
   async waitForCount(count: number, timeoutMs = 30_000): Promise<void> {
     await waitFor(`${count} records`, () => this.count >= count, { timeoutMs });
   }
 
-  /** Resolves when everything that the topics hold at this moment was read. */
+  /** Resolves when everything that the topics hold now has been read. */
   async catchUp(timeoutMs = 30_000): Promise<void> {
     const ends = await overLeaderChanges(this.#consumer, () => this.#cursor.ends());
     await waitFor('the end of the topics', () => this.#cursor.hasReached(ends), { timeoutMs });
@@ -101,7 +101,7 @@ export class TopicReader implements AsyncDisposable {
   }
 }
 
-/** Reads everything that the topics hold at this moment, by topic, partition and offset. */
+/** Reads everything that the topics hold now, sorted by topic, partition and offset. */
 export async function readTopics(connection: ReaderConnection, topics: readonly string[]): Promise<KafkaRecord[]> {
   const consumer = createConsumer(connection, topics);
   try {
@@ -122,7 +122,7 @@ export async function readTopics(connection: ReaderConnection, topics: readonly 
   }
 }
 
-/** Repeats a read while the broker settles: one that was stopped or paused for long is elected anew when it is back. */
+/** Repeats a read during leader elections: a broker that was down or paused for long has to be elected again. */
 async function overLeaderChanges<T>(consumer: Consumer, read: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + SETTLE_TIMEOUT_MS;
   for (;;) {
@@ -150,7 +150,7 @@ function createConsumer(connection: ReaderConnection, topics: readonly string[])
   return consumer;
 }
 
-/** The next offset of each partition, and the fetch that moves it. */
+/** The next offset of each partition; a fetch advances it. */
 class Cursor {
   readonly #consumer: Consumer;
   readonly #topics: readonly string[];
@@ -175,7 +175,7 @@ class Cursor {
     return true;
   }
 
-  /** Waits a moment for records after the cursor; gives one bunch for each partition that has some. */
+  /** Waits up to 250 ms for records; calls `give` once for each partition that has some. */
   async fetch(give: (bunch: KafkaRecord[]) => void): Promise<void> {
     const metadata = await this.#consumer.metadata({ topics: [...this.#topics] });
     const names = new Map([...metadata.topics].map(([name, topic]) => [topic.id, name]));
@@ -231,7 +231,7 @@ class Cursor {
     for (const batch of batches) {
       const afterBatch = batch.firstOffset + BigInt(batch.lastOffsetDelta) + 1n;
       const start = next[partition] ?? 0n;
-      // The broker sends whole batches: the first may begin before the offset that was asked for.
+      // Brokers send whole batches: the first may begin before the requested offset.
       if (afterBatch <= start) continue;
       if ((batch.attributes & CONTROL_BATCH) === 0) {
         for (const record of batch.records) {
@@ -243,7 +243,7 @@ class Cursor {
             offset,
             key: record.key ?? Buffer.alloc(0),
             value: record.value ?? Buffer.alloc(0),
-            // The broker writes its time into the head of the batch alone.
+            // With LogAppendTime the broker writes its time into the batch header only.
             timestampMs: Number(
               (batch.attributes & LOG_APPEND_TIME) === 0
                 ? batch.firstTimestamp + record.timestampDelta

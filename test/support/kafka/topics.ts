@@ -1,4 +1,4 @@
-/** Topics of a test cluster, as its administrator sees them. */
+/** Creates, changes, describes and reads the topics of a test broker or cluster. */
 import {
   Admin,
   type AdminOptions,
@@ -9,7 +9,7 @@ import {
 import { waitFor } from '../process/wait.ts';
 import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from './topic-reader.ts';
 
-/** What a topic is created with. */
+/** Options of `createTopic`. */
 export interface TopicOptions {
   /** Default 1 */
   readonly partitions?: number | undefined;
@@ -19,9 +19,9 @@ export interface TopicOptions {
   readonly config?: Readonly<Record<string, string>> | undefined;
 }
 
-/** A partition as the metadata shows it. */
+/** A partition in the cluster's metadata. */
 export interface PartitionState {
-  /** Node id, -1 while there is none */
+  /** Node id, -1 without a leader */
   readonly leader: number;
   readonly replicas: readonly number[];
   readonly inSync: readonly number[];
@@ -29,19 +29,19 @@ export interface PartitionState {
 
 /** The topics of a broker or a cluster. */
 export interface KafkaTopics {
-  /** Creates a topic; resolves when every partition has a leader and all its replicas */
+  /** Creates a topic; resolves when every partition has a leader and all replicas are in sync */
   createTopic(name: string, options?: TopicOptions): Promise<void>;
   deleteTopic(name: string): Promise<void>;
-  /** Grows a topic to so many partitions; resolves when each has a leader */
+  /** Raises the number of partitions; resolves when each has a leader */
   setPartitions(name: string, partitions: number): Promise<void>;
   /**
-   * Changes settings of a topic while it is in use; resolves when every broker knows, so all must run. Mind that
-   * `min.insync.replicas` never counts as more than the topic has replicas: NOT_ENOUGH_REPLICAS needs a cluster.
+   * Changes topic settings; resolves when every broker has applied them, so all must run. `min.insync.replicas` above the
+   * number of replicas counts as that number: NOT_ENOUGH_REPLICAS needs a cluster.
    */
   configureTopic(name: string, config: Readonly<Record<string, string>>): Promise<void>;
-  /** The partitions of a topic, by number; none while it does not exist */
+  /** The partitions of a topic by number; empty while it does not exist */
   describeTopic(name: string): Promise<readonly PartitionState[]>;
-  /** Everything that one topic holds now, by partition and offset */
+  /** Everything that a topic holds now, by partition and offset */
   readTopic(topic: string): Promise<KafkaRecord[]>;
   /** Everything that these topics hold now, by topic, partition and offset */
   readAll(topics: readonly string[]): Promise<KafkaRecord[]>;
@@ -51,7 +51,7 @@ export interface KafkaTopics {
 
 const ASK_ONCE = { retries: 0, connectTimeout: 2_000, requestTimeout: 2_000 } as const;
 
-/** Runs `use` with an administrator of a cluster that is reached at these addresses, without authentication. */
+/** Runs `use` with an admin client of the cluster at these plaintext addresses. */
 export async function withAdmin<T>(
   bootstraps: readonly string[],
   use: (admin: Admin) => Promise<T>,
@@ -67,7 +67,7 @@ export async function withAdmin<T>(
   }
 }
 
-/** The topics of a cluster that is reached at these addresses; `defaultReplicas` is how often they are stored. */
+/** The topics of the cluster at these addresses; `defaultReplicas` is their replication factor. */
 export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: number): KafkaTopics {
   const clientOptions = { bootstrapBrokers: [...bootstraps] };
   const waitUntilComplete = async (admin: Admin, name: string, partitions: number): Promise<void> => {
@@ -78,7 +78,7 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
         states.every(({ leader, replicas, inSync }) => leader >= 0 && inSync.length === replicas.length)
       );
     });
-    // A broker tells of its leadership before it takes it up: what is sent in between is refused.
+    // Metadata names a leader before that broker has taken over: it refuses requests in between.
     await waitFor(`the leaders of topic ${name}`, () => leadersServe(admin, name, partitions));
   };
   return {
@@ -104,7 +104,7 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
       });
       const resource = { resourceType: ConfigResourceTypes.TOPIC, resourceName: name, configs };
       await withAdmin(bootstraps, (admin) => admin.incrementalAlterConfigs({ resources: [resource] }));
-      // Each broker learns of it by itself.
+      // Each broker applies the change by itself.
       const question = {
         resourceType: ConfigResourceTypes.TOPIC,
         resourceName: name,
@@ -120,7 +120,7 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
       }
     },
     async describeTopic(name) {
-      // One after another: a node that is paused takes connections and never answers.
+      // One address after another: a paused node accepts connections and never answers.
       for (const bootstrap of bootstraps) {
         const states = await withAdmin([bootstrap], (admin) => describe(admin, name), ASK_ONCE);
         if (states.length > 0) return states;
@@ -133,7 +133,7 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
   };
 }
 
-/** True when every partition is served by its leader. */
+/** True when the leader of every partition answers requests for it. */
 async function leadersServe(admin: Admin, name: string, partitions: number): Promise<boolean> {
   const questions = Array.from({ length: partitions }, (_, partitionIndex) => {
     return { partitionIndex, timestamp: ListOffsetTimestamps.LATEST };

@@ -5,10 +5,10 @@ import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { canListen, freePort } from './ports.ts';
 
-/** More than a block, so that blocks are claimed while others hold theirs. */
+/** More than a block, so that processes claim blocks while others hold theirs. */
 const PORTS = 250;
 
-test('no two processes are given the same port, although nobody listens on it', async () => {
+test('no two processes get the same port, even if no server listens on it', async () => {
   const script = `
     import { freePort } from ${JSON.stringify(new URL('./ports.ts', import.meta.url).pathname)};
     const ports = [];
@@ -37,7 +37,7 @@ test('no two processes are given the same port, although nobody listens on it', 
   }
 });
 
-test('a port that somebody listens on is not free', async () => {
+test('a port with a listener is not free', async () => {
   const port = await freePort();
   expect(await canListen(port)).toBe(true);
   const server = createServer().listen(port, '127.0.0.1');

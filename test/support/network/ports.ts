@@ -1,23 +1,23 @@
-/** Free TCP ports for servers that are stopped and started again on the same port. */
+/** Free TCP ports, also for servers that stop and start again on the same port. */
 import { createServer, type Server } from 'node:net';
 
 /**
- * Below every usual ephemeral range: an outgoing connection can then not take the port while its server is down, and a
- * client that keeps trying to reach the port cannot end up connected to itself.
+ * Below every usual ephemeral range: no outgoing connection can take the port while its server is down, and a client that
+ * retries the port cannot connect to itself.
  */
 const FIRST_PORT = 12_000;
 const LAST_PORT = 30_000;
 
 /**
- * Ports are given out of blocks. A process owns a block while it listens on the first port of it, so that no other test
- * process takes the port of a server that is down for a moment; the kernel lets go of it however the process ends.
+ * Size of a block of ports. A process owns a block while it listens on the block's first port, so that no other test process
+ * uses the port of a server that is down for a moment. The kernel frees the block however the process ends.
  */
 const BLOCK_PORTS = 100;
 
 const unused: number[] = [];
 let claiming: Promise<void> | undefined;
 
-/** A port of 127.0.0.1 that nobody listens on, and that neither this nor another test process gives out while this one lives. */
+/** A port of 127.0.0.1 without a listener, which no test process returns again while this one runs. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = unused.pop();
@@ -30,7 +30,7 @@ export async function freePort(): Promise<number> {
   }
 }
 
-/** True when a server could listen on this port of 127.0.0.1 now. */
+/** True when a server can listen on this port of 127.0.0.1 now. */
 export async function canListen(port: number): Promise<boolean> {
   const server = await listenOn(port);
   if (server === undefined) return false;
@@ -52,7 +52,7 @@ async function claimBlock(): Promise<void> {
   throw new Error(`Cannot find free ports between ${FIRST_PORT} and ${LAST_PORT}`);
 }
 
-/** A server that listens on this port of 127.0.0.1, or undefined when it cannot. */
+/** A server that listens on this port of 127.0.0.1; undefined when the port is taken. */
 function listenOn(port: number): Promise<Server | undefined> {
   return new Promise((resolve) => {
     const server = createServer();

@@ -6,7 +6,7 @@ import { waitFor } from '../process/wait.ts';
 import { freePort } from './ports.ts';
 import { startTcpProxy, type TcpProxy } from './tcp-proxy.ts';
 
-/** One side of a connection, and what it has seen. */
+/** One side of a connection and what it has received. */
 interface Side {
   readonly socket: Socket;
   text: string;
@@ -47,7 +47,7 @@ function watch(socket: Socket): Side {
   return side;
 }
 
-/** A client through the proxy that has said hello, and the server's side of it. */
+/** A client's connection through the proxy, and the server's side of it. */
 async function open(proxy: TcpProxy): Promise<{ client: Side; peer: Side }> {
   const before = accepted.length;
   const client = watch(openTcp({ host: proxy.host, port: proxy.port, allowHalfOpen: true }));
@@ -57,7 +57,7 @@ async function open(proxy: TcpProxy): Promise<{ client: Side; peer: Side }> {
 
 const sees = (side: Side, text: string) => waitFor(`"${text}"`, () => side.text === text);
 
-/** What a ping through another connection proves: the proxy had its turn, and what was held stayed so. */
+/** Sends pings through other proxies: after them this process has run its events, and what is still held stays held. */
 async function turn(): Promise<void> {
   for (let round = 0; round < 5; round++) {
     const proxy = await startTcpProxy({ host: '127.0.0.1', port });
@@ -69,7 +69,7 @@ async function turn(): Promise<void> {
 }
 
 describe('TcpProxy', () => {
-  test('forwards both ways, and the end of each side', async () => {
+  test('forwards bytes and the end of each side, in both directions', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     client.socket.end('question');
@@ -90,7 +90,7 @@ describe('TcpProxy', () => {
     expect(client.text.length).toBe(text.length);
   });
 
-  test('cut resets both sides', async () => {
+  test('cut resets both sides of every connection', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     client.socket.write('a');
@@ -100,7 +100,7 @@ describe('TcpProxy', () => {
     await waitFor('no connection', () => proxy.connectionCount === 0);
   });
 
-  test('refuse turns new connections away and leaves old ones alone', async () => {
+  test('refuse rejects new connections and keeps open ones', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     await proxy.refuse(true);
@@ -114,7 +114,7 @@ describe('TcpProxy', () => {
     await sees(next.peer, 'again');
   });
 
-  test('halfOpen lets nothing through until it is healed, not even an end', async () => {
+  test('halfOpen forwards nothing until heal, not even the end of a connection', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const dying = await open(proxy);
     const living = await open(proxy);
@@ -133,7 +133,7 @@ describe('TcpProxy', () => {
     await sees(await waitFor('the late one', () => accepted[before]), 'late');
   });
 
-  test('latency holds each byte back without lowering the rate', async () => {
+  test('latency delays each byte without lowering the rate', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     proxy.latency(300);
@@ -148,7 +148,7 @@ describe('TcpProxy', () => {
     expect(elapsedMs).toBeLessThan(2_500);
   });
 
-  test('trickle lets a few bytes through at a time', async () => {
+  test('trickle forwards a few bytes at a time', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     proxy.trickle(10);
@@ -161,7 +161,7 @@ describe('TcpProxy', () => {
     await waitFor('the rest at once', () => peer.text.length === 100_300);
   });
 
-  test('resetAfter forwards exactly so many bytes, once', async () => {
+  test('resetAfter resets one connection after exactly so many bytes', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     let isDone = false;
@@ -190,7 +190,7 @@ describe('TcpProxy', () => {
     await sees(peer, 'def');
   });
 
-  test('a server that is not there is a reset', async () => {
+  test('a server that does not run is a reset for the client', async () => {
     await using proxy = await startTcpProxy({ host: '127.0.0.1', port: await freePort() });
     const client = watch(openTcp(proxy.port, proxy.host));
     await waitFor('the reset', () => client.closed);
@@ -220,7 +220,7 @@ function response(correlationId: number, text: string): Buffer {
 }
 
 describe('KafkaProxy', () => {
-  test('holds a request and all behind it until the gate is released, however frames are cut', async () => {
+  test('holds a request and everything after it until the gate is released, however frames are split', async () => {
     await using proxy = await startKafkaProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     const seen: string[] = [];
@@ -240,7 +240,7 @@ describe('KafkaProxy', () => {
     expect(seen).toEqual(['0 9 2 produce']);
   });
 
-  test('knows a response by its request, and drops it', async () => {
+  test('recognizes a response by its request and drops it', async () => {
     await using proxy = await startKafkaProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     using _gate = proxy.onResponse(0, () => 'drop');
@@ -252,7 +252,7 @@ describe('KafkaProxy', () => {
     await sees(client, answer.toString('latin1'));
   });
 
-  test('resets at a gate', async () => {
+  test('resets the connection at a gate', async () => {
     await using proxy = await startKafkaProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     proxy.onRequest(0, () => 'reset');
@@ -261,7 +261,7 @@ describe('KafkaProxy', () => {
     expect(peer.text).toBe('');
   });
 
-  test('never forwards what it holds for a client that has gone', async () => {
+  test('never forwards what it holds for a client that has closed its side', async () => {
     await using proxy = await startKafkaProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     let held = false;
@@ -290,7 +290,7 @@ describe('PostgresProxy', () => {
     return Buffer.concat([header, body]);
   }
 
-  test('holds status updates only', async () => {
+  test('holds standby status updates and nothing else', async () => {
     await using proxy = await startPostgresProxy({ host: '127.0.0.1', port });
     const { client, peer } = await open(proxy);
     const flushed: bigint[] = [];

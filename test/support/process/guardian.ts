@@ -1,7 +1,7 @@
 /**
- * Cleans up after this process, however it ends: a small shell waits at the end of a pipe that only this process holds,
- * and when the pipe closes (exit, a signal, SIGKILL, a crash) it ends the servers and removes the directories that are
- * registered at that moment. Exit handlers would miss half of these cases.
+ * Cleans up after this process, however it ends: a shell reads from a pipe that only this process holds, and when the pipe
+ * closes (exit, a signal, SIGKILL, a crash) it kills the registered processes and removes the registered directories. Exit
+ * handlers do not run in half of these cases.
  */
 import { spawn } from 'node:child_process';
 import type { Writable } from 'node:stream';
@@ -12,24 +12,24 @@ const processes = new Map<number, Signal>();
 const directories = new Set<string>();
 let input: Writable | undefined;
 
-/** Ends process `pid` by `signal` should this process end before `releaseProcess`. */
+/** Sends `signal` to process `pid` if this process ends before `releaseProcess`. */
 export function guardProcess(pid: number, signal: Signal): void {
   processes.set(pid, signal);
   publish();
 }
 
-/** Forgets a process that has ended. */
+/** To be called when a guarded process has ended. */
 export function releaseProcess(pid: number): void {
   if (processes.delete(pid)) publish();
 }
 
-/** Removes directory `path`, after the guarded processes have ended, should this process end before `releaseDirectory`. */
+/** Removes directory `path`, after the guarded processes, if this process ends before `releaseDirectory`. */
 export function guardDirectory(path: string): void {
   directories.add(path);
   publish();
 }
 
-/** Forgets a directory that has been removed. */
+/** To be called when a guarded directory has been removed. */
 export function releaseDirectory(path: string): void {
   if (directories.delete(path)) publish();
 }
@@ -39,7 +39,7 @@ export function shellWord(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** The shell reads its script from the pipe: each line defines the whole clean-up anew, and the last one runs at the end. */
+/** Each line sent to the shell redefines the whole clean-up; the shell runs the last definition at the end. */
 function publish(): void {
   input ??= startShell();
   const steps = [...processes].map(([pid, signal]) => `kill -s ${signal} ${pid}`);
@@ -51,7 +51,7 @@ function publish(): void {
 }
 
 function startShell(): Writable {
-  // Detached: Ctrl-C reaches the whole foreground process group, and the guardian must outlive it.
+  // Detached: Ctrl-C reaches the whole foreground process group, and the shell must outlive it.
   const shell = spawn('sh', ['-s'], { detached: true, stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' });
   shell.on('error', () => {});
   shell.unref();

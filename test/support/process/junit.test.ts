@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test';
 import { countTests } from './junit.ts';
 
-test('countTests counts cases by what they hold', () => {
+test('countTests counts a case by the elements inside it', () => {
   const report = `<?xml version="1.0" encoding="UTF-8"?>
 <testsuites name="bun test" tests="5" assertions="3" failures="2" skipped="1" time="0.02">
   <testsuite name="a.test.ts" tests="5">
@@ -17,6 +17,6 @@ test('countTests counts cases by what they hold', () => {
   expect(countTests(report)).toEqual({ passed: 2, failed: 2, skipped: 1 });
 });
 
-test('countTests finds nothing in nothing', () => {
+test('countTests counts no case in an empty report', () => {
   expect(countTests('')).toEqual({ passed: 0, failed: 0, skipped: 0 });
 });

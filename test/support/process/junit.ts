@@ -1,13 +1,13 @@
-/** Counts of a JUnit report as `bun test` writes it. */
+/** Counts the tests in a JUnit report of `bun test`. */
 
-/** How many tests ended in which way. */
+/** Numbers of tests by result. */
 export interface TestCounts {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
 }
 
-/** Counts the test cases of a report; a case that holds a failure or an error has failed. */
+/** Counts the test cases of a report; one with a `failure` or `error` element has failed. */
 export function countTests(report: string): TestCounts {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   for (const [, body] of report.matchAll(/<testcase\b[^>]*?(?:\/>|>([\s\S]*?)<\/testcase>)/g)) {

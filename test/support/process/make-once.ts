@@ -1,4 +1,4 @@
-/** Files that are dear to make and are kept between runs. */
+/** Files that are expensive to make and are cached between runs; the paths of project and cache. */
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
@@ -6,12 +6,12 @@ import { dirname, resolve } from 'node:path';
 /** The project's directory. */
 export const PROJECT_DIRECTORY = resolve(import.meta.dirname, '../../..');
 
-/** Where such files are kept: `.cache` of the project. */
+/** The cache, `.cache` in the project's directory. */
 export const CACHE_DIRECTORY = resolve(PROJECT_DIRECTORY, '.cache');
 
 /**
- * Makes `path` by `make`, which is given another name beside it: nobody ever sees a half-made one, and of several that
- * make the same at once the first wins.
+ * Creates `path` unless it exists. `make` writes to a temporary name beside it, which is renamed when complete, so that no
+ * process sees a partial result; of concurrent calls the first wins.
  */
 export async function makeOnce(path: string, make: (partial: string) => Promise<void>): Promise<void> {
   if (existsSync(path)) return;

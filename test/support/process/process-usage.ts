@@ -1,7 +1,7 @@
-/** What the kernel says about a process, by its files under /proc (Linux alone). */
+/** CPU time and memory of a process, read from /proc (Linux only). */
 import { readFileSync } from 'node:fs';
 
-/** The kernel counts in ticks of 1/100 s on every platform that it runs on (USER_HZ). */
+/** USER_HZ: the kernel counts CPU time in 1/100 s on every platform. */
 const MICROS_PER_TICK = 10_000;
 
 /** CPU time of a process with all its threads, user and system, in microseconds; undefined once it has ended. */
@@ -12,18 +12,18 @@ export function cpuMicros(pid: number): number | undefined {
   } catch {
     return undefined;
   }
-  // The second field is the program's name in parentheses and may hold anything, so fields are counted after its end:
-  // utime and stime are the 14th and the 15th.
+  // The second field is the program's name in parentheses, with any characters: fields are counted after its end. utime and
+  // stime are the 14th and the 15th.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) * MICROS_PER_TICK;
 }
 
-/** Largest resident memory that the process ever had, in bytes; undefined once it has ended. */
+/** Peak resident memory, in bytes; undefined once the process has ended. */
 export function peakRssBytes(pid: number): number | undefined {
   return memoryField(pid, 'VmHWM');
 }
 
-/** Resident memory of the process now, in bytes; undefined once it has ended. */
+/** Resident memory now, in bytes; undefined once the process has ended. */
 export function rssBytes(pid: number): number | undefined {
   return memoryField(pid, 'VmRSS');
 }
@@ -37,7 +37,7 @@ function memoryField(pid: number, name: string): number | undefined {
   }
 }
 
-/** CPU time and memory of a process up to its end, which leaves nothing to read: looks at it all the time. */
+/** CPU time and peak memory of a process until it ends; sampled, because /proc has nothing afterwards. */
 export class ProcessWatch implements Disposable {
   readonly #pid: number;
   readonly #timer: Timer;
@@ -50,13 +50,13 @@ export class ProcessWatch implements Disposable {
     this.#timer = setInterval(() => this.#look(), intervalMs);
   }
 
-  /** Microseconds, as of now or, when the process has ended, as of one interval before its end at the earliest. */
+  /** Microseconds; after the process has ended, the last sample, at most one interval before the end. */
   get cpuMicros(): number {
     this.#look();
     return this.#cpuMicros;
   }
 
-  /** Bytes, as of the same moment. */
+  /** Bytes, from the same sample. */
   get peakRssBytes(): number {
     this.#look();
     return this.#peakRssBytes;

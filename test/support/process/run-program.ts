@@ -1,8 +1,8 @@
-/** Programs that are run to their end. */
+/** Runs programs to their end. */
 import { type SpawnOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-/** Runs a program to its end and returns what it wrote; a failure carries its output. */
+/** Runs a program to its end and returns its stdout and stderr; an error contains them. */
 export async function runProgram(
   program: string,
   args: readonly string[],

@@ -1,6 +1,6 @@
-/** Waiting for a condition instead of for time. */
+/** Waits for conditions instead of for time. */
 
-/** How long to wait, and what to say when it was in vain. */
+/** Options of `waitFor`. */
 export interface WaitOptions {
   /** Default 30 s */
   readonly timeoutMs?: number | undefined;
@@ -8,7 +8,7 @@ export interface WaitOptions {
   readonly intervalMs?: number | undefined;
 }
 
-/** Asks `condition` until it returns something truthy and returns that; `what` completes `Cannot see ...`. */
+/** Calls `condition` until it returns a truthy value and returns that; an error says `Cannot see {what}`. */
 export async function waitFor<T>(
   what: string,
   condition: () => T | Promise<T>,

@@ -1,13 +1,13 @@
-/** The tables of a progressor namespace, made and migrated as progressor does it. */
+/** The tables of a progressor namespace, created and migrated with progressor's own DDL. */
 import type { Sql } from 'postgres';
 
 /**
- * `old`: as its first migration makes them. `new`: longer ids, previous_status and status_changed_at, status `init`.
- * The types are shared by all namespaces of a database, so `init` is there as soon as one of them is new.
+ * `old`: the tables of progressor's first migration. `new`: longer ids, previous_status and status_changed_at, status `init`.
+ * All namespaces of a database share the types, so `init` exists as soon as one namespace is new.
  */
 export type Generation = 'old' | 'new';
 
-/** The five tables of a namespace, by kind. */
+/** Names of a namespace's five tables, by kind. */
 export interface ProgressorTables {
   readonly processes: string;
   readonly tasks: string;
@@ -16,7 +16,7 @@ export interface ProgressorTables {
   readonly events: string;
 }
 
-/** The names of a namespace's tables, not quoted. */
+/** The names of a namespace's tables, unquoted. */
 export function tablesOf(namespace: string): ProgressorTables {
   return {
     processes: `${namespace}_processes`,
@@ -27,7 +27,7 @@ export function tablesOf(namespace: string): ProgressorTables {
   };
 }
 
-/** Makes the tables of a namespace, which may be any text, in schema public. */
+/** Creates the tables of a namespace, any text, in schema public. */
 export async function createNamespace(sql: Sql, namespace: string, generation: Generation = 'new'): Promise<void> {
   await createEnum(sql, 'process_status', ['running', 'error']);
   await createEnum(sql, 'task_status', ['waiting', 'running', 'blocked', 'error', 'finished', 'cancelled']);
@@ -100,7 +100,7 @@ export async function createNamespace(sql: Sql, namespace: string, generation: G
   if (generation === 'new') await migrateNamespace(sql, namespace);
 }
 
-/** Brings the tables of a namespace from `old` to `new`, in progressor's steps; one of them updates every processes row. */
+/** Migrates the tables of a namespace from `old` to `new` in progressor's steps; one updates every row of processes. */
 export async function migrateNamespace(sql: Sql, namespace: string): Promise<void> {
   const names = tablesOf(namespace);
   const processes = sql(names.processes);
@@ -121,7 +121,7 @@ export async function migrateNamespace(sql: Sql, namespace: string): Promise<voi
   await sql`ALTER TYPE process_status ADD VALUE IF NOT EXISTS 'init'`;
 }
 
-/** Types are made by whoever comes first. Names and labels are literals of this file. */
+/** Creates a type unless another namespace did so. Names and labels are literals of this file. */
 async function createEnum(sql: Sql, name: string, labels: readonly string[]): Promise<void> {
   const list = labels.map((label) => `'${label}'`).join(', ');
   await sql.unsafe(`

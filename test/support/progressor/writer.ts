@@ -1,6 +1,6 @@
 /**
- * A writer that behaves as progressor does: processes start, take steps of one short transaction each, fail, are
- * repaired and are removed. It keeps what every committed change must lead to. All that it decides comes from its seed.
+ * A writer that behaves like progressor: processes start, make steps of one short transaction each, fail, are repaired and
+ * are removed. It records what every committed change must lead to. All its decisions follow from its seed.
  */
 import type { ReservedSql, Sql } from 'postgres';
 import { encodePayload, int, randomValue, seededRandom, str, type Value } from '../codecs/etf.ts';
@@ -8,7 +8,7 @@ import { eventContent, lifecycleContent } from '../codecs/record-text.ts';
 import type { ExpectedRecord, SecondsRange } from '../codecs/verdict.ts';
 import { type Generation, tablesOf } from './tables.ts';
 
-/** A namespace to write to, and the topics that its records are to go to. */
+/** A namespace to write to, and the topics where its records must arrive. */
 export interface WriterNamespace {
   readonly namespace: string;
   readonly eventsinkTopic: string;
@@ -17,22 +17,22 @@ export interface WriterNamespace {
   readonly generation?: Generation | undefined;
 }
 
-/** How much is written, and where. */
+/** Options of `ProgressorWriter`. */
 export interface WriterOptions {
   /** A client of the database that may open `lanes` connections */
   readonly sql: Sql;
   readonly namespaces: readonly WriterNamespace[];
   /** Default 1 */
   readonly seed?: number | undefined;
-  /** How many transactions may run at once, each lane with processes of its own; default 4 */
+  /** Number of concurrent transactions; each lane has processes of its own. Default 4 */
   readonly lanes?: number | undefined;
-  /** Transactions a second over all lanes; without it as fast as they go */
+  /** Transactions per second over all lanes; default: as fast as possible */
   readonly transactionsPerSecond?: number | undefined;
-  /** Begins every process id, so that several writers may share a namespace; default empty */
+  /** Prefix of every process id, so that several writers can share a namespace; default empty */
   readonly processIdPrefix?: string | undefined;
 }
 
-/** A session of the server, told from a later one with the same process id. */
+/** A server session; the start time distinguishes it from a later one with the same pid. */
 interface Backend {
   readonly pid: number;
   readonly start: string;
@@ -51,7 +51,7 @@ interface Process {
   taskState: 'waiting' | 'running';
 }
 
-/** What one transaction leads to; `created_at` follows from the time of its commit. */
+/** A record that a transaction must lead to; without `createdAt` the commit time applies. */
 type Outcome = Omit<ExpectedRecord, 'createdAt'> & { readonly createdAt?: SecondsRange };
 
 interface Transaction {
@@ -59,9 +59,9 @@ interface Transaction {
   readonly rowCount: number;
   readonly outcomes: readonly Outcome[];
   readonly run: (tx: Statements) => Promise<void>;
-  /** True when the database shows its effect */
+  /** True when the database contains its effect */
   readonly isCommitted: (sql: Sql) => Promise<boolean>;
-  /** Called when it has been committed */
+  /** Called after the commit */
   readonly applied: () => void;
 }
 
@@ -70,14 +70,14 @@ const MAX_LIVE_PROCESSES = 40;
 const MAX_EVENTS = 32_000;
 const RETRY_DELAY_MS = 100;
 
-/** See the head of this file. */
+/** Writes transactions in several lanes and records what they must lead to. */
 export class ProgressorWriter {
-  /** What the committed transactions lead to, for each key in the order of its commits */
+  /** What the committed transactions must lead to, for each key in commit order */
   readonly expected: ExpectedRecord[] = [];
   transactionCount = 0;
   /** Committed row changes of processes and events tables */
   rowCount = 0;
-  /** Transactions whose outcome had to be asked for after a lost connection */
+  /** Transactions whose outcome was unknown after a lost connection and had to be looked up */
   uncertainCount = 0;
   readonly #options: WriterOptions;
   #lanes: Promise<void>[] = [];
@@ -87,7 +87,7 @@ export class ProgressorWriter {
     this.#options = options;
   }
 
-  /** Begins to write; with `transactions` stops by itself after so many. */
+  /** Starts to write; stops by itself after `transactions`. */
   start(transactions = Number.POSITIVE_INFINITY): void {
     const lanes = this.#options.lanes ?? 4;
     for (let lane = 0; lane < lanes; lane++) {
@@ -96,7 +96,7 @@ export class ProgressorWriter {
     }
   }
 
-  /** Resolves when all lanes have ended, by `stop` or by themselves; rejects when the database refused a statement. */
+  /** Resolves when all lanes have ended; rejects when the database refused a statement. */
   async finished(): Promise<void> {
     await Promise.all(this.#lanes);
   }
@@ -116,7 +116,7 @@ export class ProgressorWriter {
 
   async #runLane(index: number, transactions: number): Promise<void> {
     const { namespaces, seed = 1, lanes = 4, transactionsPerSecond, processIdPrefix = '' } = this.#options;
-    // Every `start` goes on with other numbers: process ids must not repeat.
+    // Each `start` uses new numbers: process ids must not repeat.
     const salt = this.transactionCount;
     const prefix = `${processIdPrefix}${salt.toString(36)}${String.fromCharCode(97 + (index % 26))}${index}`;
     const script = new Script(seededRandom(seed * 7919 + index * 104_729 + salt), namespaces, prefix);
@@ -125,7 +125,7 @@ export class ProgressorWriter {
     for (let count = 0; count < transactions && !this.#stopped; count++) {
       const now = performance.now();
       if (due > now) await Bun.sleep(due - now);
-      // After a pause the rate goes on as it was, without a burst to catch up.
+      // After a pause the rate stays the same, without a burst to catch up.
       due = Math.max(due + periodMs, now);
       if (this.#stopped) return;
       await this.#commit(script.next());
@@ -144,12 +144,12 @@ export class ProgressorWriter {
     for (const outcome of transaction.outcomes) this.expected.push({ createdAt: committed, ...outcome });
   }
 
-  /** True when it has been committed; false when it certainly has not, for want of a connection. */
+  /** True when it was committed; false when it certainly was not, because the connection was lost. */
   async #attempt(transaction: Transaction): Promise<boolean> {
     let backend: Backend | undefined;
     try {
-      // Not sql.begin: it answers a lost connection with a ROLLBACK on that very connection, which the driver (3.4.9)
-      // then writes to a socket that is gone, in a timer, where nobody can catch the error.
+      // Not sql.begin: after a lost connection the driver (postgres 3.4.9) sends ROLLBACK on it, in a timer, where the error
+      // cannot be caught.
       const tx = await this.#options.sql.reserve();
       await tx`BEGIN`;
       [backend] = await tx<Backend[]>`
@@ -159,7 +159,7 @@ export class ProgressorWriter {
       tx.release();
       return true;
     } catch (error) {
-      // Nor is a connection that was lost released: it would be handed out again.
+      // A lost connection is not released: the pool would hand it out again.
       if (!isConnectionError(error)) throw error;
       await Bun.sleep(RETRY_DELAY_MS);
       if (backend === undefined) return false;
@@ -169,8 +169,8 @@ export class ProgressorWriter {
   }
 
   /**
-   * The connection was lost somewhere between BEGIN and the answer to COMMIT: only the server knows. (It must be asked
-   * for the rows: after a crash transaction ids that were never flushed are given out again.)
+   * The connection was lost between BEGIN and the answer to COMMIT: only the server knows the outcome. The rows decide, not
+   * the transaction id: after a crash the server reuses ids that it never flushed.
    */
   async #wasCommitted(transaction: Transaction, { pid, start }: Backend): Promise<boolean> {
     const { sql } = this.#options;
@@ -199,7 +199,7 @@ function isConnectionError(error: unknown): boolean {
   );
 }
 
-/** Decides what one lane does next. It is asked for the next transaction only after the last one was committed. */
+/** Decides what one lane does next; called for the next transaction only after the last one was committed. */
 class Script {
   readonly #random: () => number;
   readonly #namespaces: readonly WriterNamespace[];
@@ -254,7 +254,7 @@ class Script {
     };
   }
 
-  /** A step of a running process, or the repair of a failed one: its events and its processes row in one transaction. */
+  /** A step of a running process or the repair of a failed one: events and processes row in one transaction. */
   #step(process: Process): Transaction {
     const { target, id } = process;
     const names = tablesOf(target.namespace);
@@ -296,7 +296,7 @@ class Script {
   }
 
   #fail(process: Process): Transaction {
-    // Without a detail the record says "unknown".
+    // Without a detail the reason in the record is "unknown".
     const detail = this.#random() < 0.15 ? null : this.#detail();
     return {
       rowCount: 1,
@@ -360,7 +360,7 @@ class Script {
     await tx`DELETE FROM ${tx(place)} WHERE task_id = ${process.taskId}`;
   }
 
-  /** Every step ends the task that it began with. */
+  /** True when the task of this step has ended: every step ends its task. */
   #isTaskFinished(sql: Sql, process: Process): Promise<boolean> {
     const tasks = sql(tablesOf(process.target.namespace).tasks);
     return exists(
@@ -368,7 +368,7 @@ class Script {
     );
   }
 
-  /** Differs for a failure and the repair after it, which end the same task. */
+  /** Differs between a failure and its repair, which end the same task. */
   #response(process: Process): string {
     return `${process.status} ${process.nextEventId}`;
   }
@@ -406,7 +406,7 @@ class Script {
     });
   }
 
-  /** Mostly this second, as progressor writes it; sometimes with a fraction, long ago, or not at all. */
+  /** Mostly the current second, as progressor writes it; sometimes with a fraction, long ago, or NULL. */
   #timestamp(): { timestamp: string | null; createdAt?: SecondsRange } {
     const share = this.#random();
     if (share < 0.03) return { timestamp: null };
@@ -424,7 +424,7 @@ class Script {
     return 5 + Math.floor(this.#random() * 20);
   }
 
-  /** Every detail is unique, so that no repeat can pass for a failure that was lost. */
+  /** Unique, so that a repeated record cannot stand in for a lost failure. */
   #detail(): string {
     this.#failed++;
     const reason = this.#pick([
@@ -451,7 +451,7 @@ class Script {
   }
 }
 
-/** The forms that metadata takes, and the format_version that each means; the usual one comes several times. */
+/** Forms of metadata with the format_version of each; the usual form is listed several times. */
 const METADATA: readonly { readonly metadata: string | null; readonly formatVersion: number | undefined }[] = [
   { metadata: '{"format_version": 1}', formatVersion: 1 },
   { metadata: '{"format_version": 1}', formatVersion: 1 },
@@ -470,7 +470,7 @@ function lifecycle(process: Process, change: 'created' | 'removed' | 'working' |
   return { topic: lifecycleTopic, key: `${namespace} ${process.id}`, content };
 }
 
-/** Payloads of the shapes that services keep in their events, and now and then anything at all. */
+/** Payloads of the shapes that services store in events, and sometimes a random term. */
 function sampleValue(random: () => number, eventId: number): Value {
   const below = (limit: number): number => Math.floor(random() * limit);
   const bytes = (length: number): Buffer => Buffer.from(Array.from({ length }, () => below(256)));
@@ -479,7 +479,7 @@ function sampleValue(random: () => number, eventId: number): Value {
     case 0:
     case 1:
     case 2:
-      // What a Thrift-speaking service keeps: a marker of the content type, then the encoded event
+      // As a Thrift service stores it: a marker with the content type, then the encoded event
       return {
         arr: [
           { obj: [field('ct', str('application/x-erlang-binary')), field('vsn', int(6))] },

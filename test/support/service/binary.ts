@@ -1,6 +1,6 @@
 /**
- * The compiled program as an operator runs it: alone in a directory of its own, away from sources and packages, with a
- * configuration file and next to no environment. What it logs is collected line by line.
+ * The compiled program as an operator runs it: in a directory of its own without sources and packages, with a configuration
+ * file and an empty environment. Its log is collected line by line.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,47 +28,47 @@ export interface BinaryLogLine {
   readonly [key: string]: unknown;
 }
 
-/** How a process ended: its exit code, or the signal that ended it. */
+/** How a process ended: exit code, or signal. */
 export type Ending = number | NodeJS.Signals;
 
-/** What a program that ran to its end has left. */
+/** Result of a program that ran to its end. */
 export interface BinaryResult {
   readonly ending: Ending;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** The running service; disposal ends it by SIGKILL and removes its directory. */
+/** The running service; disposal kills it (SIGKILL) and removes its directory. */
 export interface RunningBinary extends AsyncDisposable {
   readonly pid: number;
-  /** Everything written to stderr so far, as it is */
+  /** Raw stderr so far */
   readonly stderr: string;
-  /** The complete lines of it, parsed */
+  /** Its complete lines, parsed */
   readonly lines: readonly BinaryLogLine[];
   /** Resolves when the process has ended */
   readonly ended: Promise<Ending>;
-  /** Waits for a line, also for one that was there before; `from` leaves out so many lines at the beginning */
+  /** Resolves with the first line that matches, past or future; `from` skips so many lines */
   waitForLine(
     what: string,
     isIt: (line: BinaryLogLine) => boolean,
     options?: { readonly from?: number; readonly timeoutMs?: number },
   ): Promise<BinaryLogLine>;
-  /** Waits until every one of these slots streams */
+  /** Resolves when every one of these slots streams */
   waitForStart(...slots: string[]): Promise<void>;
   signal(signal: NodeJS.Signals): void;
-  /** SIGTERM, and how the process ended; fails when it takes longer than `timeoutMs`, default 15 s */
+  /** Sends SIGTERM and resolves with the ending; rejects after `timeoutMs`, default 15 s */
   stop(timeoutMs?: number): Promise<Ending>;
   /** SIGKILL */
   kill(): Promise<void>;
 }
 
-/** What is said of a slot whenever it begins to stream. */
+/** Log message of a slot that begins to stream. */
 export const STARTED = 'replication started';
 
-/** The name of the configuration file in the directory of the program. */
+/** Name of the configuration file in the program's directory. */
 export const CONFIG_FILE = 'config.yaml';
 
-/** Where the build puts the program. */
+/** The program that `make build` makes. */
 const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');
 
 const BUILD_OPTIONS = [
@@ -83,7 +83,7 @@ const BUILD_OPTIONS = [
   '--compile-exec-argv=--use-system-ca',
 ];
 
-/** Compiles the program of these sources to a file, as `make build` does; or in the same way another one that `entry` begins. */
+/** Compiles the program to a file as `make build` does, or another entry point in the same way. */
 export async function compileBinary(file: string, entry = 'src/main.ts'): Promise<void> {
   const source = join(PROJECT_DIRECTORY, entry);
   await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, source, '--outfile', file], {
@@ -92,8 +92,8 @@ export async function compileBinary(file: string, entry = 'src/main.ts'): Promis
 }
 
 /**
- * Starts the service with a configuration: an object is written as JSON, which is YAML too. It runs until it is told to
- * stop; what it logs must be JSON lines.
+ * Starts the service with a configuration, text or an object (written as JSON, which is YAML). It runs until it is stopped;
+ * its log must be JSON lines.
  */
 export async function startBinary(config: object | string): Promise<RunningBinary> {
   const directory = await programDirectory(config);
@@ -156,7 +156,7 @@ export async function startBinary(config: object | string): Promise<RunningBinar
   return running;
 }
 
-/** Runs the program to its end in a directory that holds `files`, by name, and nothing else. */
+/** Runs the program to its end in a directory that contains only `files`, by name. */
 export async function runBinary(
   args: readonly string[],
   files: Readonly<Record<string, string>> = {},
@@ -177,11 +177,11 @@ export async function runBinary(
 
 let built: Promise<TemporaryDirectory> | undefined;
 
-/** Builds the program unless it is newer than everything that it is made of, and copies it away, once per process. */
+/** Builds the program unless it is newer than all its sources, and copies it to a temporary directory, once per process. */
 function builtBinary(): Promise<TemporaryDirectory> {
   built ??= (async () => {
     if (!existsSync(BINARY) || statSync(BINARY).mtimeMs < newestSourceMs()) {
-      // Under another name first: somebody else may be running the old one, or building a new one.
+      // Under a temporary name first: other processes may be running the old one or building a new one.
       const partial = `${BINARY}.partial-${crypto.randomUUID()}`;
       try {
         await compileBinary(partial);
@@ -207,7 +207,7 @@ function newestSourceMs(): number {
   return Math.max(...[...files, ...others.filter((file) => existsSync(file))].map((file) => statSync(file).mtimeMs));
 }
 
-/** An empty directory to run in, with the configuration file alone when there is one. */
+/** A directory to run in, empty or with the configuration file only. */
 async function programDirectory(config?: object | string): Promise<TemporaryDirectory> {
   const directory = await temporaryDirectory('run');
   if (config !== undefined) {
@@ -223,7 +223,7 @@ async function spawnBinary(directory: TemporaryDirectory, args: readonly string[
     cwd: directory.path,
     env: {},
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Ctrl-C on the terminal is for the tests, which end their programs themselves.
+    // Ctrl-C reaches the whole foreground group; tests end their programs themselves.
     detached: true,
   });
   const pid = child.pid;
@@ -239,7 +239,7 @@ async function endOf(child: ChildProcess): Promise<Ending> {
   return signal ?? (code as number);
 }
 
-/** Puts lines together from pieces. */
+/** Assembles and parses lines from chunks of text. */
 class LineCollector {
   readonly lines: BinaryLogLine[] = [];
   text = '';
@@ -259,7 +259,7 @@ class LineCollector {
   }
 }
 
-/** A line that is no JSON is kept under a level of its own, so that a test can say that there was none. */
+/** A line that is not JSON gets a level of its own, so that tests can check that there is none. */
 function parseLine(line: string): BinaryLogLine {
   try {
     return JSON.parse(line) as BinaryLogLine;

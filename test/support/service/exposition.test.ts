@@ -19,14 +19,14 @@ describe('parseExposition', () => {
   });
 
   test.each([
-    ['no HELP', '# TYPE a gauge\na 1\n'],
-    ['a family that comes twice', family('a', 'gauge', 'a 1') + family('a', 'gauge', 'a{x="1"} 1')],
+    ['a TYPE without HELP', '# TYPE a gauge\na 1\n'],
+    ['a repeated family', family('a', 'gauge', 'a 1') + family('a', 'gauge', 'a{x="1"} 1')],
     ['an unknown type', family('a', 'number', 'a 1')],
     ['a sample of another name', family('a', 'gauge', 'b 1')],
     ['a sample before any family', 'a 1\n'],
     ['the lines of a histogram in a gauge', family('a', 'gauge', 'a_sum 1')],
-    ['a series that comes twice', family('a', 'gauge', 'a{x="1"} 1', 'a{x="1"} 2')],
-    ['a value that is no number', family('a', 'gauge', 'a undefined')],
+    ['a repeated series', family('a', 'gauge', 'a{x="1"} 1', 'a{x="1"} 2')],
+    ['a value that is not a number', family('a', 'gauge', 'a undefined')],
     ['a label without quotes', family('a', 'gauge', 'a{x=1} 1')],
     ['no line feed at the end', family('a', 'gauge', 'a 1').trimEnd()],
   ])('refuses %s', (_what, text) => {
@@ -63,7 +63,7 @@ describe('lintExposition', () => {
       ],
     ],
   ];
-  test.each(cases)('complains of %s', (_what, text, complaints) => {
+  test.each(cases)('complains about %s', (_what, text, complaints) => {
     expect(lintExposition(parseExposition(text)).map((one) => one.replace(/^\S+: /, ''))).toEqual(complaints);
   });
 });

@@ -25,7 +25,10 @@ const NUMBER = /^(?:[+-]?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|Inf)|NaN)$/;
 const UNITS_THAT_ARE_NOT_BASE =
   /(?:^|_)(?:ms|milliseconds|microseconds|micros|us|ns|minutes|hours|days|kb|kilobytes|mb|megabytes|percent)(?:_|$)/;
 
-/** @throws Error with the line that is no such text, that belongs to no family, or that repeats a series */
+/**
+ * Parses a whole exposition into families by name.
+ * @throws Error with the line that is malformed, belongs to no family or repeats a series
+ */
 export function parseExposition(text: string): Map<string, ParsedFamily> {
   const families = new Map<string, ParsedFamily & { readonly samples: ParsedSample[] }>();
   const seen = new Set<string>();
@@ -71,7 +74,7 @@ function belongsTo({ name }: ParsedSample, family: ParsedFamily | undefined): bo
   return ['_bucket', '_sum', '_count'].some((suffix) => name === family.name + suffix);
 }
 
-/** What promtool would complain about, in words; empty when all is well. */
+/** What promtool would complain about, one text each; empty without complaints. */
 export function lintExposition(families: ReadonlyMap<string, ParsedFamily>): string[] {
   return [...families.values()].flatMap((family) => [...lintFamily(family)].map((text) => `${family.name}: ${text}`));
 }

@@ -1,4 +1,4 @@
-/** The service inside the test's own process: real connections, a log to look at, stopped together with the test. */
+/** The service inside the test process: real connections, its log as objects, stopped with the test. */
 import { parseConfig } from '../../../src/config/load.ts';
 import { createLogger } from '../../../src/log.ts';
 import { runService } from '../../../src/service.ts';
@@ -27,36 +27,36 @@ export interface ServiceSlot {
   readonly namespaces: Readonly<Record<string, ServiceNamespace>>;
 }
 
-/** What the service is to follow, and where to. */
+/** Servers, slots and settings of a service. */
 export interface ServiceOptions {
   readonly postgres: PostgresServer;
   readonly kafka: KafkaServer;
   readonly slots: readonly ServiceSlot[];
-  /** Top-level settings of the configuration file; `reconnect_timeout` and `resend_timeout` are 200 ms without them */
+  /** Top-level settings of the configuration file; defaults `reconnect_timeout` and `resend_timeout` 200 ms */
   readonly settings?: Readonly<Record<string, unknown>> | undefined;
   /** Settings of the Kafka client */
   readonly kafkaSettings?: Readonly<Record<string, unknown>> | undefined;
-  /** Called with each line in the moment that it is logged, before the service goes on */
+  /** Called synchronously with each line as it is logged */
   readonly onLog?: ((line: LogLine) => void) | undefined;
 }
 
 /** A running service; disposal stops it. */
 export interface InProcessService extends AsyncDisposable {
-  /** Every line that it logged, of every level */
+  /** Every logged line of every level */
   readonly log: readonly LogLine[];
-  /** The errors that ended a replication so far, of one slot or of all, oldest first */
+  /** The errors that ended a session, of one slot or of all, oldest first */
   failures(slot?: string): readonly LoggedError[];
-  /** Resolves with the first line that `matches`; `what` completes `Cannot see ...` */
+  /** Resolves with the first line that `matches`; a timeout says `Cannot see {what}` */
   waitForLog(what: string, matches: (line: LogLine) => boolean, options?: WaitOptions): Promise<LogLine>;
-  /** Waits until every one of these slots streams */
+  /** Resolves when every one of these slots streams */
   waitForStart(...slots: string[]): Promise<void>;
-  /** Resolves when replication of the slot has failed so many times, with the last error */
+  /** Resolves when sessions of the slot have failed so many times, with the last error */
   waitForFailure(slot: string, count?: number, options?: WaitOptions): Promise<LoggedError>;
   /** Stops it as SIGTERM does; resolves when everything is closed */
   stop(): Promise<void>;
 }
 
-/** An error as the log shows it. */
+/** An error as it is logged. */
 export interface LoggedError {
   readonly name: string;
   readonly message: string;
@@ -65,7 +65,7 @@ export interface LoggedError {
   readonly cause?: LoggedError;
 }
 
-/** The text of a configuration file (JSON, which is YAML) for these servers. */
+/** The configuration file for these servers, as JSON, which is YAML. */
 export function serviceConfig({ postgres, kafka, slots, settings, kafkaSettings }: ServiceOptions): string {
   const databases = [...new Set(slots.map(({ database }) => database))];
   const access = {
@@ -90,7 +90,7 @@ export function serviceConfig({ postgres, kafka, slots, settings, kafkaSettings 
   });
 }
 
-/** Starts the service; returns at once, as the service never ends starting. */
+/** Starts the service and returns at once; whether it streams is in its log. */
 export function startInProcessService(options: ServiceOptions): InProcessService {
   const config = parseConfig(serviceConfig(options), { fileName: 'test.yaml', environment: {} });
   const log: LogLine[] = [];

@@ -1,15 +1,15 @@
-/** A logger whose lines can be looked at. */
+/** A logger that keeps its lines for tests. */
 import pino, { type Logger } from 'pino';
 import { serializeError } from '../../../src/log.ts';
 
-/** One line: what was bound and given, the message under `msg`, and the level by name. */
+/** One line: bound and given fields, the message as `msg`, the level by name. */
 export interface LogLine {
   readonly level: string;
   readonly msg: string;
   readonly [key: string]: unknown;
 }
 
-/** Makes a logger that keeps every line of every level; `lines` grows as it is used and may be emptied. */
+/** Creates a logger that appends every line of every level to `lines`, which the test may empty. */
 export function recordingLogger(): { readonly logger: Logger; readonly lines: LogLine[] } {
   const lines: LogLine[] = [];
   const logger = pino(

@@ -1,4 +1,4 @@
-/** Statuses as a session would leave them, for tests. */
+/** Slot statuses as a session sets them, for tests. */
 import {
   type FailureView,
   type HolderView,
@@ -8,10 +8,10 @@ import {
   type StreamView,
 } from '../../../src/status/slot-status.ts';
 
-/** performance.now() and Date.now() of the tests that need no clock. */
+/** performance.now() and Date.now() for tests without a clock. */
 export const MOMENT = { nowMs: 1_000_000, wallMs: Date.UTC(2026, 0, 2, 3, 4, 5, 678) } as const;
 
-/** What is not as it is in a stream that streams and has nothing to do. */
+/** Differences from a stream that streams and is idle. */
 export interface StatusChanges {
   readonly slot?: string;
   readonly state?: SlotState;
@@ -19,11 +19,11 @@ export interface StatusChanges {
   readonly stream?: Partial<StreamView>;
   readonly server?: Partial<ServerSlotView>;
   readonly holder?: HolderView;
-  /** Each counts as one attempt; with the last one the stream is unproven, unless `isProven` says otherwise */
+  /** Each counts as one attempt; after the last one the stream is unproven, unless `isProven` is set */
   readonly failures?: readonly FailureView[];
 }
 
-/** A view of a stream that has nothing to do. */
+/** A view of an idle stream. */
 export function streamView(changes: Partial<StreamView> = {}): StreamView {
   return {
     receivedLsn: 0x1_0000_1000n,
@@ -51,7 +51,7 @@ export function serverView(changes: Partial<ServerSlotView> = {}): ServerSlotVie
   };
 }
 
-/** A stream that streams and has nothing to do, with these changes. */
+/** The status of a stream that streams and is idle, with these changes. */
 export function createStatus(changes: StatusChanges = {}): SlotStatus {
   const { slot = 'cdc_slot', state = 'streaming', failures = [], isProven = failures.length === 0 } = changes;
   const status = new SlotStatus({ database: 'db', slot, namespaces: ['default/default', 'invoice'] });

@@ -1,23 +1,26 @@
 /**
- * The classes of a broker as Java maps them from a file, in place of reading jars: halves the time and the work of a start,
- * of which the tests make many. Made by a broker that runs once; a Java that it does not fit ignores it.
+ * Class data sharing (CDS): Java maps a broker's classes from an archive instead of reading jars, which halves the time and
+ * the CPU of a start. A broker that runs once writes the archive; a Java that it does not fit ignores it.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
 
-/** Where the archive of one version of Kafka is kept. */
-export function classArchive(version: string): string {
+/** The archive file of one Kafka version. */
+function classArchive(version: string): string {
   return join(CACHE_DIRECTORY, `kafka-${version}-classes.jsa`);
 }
 
-/** Arguments by which Java uses the archive; none as long as there is none. */
+/** Java arguments that use the archive; empty while there is no archive. */
 export function classArchiveArguments(version: string): string[] {
   const archive = classArchive(version);
   return existsSync(archive) ? [`-XX:SharedArchiveFile=${archive}`] : [];
 }
 
-/** @param runBroker starts a broker with further arguments for Java, and stops it in good order */
+/**
+ * Writes the archive of a version, unless it exists.
+ * @param runBroker starts a broker with these extra Java arguments, and stops it gracefully
+ */
 export async function makeClassArchive(
   version: string,
   runBroker: (javaArguments: readonly string[]) => Promise<void>,

@@ -1,4 +1,4 @@
-/** One KRaft node, broker and controller in one Java process, on 127.0.0.1. */
+/** One KRaft node, broker and controller in one Java process, on 127.0.0.1: its settings and its process. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -15,51 +15,51 @@ import { classArchiveArguments } from './class-archive.ts';
 import { type SecureListenerOptions, secureListener } from './secure-listener.ts';
 import { fetchKafka, formatStorage, javaProgram } from './storage.ts';
 
-/** How the process of a node is started. */
+/** Options of a node's process. */
 export interface NodeOptions {
   /** Any version with KRaft */
   readonly version: string;
   /** Java heap, default 512 */
   readonly heapMb?: number | undefined;
-  /** `quick` (default) starts sooner, `full` runs faster once warm: for measurements */
+  /** `quick` (default) starts sooner; `full` is faster once warm, for benchmarks */
   readonly compilation?: 'quick' | 'full' | undefined;
-  /** More arguments for Java, in place of the archive of classes */
+  /** Java arguments in place of those of the class archive */
   readonly javaArguments?: readonly string[] | undefined;
-  /** Adds a listener with TLS beside the plain one */
+  /** Adds a TLS listener beside the plaintext one */
   readonly secure?: SecureListenerOptions | undefined;
-  /** Adds a plain listener that is reached, and advertised, through a proxy */
+  /** Adds a plaintext listener that is reached, and advertised, through a proxy */
   readonly proxied?: boolean | undefined;
-  /** Settings over the defaults below */
+  /** Settings that override the defaults below */
   readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
-/** A node; disposal ends it and removes its data. */
+/** A node; disposal kills it and removes its data. */
 export interface KafkaNode extends AsyncDisposable {
   readonly id: number;
   readonly port: number;
   /** `127.0.0.1:port` */
   readonly bootstrap: string;
-  /** `localhost:port` of the listener with TLS; undefined unless `secure` was asked for */
+  /** `localhost:port` of the TLS listener; undefined without `secure` */
   readonly secureBootstrap: string | undefined;
-  /** Before a listener of its own; undefined unless `proxied` was asked for */
+  /** Proxy in front of a listener of its own; undefined without `proxied` */
   readonly proxy: KafkaProxy | undefined;
   readonly logFile: string;
-  /** Where its topics are */
+  /** The directory of its partitions (log.dirs) */
   readonly dataDirectory: string;
   /** Process id, undefined while stopped */
   readonly pid: number | undefined;
-  /** Ends it in good order; resolves when the process has ended */
+  /** Stops it gracefully; resolves when the process has ended */
   stop(): Promise<void>;
-  /** Starts it, again on the same port and data; resolves when it takes connections */
+  /** Starts it, also again on the same port and data; resolves when it accepts connections */
   start(): Promise<void>;
-  /** Ends it by SIGKILL */
+  /** SIGKILL; resolves when the process has ended */
   kill(): Promise<void>;
-  /** Freezes the process: its connections stay open and nothing answers */
+  /** Freezes the process: its connections stay open and it answers nothing */
   pause(): void;
   resume(): void;
 }
 
-/** A node and the port of its controller, which all nodes of a cluster must know. */
+/** Id and controller port of a node; every node of a cluster knows those of all. */
 export interface NodeIdentity {
   readonly id: number;
   readonly controllerPort: number;
@@ -67,7 +67,7 @@ export interface NodeIdentity {
 
 const LOG_CONFIGURATION = join(import.meta.dirname, 'log4j2.properties');
 
-/** Lays a node out, without starting it. `voters` are all nodes of its cluster, itself among them. */
+/** Prepares a node's directory without starting it. `voters` are all nodes of its cluster, including itself. */
 export async function createNode(
   { id, controllerPort }: NodeIdentity,
   { voters, ...options }: NodeOptions & { readonly voters: readonly NodeIdentity[] },
@@ -111,7 +111,7 @@ export async function createNode(
     'transaction.state.log.min.isr': '1',
     'transaction.state.log.num.partitions': '1',
     'group.initial.rebalance.delay.ms': '0',
-    // After a crash the controller, which starts with the broker, refuses its registration until the session has run out.
+    // After a crash the controller, in the same process, refuses the broker's registration until its old session expires.
     'broker.session.timeout.ms': '2000',
     'broker.heartbeat.interval.ms': '250',
     ...secure?.settings,
@@ -126,7 +126,7 @@ export async function createNode(
     const ending = child;
     if (ending === undefined) return;
     const exit = once(ending, 'exit');
-    // A paused process takes no SIGTERM until it is resumed.
+    // A paused process handles SIGTERM only after SIGCONT.
     if (signal !== 'SIGKILL') ending.kill('SIGCONT');
     ending.kill(signal);
     await exit;
@@ -192,7 +192,7 @@ async function startProcess({ jars, propertiesFile, logFile, options }: ProcessS
   flags.push(`-Dlog4j2.configurationFile=${LOG_CONFIGURATION}`);
   const log = await open(logFile, 'a');
   const child = spawn(javaProgram(), [...flags, '-cp', `${jars}/*`, 'kafka.Kafka', propertiesFile], {
-    // Ctrl-C on the terminal is for the one who started the broker: it stops servers in its own order.
+    // Ctrl-C reaches the whole foreground group; the process that started the broker stops it in its own order.
     detached: true,
     stdio: ['ignore', log.fd, log.fd],
   });
@@ -205,7 +205,7 @@ async function startProcess({ jars, propertiesFile, logFile, options }: ProcessS
   return child;
 }
 
-/** The broker opens its port only when it is ready to serve; connection attempts are cheaper than clients. */
+/** The broker opens its port only when it is ready; connecting is cheaper than a client. */
 async function waitForPort(child: ChildProcess, port: number, logFile: string): Promise<void> {
   await waitFor(
     `Kafka on port ${port} (see ${logFile})`,

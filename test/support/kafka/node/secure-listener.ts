@@ -1,8 +1,8 @@
-/** A second listener of the test broker that asks for TLS, and for SASL or a client certificate. */
+/** A second listener of a test broker: TLS, with SASL or client certificates if wanted. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** What the listener asks for. */
+/** Options of `secureListener`. */
 export interface SecureListenerOptions {
   /** PEM file of the broker's certificate, followed by its chain */
   readonly certificateFile: string;
@@ -10,18 +10,18 @@ export interface SecureListenerOptions {
   readonly keyFile: string;
   /** Users and passwords, the same for PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; without users SASL is off */
   readonly users?: Readonly<Record<string, string>> | undefined;
-  /** PEM file of the authority whose client certificates are required; without it none is */
+  /** PEM file of the authority that must have signed client certificates; without it none is required */
   readonly clientAuthorityFile?: string | undefined;
-  /** How the broker calls itself, default `localhost`; it listens on 127.0.0.1 all the same */
+  /** Host name that the broker advertises, default `localhost`; it listens on 127.0.0.1 in any case */
   readonly advertisedHost?: string | undefined;
 }
 
-/** A listener as settings of the broker and arguments of its storage tool. */
+/** A listener as broker settings and storage tool arguments. */
 export interface SecureListener {
   readonly bootstrap: string;
   readonly listener: string;
   readonly advertised: string;
-  /** Security protocol of the listener, whose name is SECURE */
+  /** Security protocol of the listener named SECURE */
   readonly protocol: 'SSL' | 'SASL_SSL';
   readonly settings: Readonly<Record<string, string>>;
   readonly formatArguments: readonly string[];
@@ -29,7 +29,7 @@ export interface SecureListener {
 
 const SCRAM_MECHANISMS = ['SCRAM-SHA-256', 'SCRAM-SHA-512'];
 
-/** Lays the key out in `directory` as Java wants it, and says what to set. */
+/** Writes the key store into `directory` in Java's form and returns the settings. */
 export async function secureListener(
   options: SecureListenerOptions,
   port: number,

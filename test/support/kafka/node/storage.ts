@@ -1,4 +1,4 @@
-/** What a broker needs on disk: its jars, fetched once, and a formatted data directory. */
+/** A broker's files: its jars, fetched once, and a formatted data directory. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
@@ -8,7 +8,7 @@ import { classArchiveArguments } from './class-archive.ts';
 const CLUSTER_ID = 'Y2RjLW5vdGlmaWVyLXRlcw';
 const POM = join(import.meta.dirname, 'pom.xml');
 
-/** Brings the jars of one version of Kafka into the cache and returns their directory. */
+/** Fetches the jars of a Kafka version into the cache and returns their directory. */
 export async function fetchKafka(version: string): Promise<string> {
   const jars = join(CACHE_DIRECTORY, `kafka-${version}`);
   await makeOnce(jars, async (partial) => {
@@ -19,24 +19,24 @@ export async function fetchKafka(version: string): Promise<string> {
   return jars;
 }
 
-/** Java's program: the one of JAVA_HOME, otherwise the one on the path. */
+/** The Java program: that of JAVA_HOME, else the one on PATH. */
 export function javaProgram(): string {
   return process.env.JAVA_HOME ? join(process.env.JAVA_HOME, 'bin', 'java') : 'java';
 }
 
-/** What is formatted. */
+/** Options of `formatStorage`. */
 export interface Storage {
   readonly version: string;
   readonly jars: string;
-  /** The settings that the node will run with */
+  /** server.properties of the node */
   readonly propertiesFile: string;
   readonly dataDirectory: string;
   readonly nodeId: number;
-  /** Users with SCRAM passwords, which are part of what is formatted */
+  /** Users with SCRAM passwords: formatting writes them */
   readonly formatArguments: readonly string[];
 }
 
-/** Formatting takes a Java start of its own; without users it depends on the version alone, so its result is kept. */
+/** Formats a data directory. That takes a Java start; without users the result depends on the version only and is cached. */
 export async function formatStorage(storage: Storage): Promise<void> {
   if (storage.formatArguments.length > 0) {
     await runStorageTool(storage, storage.propertiesFile);
@@ -51,7 +51,7 @@ export async function formatStorage(storage: Storage): Promise<void> {
     await runStorageTool(storage, properties);
   });
   await runProgram('cp', ['-R', join(template, 'data'), storage.dataDirectory]);
-  // A directory belongs to one node, and no two of a cluster have the same id.
+  // meta.properties names the node, and directory ids are unique in a cluster.
   const metaFile = join(storage.dataDirectory, 'meta.properties');
   const directoryId = Buffer.from(crypto.randomUUID().replaceAll('-', ''), 'hex').toString('base64url');
   const meta = (await readFile(metaFile, 'utf8'))
