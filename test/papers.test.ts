@@ -8,8 +8,12 @@ import { basename, dirname, join, normalize } from 'node:path';
 import { Glob } from 'bun';
 import packageJson from '../package.json' with { type: 'json' };
 import { type ConfigurationKey, describeConfiguration } from '../src/config/schema.ts';
+import supportPackageJson from './support/package.json' with { type: 'json' };
 
 const PROJECT = join(import.meta.dirname, '..');
+
+/** Of the service and its tools, and of the workspace with what demo and tests need besides. */
+const PACKAGES = [packageJson, supportPackageJson];
 
 /** In bytes; a paper that grows above it has to lose something to the paper next to it. */
 const LARGEST: Readonly<Record<string, number>> = { 'README.md': 8 * 1024 };
@@ -214,10 +218,12 @@ describe.each(PAPERS)('%s', (paper) => {
 });
 
 test('every dependency has its line of reason, and no other package has one', () => {
-  const { dependencies, devDependencies } = packageJson;
   const rows = cells(part('src/README.md', 'dependencies'));
   const named = rows.flatMap(([names]) => [...names!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!));
-  expect(named.sort()).toEqual([...Object.keys(dependencies), ...Object.keys(devDependencies)].sort());
+  const needed = PACKAGES.flatMap(({ dependencies, devDependencies }) =>
+    Object.keys({ ...dependencies, ...devDependencies }),
+  );
+  expect(named.sort()).toEqual(needed.sort());
   for (const [names, reason] of rows) expect([names, reason!.trim()]).not.toContain('');
 });
 
