@@ -1,20 +1,17 @@
-/** Addresses of servers as a configuration writes them. */
+/** Addresses of servers in the configuration. */
 
 import { isIP, isIPv6 } from 'node:net';
 import type { ServerAddress } from './config.ts';
 
-/** Port of a database that is given without one. */
+/** Default port of a database. */
 export const POSTGRES_PORT = 5432;
 
-/** True for one host name, IPv4 address or IPv6 address, without port and brackets. */
+/** True for a host name, IPv4 address or IPv6 address, without port and brackets. */
 export function isHost(text: string): boolean {
   return isIPv6(text) || /^[^\s/:,@[\]]+$/u.test(text);
 }
 
-/**
- * Takes `host:port` or `[address]:port` apart, or `host` and `[address]` alone where there is a default port; undefined
- * when it is nothing of these.
- */
+/** Parses `host:port` or `[address]:port`; with a default port also `host` or `[address]`. Undefined for anything else. */
 export function parseAddress(text: string, defaultPort?: number): ServerAddress | undefined {
   const match = /^(?:\[(?<address>[^\]]+)\]|(?<name>[^\s/:,@[\]]+))(?::(?<port>[0-9]{1,5}))?$/u.exec(text);
   const { address, name, port: portText } = match?.groups ?? {};
@@ -24,7 +21,7 @@ export function parseAddress(text: string, defaultPort?: number): ServerAddress 
   return address === undefined || isIPv6(address) ? { host, port } : undefined;
 }
 
-/** Writes an address as `parseAddress` reads it: `host:port`, an IPv6 address in brackets. */
+/** Formats an address for `parseAddress`: `host:port`, an IPv6 address in brackets. */
 export function formatAddress({ host, port }: ServerAddress): string {
   return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -2,7 +2,7 @@ import { NotifierError } from '../errors.ts';
 
 /** One mistake in a configuration file. */
 export interface ConfigIssue {
-  /** Keys from the top, as `databases.progressor_db.password` or `kafka_clients.main.brokers[0]`; empty = the whole file */
+  /** Keys from the top: `databases.progressor_db.password`, `kafka_clients.main.brokers[0]`; empty = the whole file */
   readonly path: string;
   /** Counted from 1 */
   readonly line: number;
@@ -12,8 +12,8 @@ export interface ConfigIssue {
 }
 
 /**
- * A configuration that cannot be used, with all its mistakes in the order of the file. The message holds one line for
- * each, `FILE:LINE:COLUMN: path: message`. Never carries a secret.
+ * A configuration that cannot be used, with all its mistakes in the order of the file. The message has one line for each,
+ * `FILE:LINE:COLUMN: path: message`. Never contains a secret.
  */
 export class ConfigError extends NotifierError {
   override readonly name = 'ConfigError';
@@ -22,22 +22,22 @@ export class ConfigError extends NotifierError {
 
   constructor(fileName: string, issues: readonly ConfigIssue[]) {
     const inFileOrder = [...issues].sort((a, b) => a.line - b.line || a.column - b.column);
-    super(inFileOrder.map((issue) => formatIssue(fileName, issue)).join('\n'));
+    super(inFileOrder.map((issue) => formatIssue(fileName, issue)).join('\n'), { code: 'configuration' });
     this.fileName = fileName;
     this.issues = inFileOrder;
   }
 }
 
-/** Writes an issue as compilers do, so that editors and terminals can jump to it. */
+/** Formats an issue as compilers do, so editors and terminals can jump to it. */
 export function formatIssue(fileName: string, issue: ConfigIssue): string {
   const place = `${fileName}:${issue.line}:${issue.column}`;
   return issue.path === '' ? `${place}: ${issue.message}` : `${place}: ${issue.path}: ${issue.message}`;
 }
 
-/** One step from a mapping or list to what it holds. */
+/** One step of a path: a key of a mapping, or an index of a list. */
 export type PathStep = string | number;
 
-/** Writes a path; keys that hold anything but letters, digits, `_`, `-` and `/` are quoted as JSON. */
+/** Formats a path; keys with anything but letters, digits, `_`, `-` and `/` are quoted as JSON. */
 export function formatPath(steps: readonly PathStep[]): string {
   let text = '';
   for (const step of steps) {

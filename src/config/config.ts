@@ -1,12 +1,12 @@
 /**
- * The configuration as the service uses it: checked, references resolved, units in the names.
- * `load.ts` makes it from a file; `schema.ts` says what a file may hold.
+ * The configuration as the service uses it: checked, with resolved references, and with units in the names.
+ * `load.ts` creates it from a file; `schema.ts` defines the keys of a file.
  */
 
 import type { Lsn } from '../lsn.ts';
 import type { Secret } from './secret.ts';
 
-/** Everything that one configuration file says. */
+/** One configuration file. */
 export interface Config {
   /** By name, in the order of the file; includes clients that no namespace uses */
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
@@ -14,18 +14,18 @@ export interface Config {
   readonly streams: readonly StreamConfig[];
   /** Pause between two attempts to send the same records */
   readonly resendTimeoutMs: number;
-  /** How often a failed send is repeated before replication of its slot is restarted; 0 = never */
+  /** How often a failed send is repeated before replication of its slot restarts; 0 = never */
   readonly maxRetries: number;
-  /** Pause before replication of a slot is restarted after any failure */
+  /** Pause before replication of a slot restarts after any failure */
   readonly reconnectTimeoutMs: number;
-  /** Longest wait for what is in flight when the service is asked to stop */
+  /** Longest wait at a stop for the acknowledgment of records in flight */
   readonly shutdownTimeoutMs: number;
-  /** Absent = nobody listens */
+  /** Absent = no HTTP listener */
   readonly http: HttpConfig | undefined;
   readonly log: LogConfig;
 }
 
-/** Where a server listens. */
+/** Address of a server. */
 export interface ServerAddress {
   /** Host name, IPv4 address, or IPv6 address without brackets */
   readonly host: string;
@@ -36,37 +36,34 @@ export interface ServerAddress {
 export interface DatabaseConfig {
   /** db_ref: the name of this entry in the file */
   readonly ref: string;
-  /** Never empty; of several the writable one is followed, see `findPrimary` */
+  /** Never empty; of several, the service follows the one that accepts writes, see `findPrimary` */
   readonly hosts: readonly ServerAddress[];
   readonly database: string;
   readonly username: string;
-  /** Absent only where a client certificate stands in for it */
+  /** Absent only when there is a client certificate */
   readonly password: Secret | undefined;
   /** Absent = plaintext (no `tls` in the file, or `mode: disable`) */
   readonly tls: DatabaseTlsConfig | undefined;
 }
 
-/** A database at one of its addresses. */
+/** A database with one of its addresses. */
 export interface DatabaseEndpoint extends Omit<DatabaseConfig, 'hosts'>, ServerAddress {}
 
-/**
- * Encryption towards PostgreSQL. `require` verifies nothing, `verify-ca` the chain, `verify-full` the chain and the host
- * name.
- */
+/** Encryption to PostgreSQL. `require` verifies nothing, `verify-ca` the chain, `verify-full` the chain and the host name. */
 export interface DatabaseTlsConfig extends TlsMaterial {
   readonly mode: 'require' | 'verify-ca' | 'verify-full';
 }
 
-/** PEM texts, read again at each connection so that renewed files are taken up. */
+/** PEM texts, read again for each connection so that renewed files take effect. */
 export interface TlsMaterial {
-  /** Certificates of the authorities to trust; absent = those of the system */
+  /** CA certificates to trust; absent = those of the system */
   readonly ca: Secret | undefined;
   /** Client certificate (chain); present exactly when `key` is */
   readonly cert: Secret | undefined;
   readonly key: Secret | undefined;
 }
 
-/** One Kafka cluster and how to reach it. */
+/** Access to one Kafka cluster. */
 export interface KafkaClientConfig {
   /** The name of this entry in the file */
   readonly name: string;
@@ -79,27 +76,27 @@ export interface KafkaClientConfig {
   readonly compression: CompressionType;
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
-  /** How often brokers, topics and their leaders are looked at again */
+  /** Interval between updates of the known brokers, topics and leaders */
   readonly metadataMaxAgeMs: number;
 }
 
-/** How record batches are compressed, by Kafka's own names. */
+/** Compression of record batches, by Kafka's names. */
 export type CompressionType = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd';
 
-/** Encryption towards Kafka. */
+/** Encryption to Kafka. */
 export interface KafkaTlsConfig extends TlsMaterial {
-  /** Name to send (SNI) and to verify in place of each broker's host */
+  /** Name to send (SNI) and to verify instead of each broker's host */
   readonly serverName: string | undefined;
 }
 
-/** Authentication towards Kafka. */
+/** Authentication to Kafka. */
 export interface KafkaSaslConfig {
   readonly mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512';
   readonly username: string;
   readonly password: Secret;
 }
 
-/** One replication slot and the namespaces that it serves. */
+/** One replication slot and its namespaces. */
 export interface StreamConfig {
   /** db_ref */
   readonly databaseRef: string;
@@ -111,23 +108,23 @@ export interface StreamConfig {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
 }
 
-/** What a slot is given beside its namespaces. */
+/** Settings of a slot, beside its namespaces. */
 export interface SlotSettings {
-  /** True when standbys keep a copy of the slot (PostgreSQL 17 and newer), so that it outlives its primary */
+  /** True when standbys keep a copy of the slot (PostgreSQL 17 and newer), which survives the loss of the primary */
   readonly failover: boolean;
   /** The stream continues although changes after exactly this LSN are lost; absent = it stops at any loss */
   readonly acceptLossAfterLsn: Lsn | undefined;
 }
 
-/** How much of a namespace's rows the server is to write and to send: by default everything. */
+/** How much of a namespace's rows the server writes to the WAL and sends: everything by default. */
 export interface PublishSettings {
-  /** By what updates of processes tell the status that they replace: the whole old row, or an index that the operator made */
+  /** Source of the old status in updates of processes: the whole old row, or an index created by the operator */
   readonly replicaIdentity: 'full' | 'status_index';
-  /** Which columns are published; `needed` goes with `status_index` only */
+  /** Which columns are published; `needed` requires `status_index` */
   readonly publishColumns: 'all' | 'needed';
 }
 
-/** Where the records of one namespace go. */
+/** Destination of one namespace's records, and the handling of its invalid rows. */
 export interface NamespaceConfig extends PublishSettings {
   /** A key of `Config.kafkaClients` */
   readonly kafkaClient: string;
@@ -135,19 +132,19 @@ export interface NamespaceConfig extends PublishSettings {
   readonly lifecycleTopic: string;
   /** What to do with an update of a process that carries no old tuple */
   readonly onMissingOldTuple: 'stop' | 'skip';
-  /** What to do with a row that cannot become a record: stop its slot, or send it to `parkingTopic` and go on */
+  /** What to do with a row that cannot be converted to a record: stop its slot, or park it in `parkingTopic` and continue */
   readonly onInvalid: 'stop' | 'park';
   /** Present exactly when `onInvalid` is `park`; neither of the other two topics */
   readonly parkingTopic: string | undefined;
 }
 
-/** Where the service tells of itself. */
+/** The HTTP listener. */
 export interface HttpConfig extends ServerAddress {
-  /** Ready no more when something received is not acknowledged for longer */
+  /** A stream becomes unready when a row received is not acknowledged by Kafka for longer */
   readonly inFlightLimitMs: number;
 }
 
-/** What is logged and how. */
+/** Level and format of the log. */
 export interface LogConfig {
   readonly level: LogLevel;
   /** `auto` = text when stderr is a terminal, JSON lines otherwise */
@@ -157,5 +154,5 @@ export interface LogConfig {
 /** Lowest level that is logged. */
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal';
 
-/** Shape of the log. */
+/** Format of the log. */
 export type LogFormat = 'auto' | 'json' | 'text';

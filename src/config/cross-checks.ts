@@ -1,17 +1,16 @@
 /**
- * Rules that tie several keys together. They look at the tree as it was read, not at the checked one, so that a wrong
- * type in one place does not hide a wrong reference in another: whatever is not as expected is stepped over here,
- * because the schema has reported it.
+ * Rules that involve several keys. They read the unchecked tree, so a wrong type in one place does not hide a wrong
+ * reference in another. Values of a wrong type are skipped: the schema has reported them.
  */
 
 import { POSTGRES_PORT, parseAddress } from './address.ts';
 import { formatPath, type PathStep } from './config-error.ts';
 import { didYouMean } from './suggest.ts';
 
-/** Takes a mistake: where, whether at the key or the value, and what. */
+/** Receives a mistake: the path, the message, and whether it is at the key or the value. */
 export type ReportMistake = (steps: readonly PathStep[], message: string, at?: 'key' | 'value') => void;
 
-/** Reports references that point nowhere, slots, namespaces and topics that get in each other's way, and halves of pairs. */
+/** Reports dangling references, conflicts between slots, namespaces and topics, and keys without their counterpart. */
 export function crossCheck(tree: unknown, report: ReportMistake): void {
   const databases = field(tree, 'databases');
   const kafkaClients = field(tree, 'kafka_clients');
@@ -31,10 +30,10 @@ function checkAddresses(databases: unknown, report: ReportMistake): void {
     const steps = ['databases', ref];
     const hasHosts = 'hosts' in database;
     if (!('host' in database)) {
-      if (!hasHosts) report([...steps, 'host'], 'is missing; only hosts can stand in for it');
-    } else if (hasHosts) report([...steps, 'hosts'], 'stands in for host; only one of them can be given', 'key');
+      if (!hasHosts) report([...steps, 'host'], 'is missing; set host or hosts');
+    } else if (hasHosts) report([...steps, 'hosts'], 'replaces host; set only one of them', 'key');
     if (hasHosts && 'port' in database)
-      report([...steps, 'port'], 'goes with host; hosts has its ports in its list', 'key');
+      report([...steps, 'port'], 'is for host; with hosts, write the ports in the list', 'key');
     const known = new Set<string>();
     for (const [index, text] of listOf(field(database, 'hosts')).entries()) {
       for (const server of serversOf({ hosts: [text] })) {
@@ -51,7 +50,7 @@ function checkCredentials(databases: unknown, kafkaClients: unknown, report: Rep
     checkKeyPair(field(database, 'tls'), [...steps, 'tls'], report);
     const hasCertificate = field(field(database, 'tls'), 'cert') !== undefined;
     if (isObject(database) && !('password' in database) && !hasCertificate) {
-      report([...steps, 'password'], 'is missing; only tls.cert can stand in for it');
+      report([...steps, 'password'], 'is missing; set password or tls.cert');
     }
   }
   for (const [name, client] of entriesOf(kafkaClients)) {
@@ -61,8 +60,8 @@ function checkCredentials(databases: unknown, kafkaClients: unknown, report: Rep
 
 function checkKeyPair(tls: unknown, steps: readonly PathStep[], report: ReportMistake): void {
   if (!isObject(tls)) return;
-  if ('cert' in tls && !('key' in tls)) report([...steps, 'key'], 'is missing; cert needs it');
-  if ('key' in tls && !('cert' in tls)) report([...steps, 'cert'], 'is missing; key needs it');
+  if ('cert' in tls && !('key' in tls)) report([...steps, 'key'], 'is missing; required by cert');
+  if ('key' in tls && !('cert' in tls)) report([...steps, 'cert'], 'is missing; required by key');
 }
 
 function checkReferences(streams: unknown, databases: unknown, kafkaClients: unknown, report: ReportMistake): void {
@@ -83,8 +82,8 @@ function checkReferences(streams: unknown, databases: unknown, kafkaClients: unk
 }
 
 /**
- * Slot names are per server, publications (one per namespace) per database; several db_refs may lead to the same server
- * or database. Two of them do when they share an address.
+ * Slot names are unique per server, publications (one per namespace) per database. Several db_refs may lead to the same
+ * server or database: two of them do when they share an address.
  */
 function checkSlots(streams: unknown, databases: unknown, report: ReportMistake): void {
   const slotOwners = new Map<string, readonly PathStep[]>();
@@ -113,14 +112,14 @@ function checkSlots(streams: unknown, databases: unknown, report: ReportMistake)
   }
 }
 
-/** Takes every key that is free, and returns the owner of the first that is not. */
+/** Claims every key that is free; returns the owner of the first that is not. */
 function claim<Owner>(owners: Map<string, Owner>, keys: readonly string[], claimant: Owner): Owner | undefined {
   const owner = keys.map((key) => owners.get(key)).find((found) => found !== undefined);
   for (const key of keys) if (!owners.has(key)) owners.set(key, claimant);
   return owner;
 }
 
-/** What tells servers apart, one text for each address of a database that can be relied on. */
+/** Identifies servers: one text for each well-formed address of a database. */
 function serversOf(database: unknown): string[] {
   const host = field(database, 'host');
   const port = field(database, 'port') ?? POSTGRES_PORT;
@@ -133,7 +132,7 @@ function serversOf(database: unknown): string[] {
   );
 }
 
-/** Settings of a slot that nobody streams would be a slip of the pen that nobody sees. */
+/** Settings of a slot that is not streamed are a typo that would go unnoticed. */
 function checkSlotSettings(slots: unknown, streams: unknown, report: ReportMistake): void {
   if (!(streams instanceof Map)) return;
   for (const [ref, settings] of entriesOf(slots)) {
@@ -150,7 +149,7 @@ function checkSlotSettings(slots: unknown, streams: unknown, report: ReportMista
   }
 }
 
-/** Parked rows have a format of their own, which no reader of another topic can take. */
+/** Parked rows have a format of their own, which consumers of other topics cannot read. */
 function checkParking(streams: unknown, report: ReportMistake): void {
   const namespaces = namespacesOf(streams);
   const topicOf = (namespace: unknown, key: string) => {
@@ -169,19 +168,19 @@ function checkParking(streams: unknown, report: ReportMistake): void {
     const parkingSteps = [...steps, 'parking_topic'];
     const { on_invalid: onInvalid = 'stop' } = namespace;
     const isGiven = 'parking_topic' in namespace;
-    if (onInvalid === 'park' && !isGiven) report(parkingSteps, 'is missing; on_invalid: park needs it');
-    if (onInvalid === 'stop' && isGiven) report(parkingSteps, 'is used with on_invalid: park only', 'key');
+    if (onInvalid === 'park' && !isGiven) report(parkingSteps, 'is missing; required by on_invalid: park');
+    if (onInvalid === 'stop' && isGiven) report(parkingSteps, 'is only allowed with on_invalid: park', 'key');
     const other = recordTopics.get(topicOf(namespace, 'parking_topic'));
-    if (other !== undefined) report(parkingSteps, `must be a topic of its own; this one is ${other}`);
+    if (other !== undefined) report(parkingSteps, `must be a topic of its own; this one is also ${other}`);
   }
 }
 
-/** PostgreSQL refuses updates and deletes of a table with a column list, to everybody, as long as its identity is FULL. */
+/** PostgreSQL rejects every update and delete of a table with a column list while its replica identity is FULL. */
 function checkColumns(streams: unknown, report: ReportMistake): void {
   for (const { steps, namespace } of namespacesOf(streams)) {
     if (field(namespace, 'publish_columns') !== 'needed') continue;
     if (field(namespace, 'replica_identity') === 'status_index') continue;
-    report([...steps, 'publish_columns'], 'needed goes with replica_identity: status_index only');
+    report([...steps, 'publish_columns'], 'needed requires replica_identity: status_index');
   }
 }
 

@@ -1,11 +1,10 @@
 /**
- * From YAML text to the tree that the schema checks, keeping where everything stands. Found on the way: syntax errors,
- * further documents, tags, merge keys, keys given twice (at any level, also below keys that are not known) and keys
- * that are not known.
+ * Parses YAML text into the tree that the schema checks, and keeps the position of every value. Reports syntax errors,
+ * further documents, tags, merge keys, unknown keys, and keys given twice at any level, even below unknown keys.
  *
- * Fixed mappings become objects without a prototype and those with names of the user's choice become Maps, so no key
- * can mean anything to JavaScript. Messages never show a value, nor any part of the text but keys: an unquoted password
- * that begins with `*` or `!` is an alias or a tag to YAML.
+ * Fixed mappings become objects without a prototype, mappings with names of the user's choice become Maps, so no key has a
+ * meaning in JavaScript. Messages never show a value, nor any part of the text but keys: an unquoted password that begins
+ * with `*` or `!` is an alias or a tag in YAML.
  */
 
 import {
@@ -27,32 +26,32 @@ import type { SecretSource } from './secret-source.ts';
 import { secretMistake } from './secret-source.ts';
 import { didYouMean } from './suggest.ts';
 
-/** A configuration is a few pages; what is longer is another file given by mistake. */
+/** A configuration is a few pages; a longer text is another file given by mistake. */
 const MAX_TEXT_LENGTH = 1024 * 1024;
-/** Aliases save a few repetitions; many of them, nested, are an attack (each may stand for a whole branch). */
+/** Aliases save a few repetitions; many nested ones are an attack (each may expand to a whole branch). */
 const MAX_ALIAS_COUNT = 100;
 
-/** A well-formed secret and where it stands. */
+/** A well-formed secret and its path. */
 export interface LocatedSecret {
   readonly steps: readonly PathStep[];
   readonly source: SecretSource;
-  /** True when it must be PEM text, or the path of such a file */
+  /** True when it must be PEM text or the path of a PEM file */
   readonly pem: boolean;
 }
 
-/** A file that has been read as far as it can be. */
+/** The result of parsing, as far as it was possible. */
 export interface ConfigDocument {
-  /** The tree for the schema; undefined when syntax errors leave nothing to rely on */
+  /** The tree for the schema; undefined after syntax errors */
   readonly tree: unknown;
   readonly secrets: readonly LocatedSecret[];
   readonly issues: readonly ConfigIssue[];
-  /** An issue at a value, or at its key, or at the nearest thing around it that is in the file */
+  /** Creates an issue at a value or at its key; when it is not in the file, at the nearest mapping around it */
   readonly issueAt: (steps: readonly PathStep[], message: string, at?: 'key' | 'value') => ConfigIssue;
-  /** True when what stands there has been complained about already and was left out of the tree */
+  /** True when the value at the path has been reported and left out of the tree */
   readonly isLeftOut: (steps: readonly PathStep[]) => boolean;
 }
 
-/** Reads one YAML 1.2 document (JSON is one) along a schema. */
+/** Parses one YAML 1.2 document (JSON is one) according to a schema. */
 export function readDocument(text: string, schema: SchemaNode): ConfigDocument {
   const issues: ConfigIssue[] = [];
   if (text.length > MAX_TEXT_LENGTH) return unreadable(issues, `is longer than ${MAX_TEXT_LENGTH} characters`);
@@ -66,14 +65,14 @@ export function readDocument(text: string, schema: SchemaNode): ConfigDocument {
       merge: false,
       stringKeys: true,
       resolveKnownTags: false,
-      // The walk below reports them all, with their paths.
+      // The walk below reports duplicates, with their paths.
       uniqueKeys: false,
       keepSourceTokens: false,
       logLevel: 'silent',
     });
     documents = Array.isArray(parsed) ? parsed : [];
   } catch {
-    // The parser is recursive: thousands of nested brackets exhaust the stack.
+    // The parser is recursive: thousands of nested brackets overflow the stack.
     return unreadable(issues, 'is nested too deeply');
   }
 
@@ -83,7 +82,7 @@ export function readDocument(text: string, schema: SchemaNode): ConfigDocument {
   };
   const [document, ...others] = documents;
   for (const other of others) {
-    reportOffset(other.range[0], 'a second document begins here; the configuration must be a single one');
+    reportOffset(other.range[0], 'a second document begins here; the configuration must be one document');
   }
   if (document === undefined) return unreadable(issues, 'is empty');
   if (document.directives.yaml.explicit === true && document.directives.yaml.version !== '1.2') {
@@ -121,14 +120,14 @@ function unreadable(issues: ConfigIssue[], message: string): ConfigDocument {
   return { tree: undefined, secrets: [], issues, issueAt, isLeftOut: () => false };
 }
 
-/** Messages of the parser that may quote the text, in words that do not. */
+/** Replacements for messages of the parser that may quote the text. */
 const UNQUOTED_MESSAGES: Partial<Record<ErrorCode, string>> = {
   BAD_DIRECTIVE: 'unknown or malformed directive',
-  BAD_DQ_ESCAPE: 'unknown escape sequence; single quotes take a backslash as it is',
+  BAD_DQ_ESCAPE: 'unknown escape sequence; in single quotes a backslash is literal',
   BAD_SCALAR_START: 'text cannot begin with this character; put it in quotes',
   RESOURCE_EXHAUSTION: 'nested too deeply',
   TAG_RESOLVE_FAILED: 'tags are not supported; put text that begins with ! in quotes',
-  UNEXPECTED_TOKEN: "unexpected text; put text that holds YAML's special characters in quotes",
+  UNEXPECTED_TOKEN: "unexpected text; put text with YAML's special characters in quotes",
   NON_STRING_KEY: 'a key must be text',
 };
 
@@ -154,15 +153,15 @@ class Walk {
   }
 
   /**
-   * The value of a node. Without a schema (below an unknown key) it is only searched for keys given twice, and the path
-   * stays that of the unknown key.
+   * Returns the value of a node. Without a schema (below an unknown key) it only looks for keys given twice, and the path
+   * remains that of the unknown key.
    */
   node(node: unknown, schema: SchemaNode | undefined, steps: readonly PathStep[], isRepeated: boolean): unknown {
     if (isAlias(node)) return this.#alias(node, schema, steps, isRepeated);
     const shape = schema === undefined ? undefined : shapeOf(schema);
     if (isMap(node)) return this.#mapping(node, shape, steps, isRepeated);
     if (isSeq(node)) {
-      // To valibot a list is an object too: one without keys, that is, with every default.
+      // Valibot accepts a list as an object without keys, that is, with every default.
       if (shape?.kind === 'fixed') return this.#leaveOut(steps, node, 'must be a mapping, not a list');
       const itemSchema = shape?.kind === 'list' ? shape.item : undefined;
       return node.items.map((item, index) => {
@@ -180,7 +179,7 @@ class Walk {
     for (let length = steps.length; length > 0; length--) {
       const offsets = this.#offsets.get(JSON.stringify(steps.slice(0, length)));
       if (offsets !== undefined) {
-        // What is missing is missed at the key of what should hold it.
+        // A missing key is reported at the key of the mapping that lacks it.
         const offset = at === 'key' || length < steps.length ? (offsets.key ?? offsets.value) : offsets.value;
         return this.#issue(steps, offset, message);
       }
@@ -220,14 +219,14 @@ class Walk {
       const offset = startOf(pair.key);
       const isKnown = shape?.kind === 'named' || (shape?.kind === 'fixed' && shape.entries.has(key));
       const isMergeKey = key === '<<' && isScalar(pair.key) && pair.key.type === 'PLAIN';
-      // Below an unknown key, and in a secret, a key may be a secret: it is not shown.
+      // Below an unknown key, and inside a secret, a key may be a secret itself: it is not shown.
       const keySteps = shape?.kind === 'named' || shape?.kind === 'fixed' ? [...steps, key] : steps;
       const firstLine = firstLines.get(key);
       if (firstLine !== undefined) this.#report(keySteps, offset, `is given twice; the first is on line ${firstLine}`);
       else firstLines.set(key, this.#lines.linePos(offset ?? 0).line);
 
       if (isMergeKey) {
-        this.#report(steps, offset, 'merge keys are not supported; write the settings out');
+        this.#report(steps, offset, 'merge keys are not supported; repeat the settings');
       } else if (shape?.kind === 'fixed' && !isKnown && firstLine === undefined) {
         this.#report(keySteps, offset, unknownKeyMessage(key, shape.entries, present));
       }
@@ -271,7 +270,7 @@ function unknownKeyMessage(key: string, known: ReadonlyMap<string, SchemaNode>, 
   const absent = [...known.keys()].filter((name) => !present.has(name));
   const hint = didYouMean(key, absent);
   if (hint !== '') return `unknown key${hint}`;
-  return absent.length === 0 ? 'unknown key' : `unknown key; also known here: ${absent.join(', ')}`;
+  return absent.length === 0 ? 'unknown key' : `unknown key; available here: ${absent.join(', ')}`;
 }
 
 function schemaOf(shape: Shape | undefined, key: string): SchemaNode | undefined {

@@ -1,4 +1,4 @@
-/** Reads the configuration: text to tree (`document.ts`), schema, cross checks, secrets; all mistakes come at once. */
+/** Loads the configuration: text to tree (`document.ts`), schema, cross checks, secrets. Reports all mistakes at once. */
 
 import * as v from 'valibot';
 import { SecretError } from '../errors.ts';
@@ -10,21 +10,27 @@ import { type ConfigFile, configSchema } from './schema.ts';
 import { type Environment, errorCode, type FileReader, readBytes, readSecret } from './secret.ts';
 import { looksLikePem, pemFrom, type SecretContext, type SecretSource, secretFrom } from './secret-source.ts';
 
-/** Where a configuration comes from. */
+/** Options of `parseConfig`. */
 export interface ParseOptions {
-  /** Name for messages; relative paths in the file start from its directory */
+  /** Name for messages; paths in the file are relative to its directory */
   readonly fileName: string;
   readonly environment: Environment;
-  /** Reads secrets and certificates */
+  /** Reads secrets and certificates; from the disk by default */
   readonly readFile?: FileReader | undefined;
 }
 
-/** Loads a configuration file. Throws ConfigError with every mistake that is found. */
+/**
+ * Loads a configuration file.
+ * @throws ConfigError with every mistake
+ */
 export function loadConfig(path: string, environment: Environment = process.env): Config {
   return parseConfig(readText(path), { fileName: path, environment });
 }
 
-/** As `loadConfig`, from the text of the file. */
+/**
+ * As `loadConfig`, from the text of the file.
+ * @throws ConfigError with every mistake
+ */
 export function parseConfig(text: string, options: ParseOptions): Config {
   const { fileName, environment, readFile = readBytes } = options;
   const context: SecretContext = { fileName, environment, readFile };
@@ -63,7 +69,7 @@ function wholeFileError(path: string, message: string): ConfigError {
   return new ConfigError(path, [{ path: '', line: 1, column: 1, message }]);
 }
 
-/** One issue a place: a value that is of the wrong type need not be told that it is also too long. */
+/** One issue per place: when a value has the wrong type, its length is of no interest. */
 function schemaIssues(found: readonly v.BaseIssue<unknown>[], document: ConfigDocument): ConfigIssue[] {
   const issues = new Map<string, ConfigIssue>();
   for (const { path = [], message } of found) {
@@ -81,11 +87,11 @@ function unreadableSecret({ source, pem }: LocatedSecret, context: SecretContext
   const isBarePath = pem && typeof source === 'string' && !looksLikePem(source);
   try {
     const text = readSecret(pem ? pemFrom(source, context) : secretFrom(source, context));
-    return pem && !looksLikePem(text) ? 'holds no PEM text (-----BEGIN ...)' : undefined;
+    return pem && !looksLikePem(text) ? 'contains no PEM text (-----BEGIN ...)' : undefined;
   } catch (error) {
     if (!(error instanceof SecretError)) throw error;
-    // What stands here may be a key that lost its first line: it is not shown.
-    return isBarePath ? 'is neither PEM text (-----BEGIN ...) nor the path of a file that can be read' : error.detail;
+    // The text may be a key that lost its first line: it is not shown.
+    return isBarePath ? 'is neither PEM text (-----BEGIN ...) nor the path of a readable file' : error.detail;
   }
 }
 
@@ -114,7 +120,7 @@ function resolveDatabase(ref: string, entry: FileEntry<'databases'>, context: Se
   const { host, port, hosts, database, username, password, tls } = entry;
   return {
     ref,
-    // The cross checks see to it that one of the two is there.
+    // The cross checks guarantee that one of the two is present.
     hosts: hosts ?? [{ host: host!, port }],
     database,
     username,

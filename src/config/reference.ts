@@ -18,11 +18,16 @@ function describeDefault(text: string): string {
   return text === 'none' ? 'optional' : `default: ${text}`;
 }
 
-/** Breaks a text between words and drops the backticks that a table in Markdown needs. */
+/** Without the backticks and links of a table in Markdown, whose links start from config/. */
+function plain(markdown: string): string {
+  return markdown.replaceAll('`', '').replaceAll(/\[([^\]]+)\]\(([^)#]+)[^)]*\)/g, '"$1" in config/$2');
+}
+
+/** Breaks a text between words. */
 function wrap(text: string): string[] {
   const lines: string[] = [];
   let line = '';
-  for (const word of text.replaceAll('`', '').split(' ')) {
+  for (const word of plain(text).split(' ')) {
     if (line !== '' && INDENT.length + line.length + 1 + word.length > WIDTH) {
       lines.push(line);
       line = '';

@@ -1,11 +1,11 @@
-/** What the rest of the configuration code needs to know of a valibot schema, without knowing valibot's own classes. */
+/** Describes a valibot schema to the rest of the configuration code, which does not depend on valibot's classes. */
 
 import * as v from 'valibot';
 
 /** Any schema of the configuration. */
 export type SchemaNode = v.GenericSchema;
 
-/** A schema, looked through `optional` and `pipe`. */
+/** A schema without its `optional` and `pipe` wrappers. */
 export type Shape = ShapeFacts &
   (
     | { readonly kind: 'fixed'; readonly entries: ReadonlyMap<string, SchemaNode> }
@@ -18,11 +18,11 @@ export type Shape = ShapeFacts &
 interface ShapeFacts {
   readonly meaning: string;
   readonly metadata: Readonly<Record<string, unknown>>;
-  /** The default as the file would have it, `required` or `none` */
+  /** The default as written in a file, `required` or `none` */
   readonly defaultText: string;
 }
 
-/** Tells what a schema describes: a mapping with fixed keys, one whose keys the user names, a list, a secret or a scalar. */
+/** Classifies a schema: a mapping with fixed keys, a mapping with names of the user's choice, a list, a secret or a scalar. */
 export function shapeOf(schema: SchemaNode): Shape {
   const inner = unwrap(schema);
   const metadata: Readonly<Record<string, unknown>> = v.getMetadata(inner);

@@ -1,8 +1,8 @@
 /**
- * What a configuration file may hold: every key with its meaning, type, unit and default. The reference table of the
- * README is held against `describeConfiguration`. Rules that tie several keys together are in `cross-checks.ts`.
+ * The keys of a configuration file, each with its meaning, type, unit and default. A test compares the reference table in
+ * config/README.md with `describeConfiguration`. Rules that involve several keys are in `cross-checks.ts`.
  *
- * Mappings whose keys users choose are Maps here, so that a namespace may be called `constructor` or `__proto__`.
+ * Mappings with names of the user's choice are Maps, so a namespace may be called `constructor` or `__proto__`.
  */
 
 import * as v from 'valibot';
@@ -14,9 +14,9 @@ import type { SecretSource } from './secret-source.ts';
 import { secretMistake } from './secret-source.ts';
 import { didYouMean } from './suggest.ts';
 
-/** Longest wait that setTimeout takes; anything above fires at once. */
+/** Longest wait that setTimeout accepts; a longer one would fire at once. */
 const MAX_MS = 2 ** 31 - 1;
-/** PostgreSQL cuts identifiers at 63 bytes: `NS_processes` must fit. */
+/** PostgreSQL truncates identifiers at 63 bytes: `NS_processes` must fit. */
 const MAX_NAMESPACE_BYTES = 53;
 
 const databaseTls = v.strictObject(
@@ -40,12 +40,12 @@ const database = v.strictObject(
     host: v.optional(
       v.pipe(
         host(),
-        v.description('Host name or IP address of the PostgreSQL server; required unless `hosts` is given'),
+        v.description('Host name or IP address of the PostgreSQL server; required unless `hosts` is set'),
         v.metadata({ defaultText: 'required' }),
       ),
     ),
     port: v.optional(
-      v.pipe(wholeNumber(1, 65_535), v.description('TCP port of the server; goes with `host` only')),
+      v.pipe(wholeNumber(1, 65_535), v.description('TCP port of the server; only with `host`')),
       POSTGRES_PORT,
     ),
     hosts: v.optional(
@@ -59,7 +59,7 @@ const database = v.strictObject(
         ),
         v.minLength(1, 'must name at least one server'),
         v.description(
-          'In place of `host`: a primary and its standbys, each `host` or `host:port` (an IPv6 address in brackets); the one that can be written to is followed',
+          'Instead of `host`: a primary and its standbys, each `host` or `host:port` (an IPv6 address in brackets); the service follows the one that accepts writes',
         ),
       ),
     ),
@@ -68,14 +68,14 @@ const database = v.strictObject(
     password: v.optional(
       v.pipe(
         secret(),
-        v.description('Password of the role; required unless `tls.cert` is given'),
+        v.description('Password of the role; required unless `tls.cert` is set'),
         v.metadata({ defaultText: 'required' }),
       ),
     ),
     tls: v.optional(
       v.pipe(
         databaseTls,
-        v.description('Encryption; without it the connection is plaintext, and `{}` means `verify-full`'),
+        v.description('Encryption; without it the connection is plaintext. `{}` means `verify-full`'),
       ),
     ),
   },
@@ -116,13 +116,13 @@ const kafkaClient = v.strictObject(
         (issue) => `must be a list such as [kafka1:9092, kafka2:9092]${foundInstead(issue.input)}`,
       ),
       v.minLength(1, 'must name at least one broker'),
-      v.description('Brokers to start from, each `host:port` (an IPv6 address in brackets)'),
+      v.description('Bootstrap brokers, each `host:port` (an IPv6 address in brackets)'),
     ),
     client_id: v.optional(
       v.pipe(
         text(),
         v.maxLength(255, 'must have at most 255 characters'),
-        v.description('Name under which brokers see this client in logs and quotas'),
+        v.description('Name of this client in the logs and quotas of the brokers'),
       ),
       'cdc-notifier',
     ),
@@ -130,15 +130,15 @@ const kafkaClient = v.strictObject(
       v.pipe(
         kafkaTls,
         v.description(
-          'Encryption, always verified; without it connections are plaintext, and `{}` trusts the authorities of the system',
+          'Encryption, always verified; without it connections are plaintext. `{}` trusts the CA certificates of the system',
         ),
       ),
     ),
-    sasl: v.optional(v.pipe(sasl, v.description('Authentication; without it none is tried'))),
+    sasl: v.optional(v.pipe(sasl, v.description('Authentication; without it the client does not authenticate'))),
     compression: v.optional(
       v.pipe(
         oneOf(['none', 'gzip', 'snappy', 'lz4', 'zstd']),
-        v.description('How record batches are compressed; a batch that would only grow by it is sent as it is'),
+        v.description('Compression of record batches; a batch that compression would enlarge is sent uncompressed'),
       ),
       'none',
     ),
@@ -147,11 +147,14 @@ const kafkaClient = v.strictObject(
       5000,
     ),
     request_timeout: v.optional(
-      v.pipe(milliseconds(), v.description('Longest wait for the answer to a request')),
+      v.pipe(milliseconds(), v.description('Longest wait for the response to a request')),
       30_000,
     ),
     metadata_max_age: v.optional(
-      v.pipe(milliseconds(), v.description('How often brokers, topics and their leaders are looked at again')),
+      v.pipe(
+        milliseconds(),
+        v.description('Interval between updates of the brokers, topics and leaders known to the client'),
+      ),
       10_000,
     ),
   },
@@ -160,8 +163,8 @@ const kafkaClient = v.strictObject(
 
 const namespace = v.strictObject(
   {
-    kafka_client: v.pipe(text(), v.description('Entry of `kafka_clients` that the records go to')),
-    eventsink_topic: v.pipe(topic(), v.description('Existing topic for the events of processes')),
+    kafka_client: v.pipe(text(), v.description('Entry of `kafka_clients` that receives the records')),
+    eventsink_topic: v.pipe(topic(), v.description('Existing topic for process events')),
     lifecycle_topic: v.pipe(
       topic(),
       v.description('Existing topic for creation, failure, repair and removal of processes'),
@@ -170,7 +173,7 @@ const namespace = v.strictObject(
       v.pipe(
         oneOf(['full', 'status_index']),
         v.description(
-          'By what an update of a process tells the status that it replaces. `full`: REPLICA IDENTITY FULL, set by the service. `status_index`: a unique index over process_id and status that you have made; see [Reducing WAL and network volume](guide/prepare.md#reducing-wal-and-network-volume)',
+          'Source of the old status in an update of a process. `full`: REPLICA IDENTITY FULL, set by the service. `status_index`: a unique index on process_id and status, created by you; see [Reducing WAL and network volume](guide/prepare.md#reducing-wal-and-network-volume)',
         ),
       ),
       'full',
@@ -179,7 +182,7 @@ const namespace = v.strictObject(
       v.pipe(
         oneOf(['all', 'needed']),
         v.description(
-          'Columns that the publication holds: `all`, or those that are `needed`, which takes `replica_identity: status_index` and PostgreSQL 15; see there',
+          'Columns to publish: `all`, or only those `needed` for records, which requires `replica_identity: status_index` and PostgreSQL 15; see `replica_identity`',
         ),
       ),
       'all',
@@ -188,7 +191,7 @@ const namespace = v.strictObject(
       v.pipe(
         oneOf(['stop', 'skip']),
         v.description(
-          'What to do with an update of a process that was written before the replica identity of its table told the old status: `stop` the slot, or `skip` the update, count and log it',
+          'What to do with an update of a process that was written before the replica identity of its table provided the old status: `stop` the slot, or `skip` the update, count it and log it',
         ),
       ),
       'stop',
@@ -197,7 +200,7 @@ const namespace = v.strictObject(
       v.pipe(
         oneOf(['stop', 'park']),
         v.description(
-          'What to do with a row that cannot become a record: `stop` the slot, or `park` the row in `parking_topic`, count and log it, and go on',
+          'What to do with a row that cannot be converted to a record: `stop` the slot, or `park` the row in `parking_topic`, count it, log it and continue',
         ),
       ),
       'stop',
@@ -206,7 +209,7 @@ const namespace = v.strictObject(
       v.pipe(
         topic(),
         v.description(
-          'Existing topic for parked rows; required exactly with `on_invalid: park`, and used for nothing else',
+          'Existing topic for parked rows, used for nothing else; required with `on_invalid: park`, and only allowed then',
         ),
       ),
     ),
@@ -219,7 +222,9 @@ const slotSettings = v.strictObject(
     failover: v.optional(
       v.pipe(
         trueOrFalse(),
-        v.description('Whether standbys keep a copy of the slot, so that it outlives its primary; needs PostgreSQL 17'),
+        v.description(
+          'Standbys keep a copy of the slot, which survives the loss of the primary; requires PostgreSQL 17',
+        ),
       ),
       false,
     ),
@@ -239,14 +244,14 @@ const slotSettings = v.strictObject(
 const http = v.strictObject(
   {
     host: v.optional(
-      v.pipe(host(), v.description('Address to listen on; `0.0.0.0` or `::` is every one of the machine')),
+      v.pipe(host(), v.description('Address to listen on; `0.0.0.0` or `::` for all addresses of the machine')),
       '127.0.0.1',
     ),
     port: v.optional(v.pipe(wholeNumber(1, 65_535), v.description('TCP port to listen on')), 8022),
     in_flight_limit: v.optional(
       v.pipe(
         milliseconds(),
-        v.description('A stream is ready no more when something received is not acknowledged for longer'),
+        v.description('A stream becomes unready when a row received is not acknowledged by Kafka for longer'),
       ),
       30_000,
     ),
@@ -257,14 +262,14 @@ const http = v.strictObject(
 const log = v.strictObject(
   {
     level: v.optional(
-      v.pipe(oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal']), v.description('Lowest level that is logged')),
+      v.pipe(oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal']), v.description('Lowest level to log')),
       'info',
     ),
     format: v.optional(
       v.pipe(
         oneOf(['auto', 'json', 'text']),
         v.description(
-          '`json`: one object a line. `text`: for reading. `auto`: `text` when stderr is a terminal, else `json`',
+          '`json`: one object per line. `text`: for a terminal. `auto`: `text` when stderr is a terminal, else `json`',
         ),
       ),
       'auto',
@@ -273,7 +278,7 @@ const log = v.strictObject(
   mappingMessage,
 );
 
-/** The whole file. Its input is the tree that `document.ts` makes. */
+/** The whole file. Its input is the tree that `document.ts` returns. */
 export const configSchema = v.strictObject(
   {
     databases: v.pipe(
@@ -296,14 +301,14 @@ export const configSchema = v.strictObject(
         ),
       ),
       v.description(
-        'What is streamed: for each db_ref its replication slots (1 to 63 of a-z, 0-9 and _; unique on their server), for each slot its namespaces (1 to 53 bytes; each in one slot of a database)',
+        'What to stream: the replication slots of each db_ref (1 to 63 of a-z, 0-9 and _; unique on their server), and the namespaces of each slot (1 to 53 bytes; each in one slot of a database)',
       ),
     ),
     slots: v.optional(
       v.pipe(
         named('db_ref', name(), named('slot', name(), slotSettings, 'must have at least one slot')),
         v.description(
-          'Settings of slots that `streams` names, for each db_ref and slot; apart, or they would be read as namespaces',
+          'Settings of slots named in `streams`, by db_ref and slot; separate from `streams`, where they would be read as namespaces',
         ),
       ),
     ),
@@ -314,23 +319,23 @@ export const configSchema = v.strictObject(
     max_retries: v.optional(
       v.pipe(
         wholeNumber(0, MAX_MS),
-        v.description('How often a failed send is repeated before replication of its slot is restarted'),
+        v.description('How often a failed send is repeated before replication of its slot restarts'),
       ),
       3,
     ),
     reconnect_timeout: v.optional(
-      v.pipe(milliseconds(), v.description('Pause before replication of a slot is restarted after a failure')),
+      v.pipe(milliseconds(), v.description('Pause before replication of a slot restarts after a failure')),
       5000,
     ),
     shutdown_timeout: v.optional(
-      v.pipe(milliseconds(), v.description('Longest wait for what is in flight when the service is asked to stop')),
+      v.pipe(milliseconds(), v.description('Longest wait at a stop for the acknowledgment of records in flight')),
       20_000,
     ),
     http: v.optional(
       v.pipe(
         http,
         v.description(
-          'Listener for `/live`, `/ready`, `/status` and `/metrics`; without it nobody listens, and `{}` means the defaults',
+          'HTTP listener for `/live`, `/ready`, `/status` and `/metrics`; without it there is none. `{}` means the defaults',
         ),
       ),
     ),
@@ -339,22 +344,22 @@ export const configSchema = v.strictObject(
   mappingMessage,
 );
 
-/** A checked file, in its own words; `load.ts` turns it into a Config. */
+/** A checked file with its own keys; `load.ts` turns it into a Config. */
 export type ConfigFile = v.InferOutput<typeof configSchema>;
 
-/** One key of the configuration, for the reference in the README. */
+/** One key of the configuration, for the reference. */
 export interface ConfigurationKey {
-  /** Keys from the top; a name that the user chooses stands in angle brackets: `databases.<db_ref>.port` */
+  /** Keys from the top; names of the user's choice are in angle brackets: `databases.<db_ref>.port` */
   readonly path: string;
-  /** `text`, `whole number`, `secret`, `PEM`, `LSN`, `list of text`, `mapping`, or the words to choose from */
+  /** `text`, `whole number`, `secret`, `PEM`, `LSN`, `list of text`, `mapping`, or the possible values */
   readonly type: string;
-  /** As it is written in the file, `required`, `none`, or what stands in for it */
+  /** As written in the file, `required`, `none`, or a description */
   readonly default: string;
   readonly unit?: string;
   readonly meaning: string;
 }
 
-/** Every key that a file may hold, in the order of the schema. */
+/** Every key that a file may contain, in the order of the schema. */
 export function describeConfiguration(): ConfigurationKey[] {
   return [...describeEntries(configSchema, '')];
 }
@@ -379,13 +384,13 @@ function* describeEntries(schema: SchemaNode, path: string): Generator<Configura
   }
 }
 
-// ---- building blocks: each knows how to tell its mistake --------------------------------------------------------------
+// ---- building blocks, each with the messages for its mistakes --------------------------------------------------------
 
 function text() {
   return v.pipe(
     v.string((issue) => `must be text${foundInsteadOfText(issue.input)}`),
     v.nonEmpty('must not be empty'),
-    v.check((value) => value.isWellFormed() && !value.includes('\0'), 'must not hold NUL or half a surrogate pair'),
+    v.check((value) => value.isWellFormed() && !value.includes('\0'), 'must not contain NUL or half a surrogate pair'),
     v.metadata({ type: 'text' }),
   );
 }
@@ -395,21 +400,21 @@ function name() {
 }
 
 function slotName() {
-  return v.pipe(v.string(), v.regex(/^[a-z0-9_]{1,63}$/, 'is no slot name: 1 to 63 of a-z, 0-9 and _ are allowed'));
+  return v.pipe(v.string(), v.regex(/^[a-z0-9_]{1,63}$/, 'is not a slot name: use 1 to 63 of a-z, 0-9 and _'));
 }
 
 function namespaceName() {
   return v.pipe(
     v.string(),
-    v.nonEmpty('is no namespace: it must not be empty'),
+    v.nonEmpty('is not a namespace: it must not be empty'),
     v.check(
       (value) => value.isWellFormed() && !value.includes('\0'),
-      'is no namespace: it must not hold NUL or half a surrogate pair',
+      'is not a namespace: it must not contain NUL or half a surrogate pair',
     ),
     v.maxBytes(
       MAX_NAMESPACE_BYTES,
       (issue) =>
-        `is no namespace: it has ${issue.received} bytes of UTF-8, and at most ${MAX_NAMESPACE_BYTES} leave room for the names of its tables`,
+        `is not a namespace: it has ${issue.received} bytes of UTF-8, but the names of its tables leave room for ${MAX_NAMESPACE_BYTES}`,
     ),
   );
 }
@@ -417,8 +422,8 @@ function namespaceName() {
 function topic() {
   return v.pipe(
     text(),
-    v.regex(/^[a-zA-Z0-9._-]{1,249}$/, 'is no topic name: 1 to 249 of a-z, A-Z, 0-9, ., _ and - are allowed'),
-    v.notValues(['.', '..'], 'is no topic name: . and .. are not allowed'),
+    v.regex(/^[a-zA-Z0-9._-]{1,249}$/, 'is not a topic name: use 1 to 249 of a-z, A-Z, 0-9, ., _ and -'),
+    v.notValues(['.', '..'], 'is not a topic name: . and .. are not allowed'),
   );
 }
 
@@ -477,7 +482,7 @@ function lsn() {
       try {
         return parseLsn(dataset.value);
       } catch {
-        addIssue({ message: 'must be an LSN: two hexadecimal numbers with a slash between, such as 0/16B3748' });
+        addIssue({ message: 'must be an LSN: two hexadecimal numbers separated by a slash, such as 0/16B3748' });
         return NEVER;
       }
     }),
@@ -502,7 +507,7 @@ function pem() {
 function tlsMaterial() {
   return {
     ca: v.optional(
-      v.pipe(pem(), v.description('Authorities to trust'), v.metadata({ defaultText: 'those of the system' })),
+      v.pipe(pem(), v.description('CA certificates to trust'), v.metadata({ defaultText: 'those of the system' })),
     ),
     cert: v.optional(v.pipe(pem(), v.description('Client certificate with its chain; needs `key`'))),
     key: v.optional(v.pipe(pem(), v.description('Private key of `cert`'))),
@@ -519,21 +524,21 @@ function named<Key extends v.GenericSchema<string>, Value extends v.GenericSchem
 }
 
 function mappingMessage(issue: v.BaseIssue<unknown>): string {
-  // A strict object raises this same message for a key that is not there.
+  // A strict object uses this message for a missing key too.
   const step = issue.path?.at(-1);
   if (step !== undefined && 'origin' in step && step.origin === 'key') return 'is missing';
   return `must be a mapping${foundInstead(issue.input)}`;
 }
 
-/** What stands there instead, without showing it: it may be a secret in the wrong place. */
+/** Says what was found instead, without showing it: it may be a secret in the wrong place. */
 function foundInstead(input: unknown): string {
-  if (input === null || input === undefined) return ', and has no value';
+  if (input === null || input === undefined) return ', but has no value';
   if (Array.isArray(input)) return ', not a list';
   return typeof input === 'object' ? ', not a mapping' : typeof input === 'string' ? ', not text' : '';
 }
 
-/** As `foundInstead`; YAML makes numbers, true, false and null of bare words that were meant as text. */
+/** As `foundInstead`; YAML reads some unquoted text as numbers, true, false or null. */
 function foundInsteadOfText(input: unknown): string {
-  if (input === null) return ', and has no value; if the word null is meant, put it in quotes';
+  if (input === null) return ', but has no value; to mean the word null, put it in quotes';
   return typeof input === 'number' || typeof input === 'boolean' ? '; put it in quotes' : foundInstead(input);
 }

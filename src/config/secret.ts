@@ -1,21 +1,21 @@
 /**
- * Secrets of the configuration. Each is a text, an environment variable or a file, and is read again at each connection,
- * so that a rotated one is taken up without a restart. The text itself stays inside a closure: printing, inspecting or
- * serialising a configuration cannot show it.
+ * Secrets of the configuration. Each is text, an environment variable or a file, and is read again for each connection, so
+ * a rotated secret takes effect without a restart. The text stays inside a closure: printing, inspecting or serializing a
+ * configuration cannot show it.
  */
 
 import { readFileSync } from 'node:fs';
 import { SecretError } from '../errors.ts';
 
-/** A secret that can be read. */
+/** A secret and its source. */
 export interface Secret {
-  /** Where it comes from, safe to show: `text`, `environment variable PGPASSWORD`, `file /run/secrets/pg` */
+  /** Its source, safe to show: `text`, `environment variable PGPASSWORD`, `file /run/secrets/pg` */
   readonly origin: string;
-  /** Its present text; throws SecretError */
+  /** Returns its current text; throws SecretError */
   readonly read: () => string;
 }
 
-/** Variables by name, as `process.env`. */
+/** Environment variables by name, like `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Reads a whole file as bytes; throws as node:fs does. */
@@ -24,12 +24,15 @@ export type FileReader = (path: string) => Uint8Array;
 /** Reads from the disk. */
 export const readBytes: FileReader = (path) => readFileSync(path);
 
-/** The secret's text as it is now: an empty one, a missing file or variable, or a file that is not UTF-8 throws SecretError. */
+/**
+ * Returns the secret's current text.
+ * @throws SecretError when it is empty, its file or variable is missing, or its file is not UTF-8
+ */
 export function readSecret(secret: Secret): string {
   return secret.read();
 }
 
-/** A secret that stands in the configuration itself. */
+/** A secret written in the configuration itself. */
 export function textSecret(text: string): Secret {
   return { origin: 'text', read: () => text };
 }
@@ -46,7 +49,7 @@ export function environmentSecret(name: string, environment: Environment = proce
   return { origin, read };
 }
 
-/** A secret in a file, UTF-8, without the newline at its end. */
+/** A secret in a UTF-8 file; a newline at the end is removed. */
 export function fileSecret(path: string, readFile: FileReader = readBytes): Secret {
   const origin = `file ${path}`;
   const read = () => {
@@ -73,7 +76,7 @@ function decodeUtf8(bytes: Uint8Array, origin: string): string {
   }
 }
 
-/** `ENOENT` and the like; only a code, because messages of other libraries may quote what they were given. */
+/** `ENOENT` and the like. Only the code, because messages of other libraries may quote their input. */
 export function errorCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown reason';
 }

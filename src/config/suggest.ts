@@ -1,8 +1,8 @@
 import { distance } from 'fastest-levenshtein';
 
 /**
- * The known name that a mistyped one most likely stands for: the one at the least edit distance, case aside. Undefined
- * when none is near enough to be worth naming (more than a third of its letters differ).
+ * Returns the known name closest to a mistyped one by edit distance, ignoring case. Undefined when none is close enough to
+ * suggest (more than a third of its letters differ).
  */
 export function nearestName(unknown: string, known: Iterable<string>): string | undefined {
   const given = unknown.toLowerCase();
@@ -18,7 +18,7 @@ export function nearestName(unknown: string, known: Iterable<string>): string | 
   return nearest;
 }
 
-/** `; did you mean "port"?`, or nothing when no known name is near. */
+/** Returns `; did you mean "port"?`, or an empty text when no known name is close. */
 export function didYouMean(unknown: string, known: Iterable<string>): string {
   const nearest = nearestName(unknown, known);
   return nearest === undefined ? '' : `; did you mean ${JSON.stringify(nearest)}?`;

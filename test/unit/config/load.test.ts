@@ -155,7 +155,7 @@ describe('parseConfig accepts', () => {
     });
   });
 
-  test('names that mean something to JavaScript, as ordinary names', () => {
+  test('names with a meaning in JavaScript, as ordinary names', () => {
     const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'prototype', '0123', 'true'];
     const namespaces = names.map((name) => `${name}: ${NAMESPACE}`).join(', ');
     const { streams } = parse(config({ streams: `{db: {slot: {${namespaces}}}}` }));
@@ -273,7 +273,7 @@ describe('parseConfig refuses', () => {
     ['a list', '[a]', '1:1 : must be a mapping, not a list'],
     ['a missing section', `databases: {}`, /^1:1 streams: is missing$/],
     ['an empty section', config({ streams: '{}' }), '3:10 streams: must have at least one entry'],
-    ['a section without value', config({ streams: '' }), '3:10 streams: must be a mapping, and has no value'],
+    ['a section without value', config({ streams: '' }), '3:10 streams: must be a mapping, but has no value'],
     ['a database without slots', config({ streams: '{db: {}}' }), '3:15 streams.db: must have at least one slot'],
     [
       'a slot without namespaces',
@@ -284,7 +284,7 @@ describe('parseConfig refuses', () => {
     ['a set', withDatabase('tls: !!set {ca}'), /^1:\d+ : is not valid YAML: tags are not supported/],
     ['a second document', `${config()}---\na: 1\n`, /^4:\d+ : a second document begins here/],
     ['YAML 1.1', `%YAML 1.1\n---\n${config()}`, '1:1 : must be YAML 1.2'],
-    ['a merge key', withRest('<<: {a: 1}'), '4:1 : merge keys are not supported; write the settings out'],
+    ['a merge key', withRest('<<: {a: 1}'), '4:1 : merge keys are not supported; repeat the settings'],
     ['a custom tag', withPassword('!vault x'), /^1:\d+ : is not valid YAML: tags are not supported/],
     ['a binary tag', withPassword('!!binary aGk='), /^1:\d+ : is not valid YAML: tags are not supported/],
     ['a key that is a mapping', withRest('{a: 1}: b'), /^4:1 : is not valid YAML: a key must be text$/],
@@ -295,9 +295,9 @@ describe('parseConfig refuses', () => {
       '4:1 reconect_timeout: unknown key; did you mean "reconnect_timeout"?',
     ],
     [
-      'an unknown key that JavaScript knows',
+      'an unknown key with a meaning in JavaScript',
       withRest('constructor: 1'),
-      /^4:1 constructor: unknown key; also known here: slots, resend_timeout, /,
+      /^4:1 constructor: unknown key; available here: slots, resend_timeout, /,
     ],
     ['an unknown key __proto__', withDatabase('__proto__: {a: 1}'), /^1:\d+ databases.db.__proto__: unknown key/],
     [
@@ -308,7 +308,7 @@ describe('parseConfig refuses', () => {
     ['an unknown key of tls', withDatabase('tls: {moode: x}'), /^1:\d+ databases.db.tls.moode: .* "mode"\?$/],
     ['an unknown key of sasl', withClient('sasl: {user: x}'), /^2:\d+ kafka_clients.main.sasl.user: unknown key/],
     ['an unknown key of http', withRest('http: {prot: 1}'), '4:8 http.prot: unknown key; did you mean "port"?'],
-    ['http without value', withRest('http:'), '4:6 http: must be a mapping, and has no value'],
+    ['http without value', withRest('http:'), '4:6 http: must be a mapping, but has no value'],
     [
       'a URL to listen on',
       withRest("http: {host: 'http://h'}"),
@@ -378,17 +378,13 @@ describe('parseConfig refuses', () => {
     [
       'neither host nor hosts',
       database('database: d, username: u, password: p'),
-      '1:13 databases.db.host: is missing; only hosts can stand in for it',
+      '1:13 databases.db.host: is missing; set host or hosts',
     ],
-    [
-      'host and hosts',
-      withDatabase('hosts: [g]'),
-      /^1:\d+ databases.db.hosts: stands in for host; only one of them can be given$/,
-    ],
+    ['host and hosts', withDatabase('hosts: [g]'), /^1:\d+ databases.db.hosts: replaces host; set only one of them$/],
     [
       'hosts and port',
       database('hosts: [h], port: 1, database: d, username: u, password: p'),
-      '1:30 databases.db.port: goes with host; hosts has its ports in its list',
+      '1:30 databases.db.port: is for host; with hosts, write the ports in the list',
     ],
     [
       'no hosts',
@@ -418,13 +414,13 @@ describe('parseConfig refuses', () => {
     [
       'NUL in text',
       database('host: h, database: "a\\0b", username: u, password: p'),
-      /databases.db.database: must not hold NUL/,
+      /databases.db.database: must not contain NUL/,
     ],
     ['an empty password', withPassword("''"), /databases.db.password: must not be empty$/],
     [
       'no password',
       database('host: h, database: d, username: u'),
-      '1:13 databases.db.password: is missing; only tls.cert can stand in for it',
+      '1:13 databases.db.password: is missing; set password or tls.cert',
     ],
     [
       'a secret of two sources',
@@ -433,7 +429,7 @@ describe('parseConfig refuses', () => {
     ],
     ['a secret of no source', withPassword('{}'), /databases.db.password: .* exactly one of env and file$/],
     [
-      'a secret with a key that JavaScript knows',
+      'a secret with a key that has a meaning in JavaScript',
       withPassword('{env: PATH, __proto__: {a: 1}}'),
       /exactly one of env and file$/,
     ],
@@ -453,21 +449,21 @@ describe('parseConfig refuses', () => {
       withDatabase('tls: {mode: verify_full}'),
       /databases.db.tls.mode: .* did you mean "verify-full"\?$/,
     ],
-    ['tls without value', withDatabase('tls: '), /databases.db.tls: must be a mapping, and has no value$/],
+    ['tls without value', withDatabase('tls: '), /databases.db.tls: must be a mapping, but has no value$/],
     [
       'a client certificate without key',
       withClient(`tls: {cert: ${JSON.stringify(PEM)}}`),
-      /kafka_clients.main.tls.key: is missing; cert needs it$/,
+      /kafka_clients.main.tls.key: is missing; required by cert$/,
     ],
     [
       'a key without client certificate',
       withDatabase(`tls: {key: ${JSON.stringify(PEM)}}`),
-      /databases.db.tls.cert: is missing; key needs it$/,
+      /databases.db.tls.cert: is missing; required by key$/,
     ],
     [
       'a certificate file that is missing',
       withDatabase('tls: {ca: /nope.pem}'),
-      /databases.db.tls.ca: is neither PEM text .* nor the path of a file/,
+      /databases.db.tls.ca: is neither PEM text .* nor the path of a readable file/,
     ],
     [
       'no brokers',
@@ -495,12 +491,12 @@ describe('parseConfig refuses', () => {
       /sasl.mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; did you mean "SCRAM-SHA-512"\?$/,
     ],
     [
-      'a reference to no database',
+      'a reference to a missing database',
       config({ streams: `{dbs: {s: {ns: ${NAMESPACE}}}}` }),
       '3:11 streams.dbs: no such entry in databases; did you mean "db"?',
     ],
     [
-      'a reference to no client',
+      'a reference to a missing client',
       withNamespace('x: {kafka_client: mian, eventsink_topic: e, lifecycle_topic: l}, ns'),
       /streams.db.slot.x.kafka_client: no such entry in kafka_clients; did you mean "main"\?$/,
     ],
@@ -510,23 +506,27 @@ describe('parseConfig refuses', () => {
       '3:23 streams.db.slot.x.lifecycle_topic: is missing',
     ],
     ['an empty topic', withTopic("''"), /eventsink_topic: must not be empty$/],
-    ['a topic of illegal letters', withTopic('a/b'), /eventsink_topic: is no topic name/],
-    ['a topic named ..', withTopic('..'), /eventsink_topic: is no topic name: . and .. are not allowed$/],
-    ['a topic too long', withTopic('t'.repeat(250)), /eventsink_topic: is no topic name/],
+    ['a topic of illegal letters', withTopic('a/b'), /eventsink_topic: is not a topic name/],
+    ['a topic named ..', withTopic('..'), /eventsink_topic: is not a topic name: . and .. are not allowed$/],
+    ['a topic too long', withTopic('t'.repeat(250)), /eventsink_topic: is not a topic name/],
     [
       'a slot with capitals',
       withSlot('Slot'),
-      '3:16 streams.db.Slot: is no slot name: 1 to 63 of a-z, 0-9 and _ are allowed',
+      '3:16 streams.db.Slot: is not a slot name: use 1 to 63 of a-z, 0-9 and _',
     ],
-    ['a slot with a dash', withSlot('a-b'), /^3:16 streams.db.a-b: is no slot name/],
-    ['an empty slot', withSlot("''"), /^3:16 streams.db."": is no slot name/],
-    ['a slot too long', withSlot('a'.repeat(64)), /is no slot name/],
-    ['an empty namespace', withNamespace("''"), '3:23 streams.db.slot."": is no namespace: it must not be empty'],
-    ['a namespace of 54 bytes', withNamespace('я'.repeat(27)), /^3:23 .*: is no namespace: it has 54 bytes of UTF-8/],
+    ['a slot with a dash', withSlot('a-b'), /^3:16 streams.db.a-b: is not a slot name/],
+    ['an empty slot', withSlot("''"), /^3:16 streams.db."": is not a slot name/],
+    ['a slot too long', withSlot('a'.repeat(64)), /is not a slot name/],
+    ['an empty namespace', withNamespace("''"), '3:23 streams.db.slot."": is not a namespace: it must not be empty'],
+    [
+      'a namespace of 54 bytes',
+      withNamespace('я'.repeat(27)),
+      /^3:23 .*: is not a namespace: it has 54 bytes of UTF-8/,
+    ],
     [
       'a namespace with NUL',
       withNamespace('"a\\0b"'),
-      '3:23 streams.db.slot."a\\u0000b": is no namespace: it must not hold NUL or half a surrogate pair',
+      '3:23 streams.db.slot."a\\u0000b": is not a namespace: it must not contain NUL or half a surrogate pair',
     ],
     [
       'an unknown choice',
@@ -541,7 +541,7 @@ describe('parseConfig refuses', () => {
     ...['16B3748', '"0/"', '0/16B3748FF', '-1/0', '0x1/2'].map((lsn): [string, string, RegExp] => [
       `an LSN such as ${lsn}`,
       withRest(`slots: {db: {slot: {accept_loss_after: ${lsn}}}}`),
-      /^4:40 slots.db.slot.accept_loss_after: must be an LSN: two hexadecimal numbers with a slash between/,
+      /^4:40 slots.db.slot.accept_loss_after: must be an LSN: two hexadecimal numbers separated by a slash/,
     ]),
     [
       'an LSN that is a number',
@@ -567,32 +567,32 @@ describe('parseConfig refuses', () => {
     [
       'parking without a topic',
       withParking('on_invalid: park'),
-      /ns.parking_topic: is missing; on_invalid: park needs it$/,
+      /ns.parking_topic: is missing; required by on_invalid: park$/,
     ],
     [
       'a parking topic without parking',
       withParking('parking_topic: p'),
-      /ns.parking_topic: is used with on_invalid: park/,
+      /ns.parking_topic: is only allowed with on_invalid: park/,
     ],
     [
       'a parking topic that is the topic of events',
       withParking('on_invalid: park, parking_topic: e'),
-      /ns.parking_topic: must be a topic of its own; this one is streams.db.slot.ns.eventsink_topic$/,
+      /ns.parking_topic: must be a topic of its own; this one is also streams.db.slot.ns.eventsink_topic$/,
     ],
     [
       'a parking topic that is the lifecycle topic of another namespace',
       withParking('on_invalid: park, parking_topic: m', `, other: ${NAMESPACE.replace('l}', 'm}')}`),
-      /ns.parking_topic: must be a topic of its own; this one is streams.db.slot.other.lifecycle_topic$/,
+      /ns.parking_topic: must be a topic of its own; this one is also streams.db.slot.other.lifecycle_topic$/,
     ],
     [
       'needed columns of a table with identity FULL',
       withParking('publish_columns: needed'),
-      /ns.publish_columns: needed goes with replica_identity: status_index only$/,
+      /ns.publish_columns: needed requires replica_identity: status_index$/,
     ],
     [
       'needed columns of a table with identity FULL that is named',
       withParking('publish_columns: needed, replica_identity: full'),
-      /ns.publish_columns: needed goes with replica_identity: status_index only$/,
+      /ns.publish_columns: needed requires replica_identity: status_index$/,
     ],
     [
       'a namespace in two slots',
@@ -603,7 +603,7 @@ describe('parseConfig refuses', () => {
     expect(mistakesOf(text)).toContainEqual(typeof mistake === 'string' ? mistake : expect.stringMatching(mistake));
   });
 
-  test('one slot on a server that two db_refs lead to, whatever the case of its host', () => {
+  test('one slot on a server with two db_refs, whose host differs in case only', () => {
     const text = config({
       moreDatabases: ', other: {host: PG., port: 5432, database: x, username: u, password: p}',
       streams: `{db: {slot: {ns: ${NAMESPACE}}}, other: {slot: {ns: ${NAMESPACE}}}}`,
@@ -613,7 +613,7 @@ describe('parseConfig refuses', () => {
     ]);
   });
 
-  test('one slot on a server that two lists share, next to one of another server', () => {
+  test('one slot on a server in two lists of hosts, next to one on another server', () => {
     const access = 'database: x, username: u, password: p';
     const slots = (namespace: string) => `{slot: {${namespace}: ${NAMESPACE}}}`;
     const text = config({
@@ -627,7 +627,7 @@ describe('parseConfig refuses', () => {
     ]);
   });
 
-  test('a namespace in two slots of a database that two db_refs lead to', () => {
+  test('a namespace in two slots of a database with two db_refs', () => {
     const text = config({
       moreDatabases: ', other: {host: PG, database: d, username: u, password: p}',
       streams: `{db: {a: {ns: ${NAMESPACE}}}, other: {b: {ns: ${NAMESPACE}}}}`,
@@ -647,7 +647,7 @@ describe('parseConfig refuses', () => {
     expect(passwordMistake('{file: /empty}')).toEndWith('file /empty is empty');
     expect(passwordMistake('{file: /binary}')).toEndWith('file /binary is not UTF-8 text');
     expect(mistakesOf(withDatabase('tls: {ca: {file: /text}}'), sources)[0]).toEndWith(
-      'databases.db.tls.ca: holds no PEM text (-----BEGIN ...)',
+      'databases.db.tls.ca: contains no PEM text (-----BEGIN ...)',
     );
   });
 
@@ -673,14 +673,14 @@ log: {level: inf}
     expect(mistakesOf(text).map((mistake) => mistake.split(': ').slice(0, 2).join(': '))).toEqual([
       '2:3 databases.progressor_db.database: is missing',
       '2:3 databases.progressor_db.username: is missing',
-      '2:3 databases.progressor_db.host: is missing; only hosts can stand in for it',
+      '2:3 databases.progressor_db.host: is missing; set host or hosts',
       '3:5 databases.progressor_db.hots: unknown key; did you mean "hosts"?',
       '4:15 databases.progressor_db.password: must be text; put it in quotes',
       '5:55 databases.twin.password: environment variable NOPE is not set',
       '6:56 databases.again.password: file /nope cannot be read (ENOENT)',
       '8:19 kafka_clients.main.brokers: must be a list such as [kafka1:9092, kafka2:9092], not text',
       '10:3 streams.progresor_db: no such entry in databases; did you mean "progressor_db"?',
-      '11:5 streams.progresor_db.Slot: is no slot name',
+      '11:5 streams.progresor_db.Slot: is not a slot name',
       '12:7 streams.progresor_db.Slot.ns.eventsink_topic: is missing',
       '12:26 streams.progresor_db.Slot.ns.kafka_client: no such entry in kafka_clients; did you mean "main"?',
       '12:49 streams.progresor_db.Slot.ns.lifecycle_topic: must be text; put it in quotes',
@@ -692,7 +692,7 @@ log: {level: inf}
     ]);
   });
 
-  test('more aliases than anybody needs', () => {
+  test('too many aliases', () => {
     const names = Array.from({ length: 101 }, (_, n) => `, b${n}: *a`).join('');
     const text = config({ database: `&a {host: pg, database: d, username: u, password: p}${names}` });
     expect(mistakesOf(text)).toEqual([
@@ -700,7 +700,7 @@ log: {level: inf}
     ]);
   });
 
-  test('every syntax error, with its place', () => {
+  test('every syntax error, with its position', () => {
     expect(mistakesOf('a: "x\\q"\nb: "y\\w"\nc: [1\n')).toEqual(
       expect.arrayContaining([
         expect.stringMatching(/^1:\d+ : is not valid YAML: unknown escape sequence/),
@@ -728,7 +728,7 @@ log: {level: inf}
 });
 
 describe('ConfigError', () => {
-  test('message has one line for each mistake, as compilers write them', () => {
+  test('message has one line for each mistake, in the format of compilers', () => {
     expect(() => parse(config({ rest: 'a: 1\nmax_retries: x' }))).toThrow(
       /^\/etc\/notifier\/c.yaml:4:1: a: unknown key.*\n\/etc\/notifier\/c.yaml:5:14: max_retries: must be a whole number.*$/,
     );
@@ -764,7 +764,7 @@ describe('a secret', () => {
     config({ database: `{host: h, database: d, username: u, password: ${password}}` });
   const passwordOf = (loaded: Config) => databaseOf(loaded)!.password!;
 
-  test('is read again each time, so that a rotated one is taken up', () => {
+  test('is read again each time, so a rotated one takes effect', () => {
     const environment: Record<string, string> = { PASS: 'first' };
     const files: Record<string, string> = { '/etc/notifier/pass': 'one\n' };
     const fromVariable = passwordOf(parse(withPassword('{env: PASS}'), { environment }));
@@ -784,7 +784,7 @@ describe('a secret', () => {
     expect(readSecret(passwordOf(parse(withPassword('{file: /p}'), { files })))).toBe(' a b \n');
   });
 
-  test('does not show when a configuration is printed, inspected or serialised', () => {
+  test('does not appear when a configuration is printed, inspected or serialized', () => {
     const loaded = parse(withPassword('HUNTER2X5'));
     expect(readSecret(passwordOf(loaded))).toBe('HUNTER2X5');
     const shown = [

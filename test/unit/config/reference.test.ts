@@ -2,6 +2,8 @@ import { describe, expect, test } from 'bun:test';
 import { referenceText } from '../../../src/config/reference.ts';
 import { describeConfiguration } from '../../../src/config/schema.ts';
 
+const plain = (markdown: string) => markdown.replaceAll('`', '').replace(/\[(.*?)\]\((.*?)#.*?\)/, '"$1" in config/$2');
+
 describe('referenceText', () => {
   const text = referenceText();
 
@@ -9,14 +11,18 @@ describe('referenceText', () => {
     const paragraphs = text.trimEnd().split('\n\n');
     const described = describeConfiguration().map(({ path, type, unit, default: byDefault, meaning }) => {
       const state = { required: 'required', none: 'optional' }[byDefault] ?? `default: ${byDefault}`;
-      return `${path} ${type}${unit === undefined ? '' : ` in ${unit}`}; ${state} ${meaning}`.replaceAll('`', '');
+      return `${path} ${type}${unit === undefined ? '' : ` in ${unit}`}; ${state} ${meaning}`;
     });
-    expect(paragraphs.map((paragraph) => paragraph.replaceAll(/\s+/g, ' '))).toEqual(described);
+    expect(paragraphs.map((paragraph) => paragraph.replaceAll(/\s+/g, ' '))).toEqual(described.map(plain));
   });
 
   test('fits a terminal', () => {
     expect(text.split('\n').filter((line) => line.length > 80)).toEqual([]);
     expect(text).toEndWith('\n');
+  });
+
+  test('has the paths of links', () => {
+    expect(text.replaceAll(/\s+/g, ' ')).toContain('see "Reducing WAL and network volume" in config/guide/prepare.md');
   });
 
   test('starts as expected', () => {

@@ -11,7 +11,7 @@ describe('describeConfiguration', () => {
       path: 'databases.<db_ref>.port',
       type: 'whole number',
       default: '`5432`',
-      meaning: 'TCP port of the server; goes with `host` only',
+      meaning: 'TCP port of the server; only with `host`',
     });
     for (const { path, type, default: fallback, meaning } of keys) {
       expect([path, type, fallback, meaning].filter((text) => text === '' || text.includes('undefined'))).toEqual([]);

@@ -319,7 +319,7 @@ describe('what cannot be carried over is listed', () => {
     ],
     [
       { database: ', ssl => required, ssl_opts => [{verify, verify_peer}, {certfile, "/c"}]' },
-      ['databases.db.tls.key: is missing; cert needs it (in the new file)'],
+      ['databases.db.tls.key: is missing; required by cert (in the new file)'],
     ],
     [{ connector: ', {statistics, on}' }, [`epg_connector.statistics: ${UNKNOWN}`]],
     [{ connector: ', {databases, #{}}' }, ['epg_connector.databases: is given twice; the first was taken']],
