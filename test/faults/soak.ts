@@ -4,10 +4,13 @@
  * pair of versions, seeded combinations of faults, and beside them mutations of everything that is decoded. It shows each
  * cycle and ends with counts; Ctrl-C ends it after the cycles that are running. Exit code 0 when every promise was kept.
  */
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Readable } from 'node:stream';
 import { parseArgs } from 'node:util';
-import { runFuzz } from '../fuzz/run.ts';
 import { seededRandom } from '../support/codecs/etf.ts';
 import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/server.ts';
+import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
 import { type FaultServers, startFaultServers, type VersionPair } from './fixture/servers.ts';
 import { combine, FAULTS } from './injection/all-faults.ts';
 import type { Fault, Moment } from './injection/fault.ts';
@@ -154,23 +157,26 @@ function* forEver<T>(items: readonly T[]): Generator<T> {
   for (;;) yield* items;
 }
 
+/** Runs the fuzz program beside the faults, as a process of its own; returns the number of mutations that passed. */
 async function fuzz(): Promise<number> {
-  const mutationCount = Number(values.mutations);
-  if (mutationCount === 0) return 0;
+  if (Number(values.mutations) === 0) return 0;
+  const program = join(import.meta.dirname, '../fuzz/main.ts');
+  const child = Bun.spawn([process.execPath, program, '--seed', String(seed), '--mutations', values.mutations], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  guardProcess(child.pid, 'KILL');
+  const errors = child.stderr.text();
   let done = 0;
-  try {
-    const limitMs = Math.max(600_000, mutationCount);
-    await runFuzz({
-      seed,
-      mutationCount,
-      limitMs,
-      onReport: (report) => {
-        done += report.mutationCount;
-        say(`ok      ${report.mutationCount} mutations of ${report.target}`);
-      },
-    });
-  } catch (error) {
-    failures.push(error instanceof Error ? error.message : String(error));
+  for await (const line of createInterface({ input: Readable.fromWeb(child.stdout) })) {
+    const { target, mutationCount } = JSON.parse(line) as { readonly target: string; readonly mutationCount: number };
+    done += mutationCount;
+    say(`ok      ${mutationCount} mutations of ${target}`);
+  }
+  const code = await child.exited;
+  releaseProcess(child.pid);
+  // Ctrl-C reaches the program as well, and ends it at once.
+  if (code !== 0 && !stopped) {
+    failures.push(`The fuzz program ended with ${child.signalCode ?? code}: ${await errors}`);
     say('FAILED  mutations');
   }
   return done;

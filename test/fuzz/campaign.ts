@@ -1,54 +1,54 @@
 /**
- * Runs mutations against one target and judges what becomes of them: an error of the service's own family or a result,
- * within bounded time. Each mutation depends on seed and index alone, so that one that failed can be run again by itself.
+ * Runs mutations against one target and checks their outcome: a NotifierError or a result, in bounded time. Each mutation
+ * depends on seed and index alone, so that one that failed can be run again by itself.
  */
 import { setImmediate } from 'node:timers/promises';
 import { NotifierError } from '../../src/errors.ts';
 import { seededRandom } from '../support/codecs/etf.ts';
 import type { Random } from './mutate.ts';
 
-/** What is attacked. */
+/** A parser or protocol under attack. */
 export interface FuzzTarget {
   readonly name: string;
-  /** How many mutations run at once; default 1. More only where each waits for a socket. */
+  /** Number of mutations that run at once; default 1. More only where each waits for a socket. */
   readonly lanes?: number | undefined;
   /** Longest time that one mutation may take, in ms; default `SLOWEST_MS` */
   readonly slowestMs?: number | undefined;
   /**
-   * Makes one input and has it worked on. Returns what became of it, in a word, or throws: errors of the service's own
-   * family are as good as a result, all others end the campaign.
+   * Makes one input and processes it. Returns the outcome in a word, or throws: a NotifierError is an outcome, every other
+   * error ends the campaign.
    */
   run(random: Random): string | Promise<string>;
   close?(): Promise<void>;
 }
 
-/** Which mutations to run. */
+/** Options of `runCampaign`. */
 export interface CampaignOptions {
   readonly seed: number;
   readonly mutationCount: number;
   /** Index of the first; default 0 */
   readonly from?: number | undefined;
-  /** Called with the index of each mutation before it runs: whoever ends a campaign that hangs knows where */
+  /** Called with the index of each mutation before it runs: it shows where a campaign hangs */
   readonly onMutation?: ((index: number) => void) | undefined;
 }
 
-/** What came of a campaign in which nothing went wrong. */
+/** Result of a campaign in which every mutation passed. */
 export interface CampaignReport {
   readonly target: string;
   readonly seed: number;
   readonly mutationCount: number;
-  /** How many mutations ended in which way: a class of errors, or what the target calls its results */
+  /** Number of mutations by outcome: a class of errors, or a result that the target names */
   readonly outcomes: Readonly<Record<string, number>>;
   readonly slowestMs: number;
   readonly durationMs: number;
 }
 
-/** Generous: what it must tell apart is a loop of milliseconds and one of minutes, on a machine with other work to do. */
+/** Generous: it must distinguish milliseconds from minutes, on a busy machine. */
 const SLOWEST_MS = 5_000;
 
 const TURN_EVERY = 256;
 
-/** A mutation that hurt. Its message says how to run it again. */
+/** A mutation that did harm. Its message says how to run it again. */
 export class FuzzFailure extends Error {
   override readonly name = 'FuzzFailure';
 
@@ -64,7 +64,7 @@ export class FuzzFailure extends Error {
   }
 }
 
-/** Runs a campaign. Throws FuzzFailure for the first mutation that is not refused or worked on as it should be. */
+/** Runs a campaign. Throws FuzzFailure for the first mutation that ends in no allowed outcome, or too late. */
 export async function runCampaign(target: FuzzTarget, options: CampaignOptions): Promise<CampaignReport> {
   const { seed, mutationCount, from = 0 } = options;
   const limitMs = target.slowestMs ?? SLOWEST_MS;
@@ -77,7 +77,7 @@ export async function runCampaign(target: FuzzTarget, options: CampaignOptions):
       const index = next++;
       const place = { target: target.name, seed, index };
       options.onMutation?.(index);
-      // The runtime frees what native code held only between turns of the event loop, which the service takes as well.
+      // The runtime frees native memory only between turns of the event loop, and the service has such turns too.
       if (index % TURN_EVERY === 0) await setImmediate();
       const beganMs = performance.now();
       const outcome = await outcomeOf(target, randomOf(seed, index), place);
@@ -110,7 +110,7 @@ async function outcomeOf(
 ): Promise<string> {
   try {
     const outcome = target.run(random);
-    // A microtask for each of a million mutations that need none is time for thousands more.
+    // A needless microtask for each of a million mutations costs the time of thousands of mutations.
     return typeof outcome === 'string' ? outcome : await outcome;
   } catch (error) {
     if (error instanceof NotifierError) return error.name;
@@ -118,7 +118,7 @@ async function outcomeOf(
   }
 }
 
-/** Neighbouring indexes must not give neighbouring states of the generator. */
+/** Consecutive indexes must not give consecutive states of the generator. */
 function randomOf(seed: number, index: number): Random {
   return seededRandom(Math.imul(seed ^ 0x9e37_79b9, 0x85eb_ca6b) ^ Math.imul(index + 1, 0xc2b2_ae35));
 }

@@ -1,4 +1,4 @@
-/** Configuration files that were edited in a hurry, or by someone who means harm. */
+/** Configuration files with careless or hostile edits. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseConfig } from '../../src/config/load.ts';
@@ -7,7 +7,7 @@ import { below, mutateText, pick } from './mutate.ts';
 
 const EXAMPLE = readFileSync(join(import.meta.dirname, '../../config/cdc-notifier.example.yaml'), 'utf8');
 
-/** The example, the example with every option that it only mentions, and the same without its comments. */
+/** The example, the example with all commented-out options enabled, and the example without comments. */
 const SEEDS = [
   EXAMPLE,
   EXAMPLE.replace(/^( *)# ([\w]+: .*)$/gm, '$1$2'),
@@ -36,7 +36,7 @@ const DICTIONARY = [
   ...['{env: HOME}', '{file: /nowhere}', '-----BEGIN', '[::1]:5432', ':5432', 'a:', '0/0', 'ж', '😀', 'x'.repeat(300)],
 ];
 
-/** A file that grows with the power of its lines, and nesting that no stack of calls takes. */
+/** Aliases that grow exponentially with their lines, and nesting that overflows a call stack. */
 const BOMBS = [
   `a: &a [x, x]\n${Array.from({ length: 40 }, (_, at) => `${'b'.repeat(at + 1)}: &${'b'.repeat(at + 1)} [*a, *a]`).join('\n')}`,
   ['a: &l0 [x]', ...Array.from({ length: 30 }, (_, at) => `k${at}: &l${at + 1} [*l${at}, *l${at}, *l${at}]`)].join(
@@ -47,7 +47,7 @@ const BOMBS = [
   Array.from({ length: 2_000 }, (_, depth) => `${' '.repeat(depth)}a:`).join('\n'),
 ];
 
-/** Whole configuration files: a configuration or all its mistakes, each with its place. */
+/** Whole configuration files: the outcome is a configuration, or all its mistakes with their places. */
 export function config(): FuzzTarget {
   const readFile = (path: string): Uint8Array => {
     throw Object.assign(new Error(`ENOENT: ${path}`), { code: 'ENOENT' });

@@ -1,4 +1,4 @@
-/** What reads bytes and texts without a connection: frames, rows, payloads, LSNs. Seeds of the mutations are real ones. */
+/** Parsers of bytes and texts that need no connection: frames, rows, payloads, LSNs. Mutations start from real input. */
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { convertChange } from '../../src/conversion/convert.ts';
 import { FormatVersionReader } from '../../src/conversion/format-version.ts';
@@ -42,7 +42,7 @@ import { below, mutateBytes, mutateText, pick, type Random } from './mutate.ts';
 const NAMESPACE = 'default/default';
 const NAMESPACES = new Set([NAMESPACE]);
 
-/** Frames of real servers, with the messages that the captures lack, into rows, records and parked rows. */
+/** Frames of real servers, and messages that the captures lack, to rows, records and parked rows. */
 export function frames(): FuzzTarget {
   const captures = CAPTURES.map((name) => {
     const read = readCapture(name).map(({ bytes }) => bytes);
@@ -54,12 +54,12 @@ export function frames(): FuzzTarget {
       const { frames, relations } = pick(random, captures);
       const sequence = random() < 0.5 ? rowFrames(random) : damagedCapture(frames, random);
       const chunks = random() < 0.3 ? [copyData(...sequence)] : sequence.map((frame) => copyData(frame));
-      return workOff(chunks, new Map(relations));
+      return processChunks(chunks, new Map(relations));
     },
   };
 }
 
-/** Some frames behind the damaged one as well: a relation that was changed speaks through its rows. */
+/** A damaged frame and some frames after it: the effect of a damaged Relation shows in its rows. */
 function damagedCapture(frames: readonly Buffer[], random: Random): Buffer[] {
   const start = below(random, frames.length);
   const sequence = frames.slice(start, start + 1 + below(random, 6));
@@ -85,7 +85,7 @@ const GOOD_ROWS = {
   },
 } as const;
 
-/** A relation and a row in frames that are whole: what is wrong with them is left to those who read columns. */
+/** A relation and a row in valid frames, with damaged columns. */
 function rowFrames(random: Random): Buffer[] {
   const kind = pick(random, ['events', 'processes'] as const);
   const { columns, row } = GOOD_ROWS[kind];
@@ -143,8 +143,8 @@ function relationsOf(frames: readonly Buffer[]): Map<number, RelationMessage> {
 
 const draft = { key: new ByteWriter(), value: new ByteWriter() };
 
-/** As the service does: the first error ends it, and is thrown. */
-function workOff(chunks: readonly Buffer[], relations: Map<number, RelationMessage>): string {
+/** Processes chunks as the service does: the first error ends it, and is thrown. */
+function processChunks(chunks: readonly Buffer[], relations: Map<number, RelationMessage>): string {
   const reader = new FrameReader();
   let recordCount = 0;
   for (const chunk of chunks) {
@@ -188,10 +188,10 @@ export function etf(): FuzzTarget {
     name: 'etf',
     run(random) {
       const payload = makePayload(random, { payloads, bomb });
-      // The payload stands within a chunk: what is behind it belongs to others.
+      // The payload is part of a chunk: the bytes around it are not its own.
       const chunk = Buffer.concat([Buffer.of(0xff), payload, Buffer.of(0x83, 0x68, 0x02)]);
       new EventPayload(chunk, 1, 1 + payload.length).writeTo(out.reset());
-      // An independent reader must be able to read what came of it; it is recursive, so nothing large.
+      // An independent reader must be able to read the result. It is recursive, so only small results.
       if (out.length < 4_096) decodeValue(Buffer.concat([out.view()]));
       return 'value';
     },
@@ -233,15 +233,16 @@ const METADATA = [
   '{"format_version": null}',
 ];
 
-/** The metadata column: JSON, which PostgreSQL has checked, but nobody promises that of a damaged frame. */
+/** The metadata column: PostgreSQL stores valid JSON only, but a damaged frame may hold anything. */
 export function metadata(): FuzzTarget {
+  const reader = new FormatVersionReader();
   return {
     name: 'metadata',
     run(random) {
       const depth = random() < 0.01 ? below(random, 200_000) : 0;
       const text = mutateText(pick(random, METADATA), random, [...JSON_WORDS, ...JSON_EDGES]);
       const bytes = Buffer.from('{"a":'.repeat(depth) + text);
-      const version = new FormatVersionReader().read(bytes, 0, bytes.length);
+      const version = reader.read(bytes, 0, bytes.length);
       return version === undefined ? 'no version' : 'version';
     },
   };
@@ -285,7 +286,7 @@ const LEDGER = encodeLedger({
   acceptedLsn: 0x60n,
 });
 
-/** Comments of ledgers, which anybody may have edited who owns the publication. */
+/** Comments that hold ledgers: every owner of a publication may edit them. */
 export function ledger(): FuzzTarget {
   const words = [
     '{',
@@ -308,7 +309,8 @@ export function ledger(): FuzzTarget {
     run(random) {
       const nested = random() < 0.001 ? '['.repeat(100_000) : '';
       const read = parseLedger(nested + mutateText(LEDGER, random, words));
-      if (!Bun.deepEquals(parseLedger(encodeLedger(read)), read)) throw new Error('a ledger does not come back');
+      if (!Bun.deepEquals(parseLedger(encodeLedger(read)), read))
+        throw new Error('A ledger that was encoded and parsed again differs');
       return 'ledger';
     },
   };
@@ -321,7 +323,8 @@ export function lsn(): FuzzTarget {
     name: 'lsn',
     run(random) {
       const position = parseLsn(mutateText(pick(random, texts), random, ['/', '0x', ' ', '-', 'g', '０', '00000000']));
-      if (parseLsn(formatLsn(position)) !== position) throw new Error('an LSN does not come back as it went out');
+      if (parseLsn(formatLsn(position)) !== position)
+        throw new Error('An LSN that was formatted and parsed again differs');
       return 'position';
     },
   };

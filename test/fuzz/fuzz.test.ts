@@ -8,9 +8,9 @@ import { TARGETS } from './targets.ts';
 
 const SEED = 20_160_322;
 const MUTATION_COUNT = 60_000;
-/** Far above what a campaign takes, on a machine with other work to do */
+/** Far above what a campaign takes on a busy machine */
 const CAMPAIGN_LIMIT_MS = 120_000;
-/** The largest payload that may inflate, several times over, and the runtime: what must not happen is a gigabyte */
+/** Several times the largest payload that may inflate, and the runtime: memory must not grow to a gigabyte */
 const PEAK_RSS_BYTES = 600 * 1024 * 1024;
 
 test.each(Object.keys(TARGETS))(
@@ -21,18 +21,18 @@ test.each(Object.keys(TARGETS))(
     console.log(JSON.stringify(report));
     const outcomeCounts = Object.values(report!.outcomes);
     expect(outcomeCounts.reduce((sum, count) => sum + count, 0)).toBe(report!.mutationCount);
-    // Both ends are reached: what is always refused, or never, tests nothing behind the first check.
+    // Input that is always refused, or never, would test nothing after the first check.
     expect(outcomeCounts.length).toBeGreaterThan(1);
     expect(report!.peakRssBytes).toBeLessThan(PEAK_RSS_BYTES);
   },
   CAMPAIGN_LIMIT_MS + 10_000,
 );
 
-test('the shares of all targets make the whole', () => {
+test('the shares of all targets add up to 1', () => {
   expect(Object.values(TARGETS).reduce((sum, { share }) => sum + share, 0)).toBeCloseTo(1);
 });
 
-test('mutations depend on the seed alone, and most of them show', () => {
+test('mutations depend on the seed alone, and most of them have an effect', () => {
   const bytes = Buffer.from('the quick brown fox jumps over the lazy dog');
   const words = ['one', 'two'];
   const mutate = (seed: number) => [
@@ -49,7 +49,7 @@ function target(run: FuzzTarget['run'], slowestMs?: number): FuzzTarget {
   return { name: 'target', run, slowestMs };
 }
 
-test('runCampaign counts typed errors and results, and runs each mutation again by itself', async () => {
+test('runCampaign counts typed errors and results, and can run each mutation again by itself', async () => {
   const drawn: number[] = [];
   const draw = target((random) => {
     drawn.push(random());
@@ -64,7 +64,7 @@ test('runCampaign counts typed errors and results, and runs each mutation again 
   expect(drawn).toEqual([ninth!]);
 });
 
-test('runCampaign fails for an error that is none of ours, and names the mutation', async () => {
+test('runCampaign fails for an error that is no NotifierError, and names the mutation', async () => {
   const failing = target((random) => {
     if (random() < 0.01) throw new TypeError('undefined is not an object');
     return 'result';

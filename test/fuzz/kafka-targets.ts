@@ -1,4 +1,4 @@
-/** What brokers answer: real answers, damaged, given to the parsers and played over real sockets to a whole Kafka side. */
+/** Answers of brokers: recorded ones, damaged, for the parsers alone and over real sockets for the whole Kafka side. */
 import { createServer, type Server, type Socket } from 'node:net';
 import {
   apiVersionsV3,
@@ -28,7 +28,7 @@ const API_VERSIONS = 18;
 const METADATA = 3;
 const PARSERS = [apiVersionsV3, metadataV12, initProducerIdV4, describeConfigsV4, produceV9, produceV10, produceV11];
 
-/** The parsers by themselves. What they throw is judged as the service judges it. */
+/** The parsers alone. Their errors are judged as the service judges them. */
 export function kafkaParsers(): FuzzTarget {
   const answers = readKafkaAnswers();
   return {
@@ -51,7 +51,7 @@ function parseAnswer({ apiKey, apiVersion }: KafkaAnswer, body: Buffer): unknown
   return parseResponse(1, apiKey, apiVersion, Reader.from(body));
 }
 
-/** An answer with an error code, or one that is silent about most of what was asked. */
+/** True for an answer with an error code, and for one that lacks most of what was asked for. */
 function isUnusual(answer: KafkaAnswer): boolean {
   if (answer.note.endsWith('to one partition')) return true;
   try {
@@ -62,14 +62,14 @@ function isUnusual(answer: KafkaAnswer): boolean {
   }
 }
 
-/** Longest time that a session may take: every wait below, one after the other, several times over. */
+/** Longest time of a session: several times the sum of all waits below. */
 const SESSION_LIMIT_MS = 20_000;
 const NAMESPACE = 'default/default';
 const ROUND_RECORD_COUNT = 20;
 
 /**
- * Whole sessions against a broker that damages what it answers: opened, records sent, acknowledged or failed, closed.
- * In what order requests come is a matter of time too, so that one mutation may have to be run more than once to see it.
+ * Whole sessions with a broker that damages its answers: open, send records, see them acknowledged or failed, close.
+ * The order of requests depends on timing too, so a failure may need several runs of its mutation to appear again.
  */
 export async function kafkaSessions(): Promise<FuzzTarget> {
   const lanes = 8;
@@ -98,7 +98,7 @@ export async function kafkaSessions(): Promise<FuzzTarget> {
 async function runSession(port: number): Promise<string> {
   const outcome = Promise.withResolvers<string>();
   let sinks: Sinks | undefined;
-  const timer = setTimeout(() => outcome.reject(new Error('the session came to no end')), SESSION_LIMIT_MS);
+  const timer = setTimeout(() => outcome.reject(new Error('The session did not end')), SESSION_LIMIT_MS);
   const noteAcknowledged = () => {
     if (sinks?.lowestUnacknowledged === Number.POSITIVE_INFINITY) outcome.resolve('acknowledged');
   };
@@ -110,7 +110,7 @@ async function runSession(port: number): Promise<string> {
       const { producer, topic, tally } = ordinal % 2 === 0 ? records.event : records.lifecycle;
       const key = new ByteWriter().copy(Buffer.from(`key ${ordinal}`));
       producer.append(topic, key, new ByteWriter().copy(Buffer.alloc(50)), { ordinal, tally });
-      // The second half goes out when the first has been answered, if it was told to wait or not.
+      // The second half is sent when the first is answered, with or without a wait.
       if (ordinal % ROUND_RECORD_COUNT === 0) sinks.flush();
     }
     return await outcome.promise;
@@ -158,18 +158,18 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
   };
 }
 
-/** Share of answers that are damaged, unusual, and not in one piece: most sessions meet something, some get far. */
+/** Shares of answers that are damaged, unusual, and split: most sessions meet one of these, and some get far. */
 const DAMAGED_SHARE = 0.1;
 const UNUSUAL_SHARE = 0.05;
 const SPLIT_SHARE = 0.05;
 
-/** Answers requests with recorded answers, some of them damaged, cut short, in pieces, or never whole. */
+/** Sends recorded answers, some of them damaged, cut short, in pieces, or never complete. */
 class DamagingBroker implements AsyncDisposable {
-  /** By whether they are unusual */
+  /** By `isUnusual` */
   static readonly #answers = Map.groupBy(readKafkaAnswers(), isUnusual);
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  /** Of the mutation that is running */
+  /** Of the running mutation */
   random: Random = () => 0;
 
   private constructor() {
@@ -186,7 +186,7 @@ class DamagingBroker implements AsyncDisposable {
     return (this.#server.address() as { port: number }).port;
   }
 
-  /** Ends all connections by RST: thousands of sessions would otherwise leave their ports waiting. */
+  /** Ends all connections with RST: thousands of sessions would otherwise leave their ports in TIME_WAIT. */
   reset(): void {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
@@ -228,13 +228,13 @@ class DamagingBroker implements AsyncDisposable {
     }
     const middle = below(random, sent.length);
     socket.write(sent.subarray(0, middle));
-    // The rest comes by itself, never, or is the end of the connection.
+    // The rest follows, or never comes, or the connection ends instead.
     const choice = random();
     if (choice < 0.5) setImmediate(() => socket.write(sent.subarray(middle)));
     else if (choice < 0.9) socket.end();
   }
 
-  /** Header and length are damaged as well: what comes in their place may be no Kafka at all. */
+  /** Damages header and length too: the result may not be Kafka's protocol at all. */
   #damage(frame: Buffer): Buffer {
     if (this.random() < 0.3) return mutateBytes(frame, this.random);
     const head = frame.subarray(0, 8);
@@ -244,7 +244,7 @@ class DamagingBroker implements AsyncDisposable {
     return damaged;
   }
 
-  /** Metadata names the port of the broker that was recorded. */
+  /** Replaces the port of the recorded broker in metadata by that of this one. */
   #atHome(body: Buffer): Buffer {
     const at = body.indexOf(HOST);
     if (at < 0) return body;
@@ -254,7 +254,7 @@ class DamagingBroker implements AsyncDisposable {
   }
 }
 
-/** True when whoever believes this metadata would connect to somebody else. */
+/** True when a client that believes this metadata would connect to another server. */
 function leadsAway(frame: Buffer, port: number): boolean {
   const ends = [frame.length, Math.max(9, Math.min(frame.length, 4 + (frame.length >= 4 ? frame.readInt32BE(0) : 0)))];
   return ends.some((end) => brokersOf(frame.subarray(9, end)).some((one) => one.host !== HOST || one.port !== port));

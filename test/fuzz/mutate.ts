@@ -1,12 +1,12 @@
-/** Damages bytes and texts in the ways in which parsers are usually hurt. Everything depends on the given random alone. */
+/** Damages bytes and texts in the ways that usually break parsers. Everything depends on the given random alone. */
 
-/** Numbers from 0 to 1, as `Math.random`; a seeded one makes the same mutations again. */
+/** Numbers from 0 to 1, as `Math.random`; a seeded one repeats the same mutations. */
 export type Random = () => number;
 
 const EDGE_BYTES = [0x00, 0x01, 0x7f, 0x80, 0xfe, 0xff];
 const EDGE_NUMBERS = [0, 1, -1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, -0x8000_0000, 0x0100_0000];
 
-/** A whole number from 0 up to, and without, `limit`. */
+/** An integer from 0 to `limit`, exclusive. */
 export function below(random: Random, limit: number): number {
   return Math.floor(random() * limit);
 }
@@ -21,7 +21,7 @@ const BYTE_MUTATIONS: readonly ((bytes: Buffer, random: Random) => Buffer)[] = [
   flipBit,
   (bytes, random) => setByte(bytes, random, pick(random, EDGE_BYTES)),
   (bytes, random) => setByte(bytes, random, below(random, 256)),
-  // counts and lengths: an edge, or a little more or less than is true
+  // Counts and lengths: an edge value, or a little more or less than the true one.
   (bytes, random) => setNumber(bytes, random, () => pick(random, EDGE_NUMBERS)),
   (bytes, random) => setNumber(bytes, random, (before) => before + below(random, 9) - 4),
   (bytes, random) => bytes.subarray(0, below(random, bytes.length + 1)),
@@ -40,7 +40,7 @@ const BYTE_MUTATIONS: readonly ((bytes: Buffer, random: Random) => Buffer)[] = [
   },
 ];
 
-/** A damaged copy: one to four mutations, seldom none that shows. */
+/** A damaged copy: one to four mutations, rarely without an effect. */
 export function mutateBytes(bytes: Buffer, random: Random): Buffer {
   let mutated: Buffer = Buffer.from(bytes);
   for (let left = 1 + below(random, 4); left > 0; left--) mutated = pick(random, BYTE_MUTATIONS)(mutated, random);
@@ -76,7 +76,7 @@ function range(bytes: { readonly length: number }, random: Random): [start: numb
   return [start, Math.min(bytes.length, start + 1 + below(random, 24))];
 }
 
-/** A damaged copy of a text: lines and tokens are lost, doubled and swapped, and words of `dictionary` come in. */
+/** A damaged copy of a text: lines and tokens are removed, duplicated and replaced, and words of `dictionary` inserted. */
 export function mutateText(text: string, random: Random, dictionary: readonly string[]): string {
   let mutated = text;
   for (let left = 1 + below(random, 4); left > 0; left--) mutated = mutateOnce(mutated, random, dictionary);

@@ -1,4 +1,4 @@
-/** Runs the campaigns, each in a process of its own, so that a loop or an eater of memory ends that one alone. */
+/** Runs campaigns, each in a process of its own: a mutation that loops or takes all memory ends that process alone. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
@@ -6,10 +6,10 @@ import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import type { CampaignReport } from './campaign.ts';
 import { TARGETS } from './targets.ts';
 
-/** How much to run. */
+/** Options of `runFuzz`. */
 export interface FuzzOptions {
   readonly seed: number;
-  /** Of all targets together; each gets its share */
+  /** For all targets together; each has its share */
   readonly mutationCount: number;
   /** Default: all of them */
   readonly targets?: readonly string[] | undefined;
@@ -19,15 +19,15 @@ export interface FuzzOptions {
   readonly onReport?: ((report: FuzzReport) => void) | undefined;
 }
 
-/** What came of the mutations of one target. */
+/** Result of the campaign of one target. */
 export interface FuzzReport extends CampaignReport {
-  /** Most memory that the process ever had, the runtime and the seeds of the mutations included */
+  /** Peak memory of the process, with the runtime and the seeds of the mutations */
   readonly peakRssBytes: number;
 }
 
 /**
- * Runs mutations of every target, one target after another. Rejects when one of them does harm: raises what is no error of
- * the service's own, or outside of everything that catches it, takes too long, or does not end.
+ * Runs mutations of every target, one target after another. Rejects when one of them does harm: it raises an error that is
+ * not a NotifierError, or one that nothing catches, it takes too long, or it does not end.
  */
 export async function runFuzz(options: FuzzOptions): Promise<FuzzReport[]> {
   const { seed, mutationCount, targets = Object.keys(TARGETS), onReport } = options;

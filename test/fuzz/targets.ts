@@ -1,4 +1,4 @@
-/** Everything that is attacked, by name. */
+/** The targets, by name. */
 import type { FuzzTarget } from './campaign.ts';
 import { config } from './config-target.ts';
 import { etf, frames, ledger, lsn, metadata, timeline } from './decoder-targets.ts';
@@ -6,10 +6,11 @@ import { kafkaParsers, kafkaSessions } from './kafka-targets.ts';
 
 interface TargetEntry {
   readonly make: () => FuzzTarget | Promise<FuzzTarget>;
-  /** Share of all mutations: less where one costs more, most where the bytes come from afar */
+  /** Share of all mutations: small where one is expensive, large where the bytes come over a network */
   readonly share: number;
 }
 
+/** Everything that parses bytes or texts from outside; the shares add up to 1. */
 export const TARGETS: Readonly<Record<string, TargetEntry>> = {
   frames: { make: frames, share: 0.3 },
   etf: { make: etf, share: 0.25 },
