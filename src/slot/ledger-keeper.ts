@@ -4,7 +4,8 @@ import type { Sql } from 'postgres';
 import type { Progress } from '../flow/progress.ts';
 import { laterLsn } from '../lsn.ts';
 import { ledgerGrantSql, type SlotLedger, writeLedger } from '../postgres/continuity/ledger.ts';
-import { claimSlot, type PreparedSlot } from '../postgres/setup/prepare-slot.ts';
+import { claimSlot } from '../postgres/setup/claim-slot.ts';
+import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotMemory } from './memory.ts';
 
 /** A ledger that is a minute old names the beginning of a loss well enough, and costs an idle database nothing. */
@@ -66,7 +67,7 @@ export class LedgerKeeper {
 
   #present(closed: boolean): SlotLedger {
     const { prepared, progress } = this.#options;
-    const { ledger } = prepared;
+    const ledger = prepared.nextLedger;
     // A server that crashed stands behind what it had confirmed; that stays delivered.
     const deliveredLsn = progress.delivered ?? ledger.deliveredLsn;
     return { ...ledger, confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn), deliveredLsn, closed };
@@ -76,7 +77,11 @@ export class LedgerKeeper {
     const { control, slot, prepared, progress } = this.#options;
     this.#writtenMs = performance.now();
     this.#writtenOrdinal = progress.lastOrdinal;
-    const outcome = await writeLedger(control, { slot, ledger: this.#present(closed), replaces: prepared.foundLedger });
+    const outcome = await writeLedger(control, {
+      slot,
+      ledger: this.#present(closed),
+      replaces: prepared.storedLedger,
+    });
     // Only who has the slot writes: another one's word is about a slot that is not ours any more.
     if (outcome !== 'superseded') this.#noteOutcome(outcome);
   }

@@ -5,8 +5,8 @@
 
 import { lsnInContext } from '../flow/flow.ts';
 import { formatLsn } from '../lsn.ts';
-import { droppedPublicationError } from '../postgres/continuity/judge.ts';
-import { readPublicationOids } from '../postgres/setup/publication-plan.ts';
+import { readPublicationOids } from '../postgres/catalog/publications.ts';
+import { droppedPublicationError } from '../postgres/continuity/loss.ts';
 import { findBoundary } from '../postgres/setup/publication-start.ts';
 import { judgeMissingPublication } from '../postgres/setup/streaming-plan.ts';
 import type { Session } from './session.ts';

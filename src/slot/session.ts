@@ -18,11 +18,11 @@ import { formatLsn } from '../lsn.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
 import { watchShutdown } from '../postgres/availability/shutdown.ts';
 import { waitUntilFree } from '../postgres/availability/slot-holder.ts';
-import { advanceSlot } from '../postgres/catalog/slots.ts';
 import { connectControl } from '../postgres/client/connect.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/sql-state.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
+import { advanceSlot } from '../postgres/setup/create-slot.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
@@ -224,7 +224,7 @@ async function prepare(
     settings: stream.settings,
     namespaces: [...stream.namespaces.keys()],
     publishing: stream.namespaces,
-    known: memory.known,
+    remembered: memory.known,
     isLedgerRefused: memory.isLedgerRefused,
     instance,
     isConfiguredSlot: (name) => options.isConfiguredSlot(name) || memory.warnedSlots.has(name),

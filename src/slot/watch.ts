@@ -5,8 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answeredWithin } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
+import { readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot } from '../postgres/catalog/slots.ts';
-import { publicationMistakes } from '../postgres/setup/ensure-publication.ts';
+import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
 import type { Session } from './session.ts';
 
 const LOOK_INTERVAL_MS = 5_000;
@@ -30,9 +31,10 @@ async function look(session: Session): Promise<void> {
     const slot = await readSlot(control, stream.slot, serverMajor);
     if (slot !== undefined) status.server = slot;
     const namespaces = [...stream.namespaces.keys()];
-    const { entryOids } = prepared.ledger;
-    const mistakes = await publicationMistakes(control, { namespaces, serverMajor, entryOids });
-    if (mistakes.length > 0) flow.fail(alteredPublicationError(mistakes));
+    const { entryOids } = prepared.nextLedger;
+    const publishing = await readPublishing(control, namespaces, serverMajor);
+    const hazards = describePublicationHazards(namespaces, publishing, entryOids);
+    if (hazards.length > 0) flow.fail(alteredPublicationError(hazards));
     await ledger.keep();
   } catch {
     // A connection that is lost is the shutdown watch's to judge.
@@ -40,6 +42,6 @@ async function look(session: Session): Promise<void> {
 }
 
 /** The server goes on without a word, and rows are confirmed that it left out: what is lost is judged by the next start. */
-function alteredPublicationError(mistakes: readonly string[]): SourceError {
-  return new SourceError(`Cannot go on: publications were changed while they were in use: ${mistakes.join('; ')}`);
+function alteredPublicationError(hazards: readonly string[]): SourceError {
+  return new SourceError(`Cannot go on: publications were changed while they were in use: ${hazards.join('; ')}`);
 }

@@ -1,10 +1,10 @@
 /**
- * Who holds what we wait for: other sessions and prepared transactions, as far as our role may see them. Their queries
- * are never read: they may carry data.
+ * Sessions and prepared transactions that block a statement of the service, as far as its role may see them. Their queries
+ * are never read: they may contain data.
  */
 import type { Sql } from 'postgres';
 
-/** A session or a prepared transaction that stands in the way. */
+/** A session or a prepared transaction that blocks a statement. */
 export interface BlockingSession {
   /** Absent for a prepared transaction */
   readonly pid: number | undefined;
@@ -13,18 +13,17 @@ export interface BlockingSession {
   readonly database: string | undefined;
   readonly username: string | undefined;
   readonly applicationName: string | undefined;
-  /** As pg_stat_activity says; hidden from roles without pg_read_all_stats */
+  /** `state` of pg_stat_activity; hidden from roles without pg_read_all_stats */
   readonly state: string | undefined;
   readonly transactionAgeSeconds: number | undefined;
 }
 
-/** More sessions than this are counted, not listed. */
+/** Sessions beyond this number are counted, not listed. */
 const MAX_LISTED = 10;
 
-/** Those that hold locks on any of these tables, the oldest transaction first. */
+/** The sessions that hold locks on any of these tables, oldest transaction first. */
 export async function lockHolders(control: Sql, relationOids: readonly number[]): Promise<BlockingSession[]> {
-  return toSessions(
-    await control`
+  const rows = await control`
     SELECT DISTINCT l.pid, p.gid, coalesce(a.datname, p.database) AS database, coalesce(a.usename, p.owner) AS username,
       a.application_name, a.state,
       floor(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared)))::int8 AS age
@@ -34,16 +33,16 @@ export async function lockHolders(control: Sql, relationOids: readonly number[])
     WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND l.relation::int8 IN ${control([...relationOids])}
-    ORDER BY age DESC NULLS LAST`,
-  );
+    ORDER BY age DESC NULLS LAST`;
+  return rows.map(toSession);
 }
 
-/** An open transaction that has written: its id, and who runs it. */
+/** An open transaction that has written something: its id and its session. */
 export interface OpenWriter extends BlockingSession {
   readonly xid: string;
 }
 
-/** Transactions that have written and are not over; in this database, or in all databases of the server. */
+/** Open transactions that have written something, in this database or in all databases of the server. */
 export async function openWriters(control: Sql, where: 'database' | 'server'): Promise<OpenWriter[]> {
   const rows = await control`
     SELECT l.transactionid::text AS xid, l.pid, p.gid, coalesce(a.datname, p.database) AS database,
@@ -56,11 +55,10 @@ export async function openWriters(control: Sql, where: 'database' | 'server'): P
       AND l.pid IS DISTINCT FROM pg_backend_pid()
       AND (${where} = 'server' OR coalesce(a.datname, p.database) = current_database())
     ORDER BY age DESC NULLS LAST`;
-  const sessions = toSessions(rows);
-  return rows.map((row, index) => ({ ...sessions[index]!, xid: row.xid as string }));
+  return rows.map((row) => ({ ...toSession(row), xid: row.xid as string }));
 }
 
-/** For an error message: `pid 71 (user app, application psql, idle in transaction, transaction open for 35 s)`, joined by commas. */
+/** For an error message: `pid 71 (user app, application psql, idle in transaction, transaction open for 35 s)`, comma-separated. */
 export function describeSessions(sessions: readonly BlockingSession[]): string {
   const listed = sessions.slice(0, MAX_LISTED).map(describeSession);
   const rest = sessions.length - listed.length;
@@ -82,8 +80,8 @@ function describeSession(session: BlockingSession): string {
   return facts.length === 0 ? name : `${name} (${facts.join(', ')})`;
 }
 
-function toSessions(rows: readonly Record<string, unknown>[]): BlockingSession[] {
-  return rows.map((row) => ({
+function toSession(row: Record<string, unknown>): BlockingSession {
+  return {
     pid: (row.pid as number | null) ?? undefined,
     preparedAs: (row.gid as string | null) ?? undefined,
     database: (row.database as string | null) ?? undefined,
@@ -91,5 +89,5 @@ function toSessions(rows: readonly Record<string, unknown>[]): BlockingSession[]
     applicationName: (row.application_name as string | null) ?? undefined,
     state: (row.state as string | null) ?? undefined,
     transactionAgeSeconds: row.age === null ? undefined : Number(row.age),
-  }));
+  };
 }

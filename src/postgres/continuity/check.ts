@@ -1,164 +1,154 @@
 /**
- * Compares a slot with what was known of it, before anything of it is made or mended. What follows is decided by
- * `continuity.ts`; here are the reading, the error, and the acceptance.
+ * Compares a slot with what was known of it, before anything is created or changed. `judge.ts` decides; here are the
+ * reading, the error, and the acceptance of a loss.
  */
-
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, SlotSettings } from '../../config/config.ts';
-import { formatLsn, type Lsn, laterLsn, parseLsn } from '../../lsn.ts';
+import { formatLsn, type Lsn, laterLsn } from '../../lsn.ts';
+import { entriesOf, type PublicationFacts, type PublishingFacts } from '../catalog/publications.ts';
+import { readCurrentLsn, type ServerFacts } from '../catalog/server.ts';
 import type { SlotFacts } from '../catalog/slots.ts';
+import { tablesOf } from '../catalog/tables.ts';
+import { describeOmissions } from '../hazards/publication-hazards.ts';
 import { parseCreationComment } from '../replication/publication-marker.ts';
-import type { ServerFacts, TableFacts } from '../setup/preconditions.ts';
-import { describeOmissions, entriesOf, type PublicationFacts, tablesOf } from '../setup/publication-plan.ts';
-import {
-  type Continuity,
-  judgeContinuity,
-  type Loss,
-  lossError,
-  type PublicationOrigin,
-  wrongServerError,
-} from './judge.ts';
+import { type Continuity, judgeContinuity, type PublicationOrigin } from './judge.ts';
 import { type SlotLedger, writeLedger } from './ledger.ts';
+import { type Loss, lossError, wrongServerError } from './loss.ts';
 import { readTimelineHistory } from './timeline.ts';
-import { type LedgerContext, ledgerOfLoss } from './transitions.ts';
+import { type LedgerContext, nextOnLoss } from './transitions.ts';
 
-/** Which slot, and what is known of it. */
+/** The slot to check, and what is known of it. */
 export interface ContinuityRequest {
   /** db_ref of the configuration */
   readonly databaseRef: string;
-  /** The server that the control connection leads to, for commands that need a replication connection */
+  /** The server of the control connection, for commands that need a replication connection */
   readonly endpoint: DatabaseEndpoint;
   readonly slot: string;
   readonly settings: SlotSettings;
   readonly namespaces: readonly string[];
   /** Id of this process in ledgers */
   readonly instance: string;
-  /** What the last session of this process left: its `PreparedSlot.ledger`, with what it has confirmed since */
-  readonly known: SlotLedger | undefined;
-  /** The last attempt to write the ledger was refused */
+  /** What this process knows from its last session: its `PreparedSlot.nextLedger`, with what it has confirmed since */
+  readonly remembered: SlotLedger | undefined;
+  /** The server refused the last attempt to write the ledger */
   readonly isLedgerRefused: boolean;
   /** Binds database and slot already */
   readonly log: Logger;
 }
 
-/** What is there, as far as it is compared. */
-export interface Findings {
+/** The slot and everything that it depends on, as found on the server before anything is created or changed. */
+export interface SlotSnapshot extends PublishingFacts {
   readonly server: ServerFacts;
-  readonly existing: SlotFacts | undefined;
-  readonly foundLedger: SlotLedger | undefined;
-  readonly found: ReadonlyMap<string, PublicationFacts>;
-  /** Of the namespaces, those that exist, by name */
-  readonly tables: ReadonlyMap<string, TableFacts>;
+  /** Of `server`: the snapshot of a standby is refused before */
+  readonly timeline: number;
+  /** Undefined = it does not exist */
+  readonly slot: SlotFacts | undefined;
+  readonly stored: SlotLedger | undefined;
 }
 
 /**
- * Compares what was known with what is there.
- * @throws LossError unless the settings accept the loss
+ * Compares what was known with what exists.
+ * @throws LossError unless the settings accept the loss, SourceError when the server is a former primary
  */
 export async function checkContinuity(
   control: Sql,
   request: ContinuityRequest,
-  findings: Findings,
+  snapshot: SlotSnapshot,
 ): Promise<Continuity> {
-  const { server, existing, foundLedger, found } = findings;
-  const { known, slot, databaseRef, namespaces, isLedgerRefused, log } = request;
-  const { systemIdentifier } = server;
-  const timeline = server.timeline!;
-  const isBehind = [known, foundLedger].some((word) => word !== undefined && word.timeline < timeline);
+  const { server, timeline, stored, publications } = snapshot;
+  const { remembered, slot, databaseRef, namespaces, isLedgerRefused } = request;
+  const isPromoted = [remembered, stored].some((ledger) => ledger !== undefined && ledger.timeline < timeline);
   const continuity = judgeContinuity({
-    known,
-    ledger: foundLedger,
+    remembered,
+    stored,
     isLedgerRefused,
     server: {
-      systemIdentifier,
+      systemIdentifier: server.systemIdentifier,
       timeline,
       currentLsn: await readCurrentLsn(control),
-      history: isBehind ? await readTimelineHistory(request.endpoint, { timeline, slot }) : [],
+      history: isPromoted ? await readTimelineHistory(request.endpoint, { timeline, slot }) : [],
     },
-    slot: existing,
+    slot: snapshot.slot,
     namespaces,
-    publications: new Map([...found].map(([name, publication]) => [name, originOf(publication, findings)])),
+    publications: new Map([...publications].map(([name, publication]) => [name, originOf(publication, snapshot)])),
   });
-  switch (continuity.verdict) {
-    case 'first':
-      break;
-    case 'wrong-server':
-      throw wrongServerError(continuity.knownTimeline, timeline).locate({ database: databaseRef, slot });
-    case 'loss':
-      await stopOrAccept(control, request, { loss: continuity.loss, findings });
-      break;
-    case 'goes-on':
-      if (continuity.timelineChanged !== undefined) {
-        log.info(continuity.timelineChanged, 'the server was promoted since, the slot goes on from where it stood');
-      }
-      if (continuity.movedFromLsn !== undefined) {
-        log.warn(
-          { ourLsn: formatLsn(continuity.movedFromLsn), slotLsn: formatLsn(existing!.confirmedFlushLsn!) },
-          'the slot was moved or made anew by somebody else, and without a ledger nobody can say which: what was committed in between was not delivered by this process',
-        );
-      }
+  if (continuity.verdict === 'wrong-server') {
+    throw wrongServerError(continuity.knownTimeline, timeline).locate({ database: databaseRef, slot });
   }
+  if (continuity.verdict === 'loss') await stopUnlessAccepted(control, request, { loss: continuity.loss, snapshot });
+  if (continuity.verdict === 'continues') reportChanges(continuity, request, snapshot);
   return continuity;
 }
 
-function originOf(publication: PublicationFacts, { server, tables }: Findings): PublicationOrigin {
+function originOf(publication: PublicationFacts, { server, tables }: SlotSnapshot): PublicationOrigin {
   const namespaceTables = tablesOf(publication.name, tables);
   return {
     oid: publication.oid,
     createdAtLsn: parseCreationComment(publication.comment, server.systemIdentifier),
     entries: entriesOf(publication, tables),
-    // A table that does not exist has nothing to leave out, and is asked for later.
+    // A publication leaves nothing out of a table that does not exist; the preparation refuses a missing table later.
     omissions: namespaceTables === undefined ? [] : describeOmissions(publication, namespaceTables),
   };
 }
 
-async function stopOrAccept(
+async function stopUnlessAccepted(
   control: Sql,
   request: ContinuityRequest,
-  { loss, findings }: { readonly loss: Loss; readonly findings: Findings },
+  { loss, snapshot }: { readonly loss: Loss; readonly snapshot: SlotSnapshot },
 ): Promise<void> {
   const { slot, settings, log } = request;
-  const error = lossError(loss, request);
-  if (settings.acceptLossAfterLsn !== loss.fromLsn) {
-    const ledger = ledgerOfLoss(loss, ledgerContext(request, findings));
-    if (ledger !== undefined) {
-      await writeLedger(control, { slot, ledger, replaces: findings.foundLedger }).catch((cause: unknown) =>
-        log.warn({ error: cause }, 'the ledger of the slot could not be written'),
-      );
-    }
-    throw error;
+  if (settings.acceptLossAfterLsn === loss.fromLsn) return;
+  const next = nextOnLoss(loss, ledgerContext(request, snapshot));
+  if (next !== undefined) {
+    await writeLedger(control, { slot, ledger: next, replaces: snapshot.stored }).catch((error: unknown) =>
+      log.warn({ event: 'ledger_write_failed', error }, 'cannot write the slot ledger'),
+    );
+  }
+  throw lossError(loss, request);
+}
+
+function reportChanges(
+  { timelineChanged, movedFromLsn }: Continuity & { readonly verdict: 'continues' },
+  { log }: ContinuityRequest,
+  { slot }: SlotSnapshot,
+): void {
+  if (timelineChanged !== undefined) {
+    log.info(
+      { event: 'timeline_changed', ...timelineChanged },
+      'the server was promoted, the slot continues at its position',
+    );
+  }
+  if (movedFromLsn !== undefined && slot?.confirmedFlushLsn !== undefined) {
+    log.warn(
+      { event: 'slot_moved', ourLsn: formatLsn(movedFromLsn), slotLsn: formatLsn(slot.confirmedFlushLsn) },
+      'the slot was advanced by another program or recreated, and without a ledger nothing shows which: this process did not deliver what was committed in between',
+    );
   }
 }
 
 /**
- * Says what is lost, as was accepted. To be called when slot and publications are as they will be: until then the end of the
- * loss moves on.
- * @param beginningsLsn where the slot, and each publication, that was made anew begins
+ * Logs what is lost by an accepted loss. To be called when slot and publications are final: until then the end of the loss
+ * moves on.
+ * @param startLsns where the recreated slot and each recreated publication start
  */
-export function warnOfAcceptedLoss(
-  { fromLsn, toLsn, details }: Loss,
-  beginningsLsn: readonly Lsn[],
-  log: Logger,
-): void {
-  const endLsn = toLsn && beginningsLsn.reduce(laterLsn, toLsn);
+export function warnOfAcceptedLoss({ fromLsn, toLsn, details }: Loss, startLsns: readonly Lsn[], log: Logger): void {
+  const endLsn = toLsn && startLsns.reduce(laterLsn, toLsn);
   log.warn(
-    { details, fromLsn: formatLsn(fromLsn), toLsn: endLsn === undefined ? undefined : formatLsn(endLsn) },
-    'the stream goes on without changes that are lost, as accept_loss_after says',
+    {
+      event: 'loss_accepted',
+      details,
+      fromLsn: formatLsn(fromLsn),
+      toLsn: endLsn === undefined ? undefined : formatLsn(endLsn),
+    },
+    'continuing without the lost changes, as accept_loss_after allows',
   );
 }
 
-/** Who writes the ledger, over what. */
+/** What the next ledger is made from. */
 export function ledgerContext(
-  { known, instance }: Pick<ContinuityRequest, 'known' | 'instance'>,
-  { server, foundLedger }: Pick<Findings, 'server' | 'foundLedger'>,
+  { remembered, instance }: Pick<ContinuityRequest, 'remembered' | 'instance'>,
+  { server, timeline, stored }: Pick<SlotSnapshot, 'server' | 'timeline' | 'stored'>,
 ): LedgerContext {
-  // No standby gets here.
-  return { known, foundLedger, systemIdentifier: server.systemIdentifier, timeline: server.timeline!, instance };
-}
-
-/** Where the server's WAL ends, not only where it is written to. */
-export async function readCurrentLsn(control: Sql): Promise<Lsn> {
-  const [row] = await control`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
-  return parseLsn(row!.lsn);
+  return { remembered, stored, systemIdentifier: server.systemIdentifier, timeline, instance };
 }

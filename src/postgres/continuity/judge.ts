@@ -1,36 +1,38 @@
 /**
- * Whether a stream goes on where it stopped. Start-up makes what is missing, and that would hide a gap: so what was known
- * of the slot is compared with what is there now, before anything is made. All of it is pure.
+ * Whether a stream continues where it stopped. Start-up creates whatever is missing. On its own that would hide data loss: a
+ * dropped slot would simply be recreated. So what was known of the slot is compared with what exists, before anything is
+ * created. Pure.
  *
- * What is known comes from the process, which remembers exactly what it confirmed, or from the slot's ledger on the
- * server. Some things cannot be known by any of the two:
- * - A process that crashed left no last word. A slot that stands farther than its ledger was moved by that process, or was
- *   dropped and made anew since: nothing on the server tells the one from the other.
- * - What Kafka holds and a new primary lacks is known to the process that delivered it, and not to one that starts later
- *   with the ledger of the new primary.
- * - Without the right to write a ledger, and on a server that never had it, a new process knows nothing.
+ * What is known comes from the process, which remembers exactly what it confirmed, or from the slot ledger on the server.
+ * Neither shows everything:
+ * - A process that crashed left an open ledger. A slot at a later position than this ledger was advanced by that process, or
+ *   dropped and recreated since: nothing on the server tells one from the other.
+ * - What Kafka holds and a new primary lacks is known to the process that delivered it, but not to one that starts later with
+ *   the ledger of the new primary.
+ * - Without the right to write a ledger, and on a server that never had one, a new process knows nothing.
  */
-import { LossError, type NotifierError, SourceError } from '../../errors.ts';
 import { formatLsn, type Lsn, laterLsn } from '../../lsn.ts';
+import type { PublicationEntries } from '../catalog/publications.ts';
 import { isInvalidated, type SlotFacts } from '../catalog/slots.ts';
 import { quoteIdentifier } from '../client/quote.ts';
-import { describeEntries, type PublicationEntries } from '../setup/publication-plan.ts';
+import { describeEntries } from '../hazards/publication-hazards.ts';
 import { ALTERED_OID, type LeftPublication, type SlotLedger } from './ledger.ts';
+import type { Loss } from './loss.ts';
 import { sharedUpTo, type TimelineSwitch } from './timeline.ts';
 
 /** What is compared. */
 export interface ContinuityFacts {
-  /** What this process remembers of its last session; exact, whatever `closed` says. Undefined before the first */
-  readonly known: SlotLedger | undefined;
-  /** What the server has */
-  readonly ledger: SlotLedger | undefined;
-  /** This role may not write ledgers, so that neither this process nor others of its kind have left one */
+  /** What this process knows from its last session; exact even if it is not `closed`. Undefined before the first */
+  readonly remembered: SlotLedger | undefined;
+  /** The ledger on the server */
+  readonly stored: SlotLedger | undefined;
+  /** The role may not write ledgers, so that neither this process nor others with the role have left one */
   readonly isLedgerRefused: boolean;
   readonly server: {
     readonly systemIdentifier: string;
     readonly timeline: number;
     readonly currentLsn: Lsn;
-    /** Of its timeline; needed where an older timeline is known */
+    /** Of its timeline; needed when a ledger has an older timeline */
     readonly history: readonly TimelineSwitch[];
   };
   readonly slot: SlotFacts | undefined;
@@ -40,108 +42,91 @@ export interface ContinuityFacts {
   readonly publications: ReadonlyMap<string, PublicationOrigin>;
 }
 
-/** Which publication it is that has this name now. */
+/** The identity and contents of the publication that has a name now. */
 export interface PublicationOrigin {
   readonly oid: number;
-  /** Undefined for one that a person made */
+  /** Undefined for one that an operator created */
   readonly createdAtLsn: Lsn | undefined;
   readonly entries: PublicationEntries;
-  /** By what it does not publish all changes of its namespace (PublicationPlan) */
+  /** What it leaves out of its namespace's changes (`describeOmissions`) */
   readonly omissions: readonly string[];
-}
-
-/** Changes that cannot be streamed any more, for one reason or for several at once. */
-export interface Loss {
-  /**
-   * Where the loss begins. It names the loss when it is accepted, and so it is the same at every attempt; for another loss
-   * at a place that was accepted already it is the next byte, which no commit ends at
-   */
-  readonly fromLsn: Lsn;
-  /** Undefined where the end cannot be known */
-  readonly toLsn: Lsn | undefined;
-  /** What has happened; each completes `Cannot go on behind ...:` */
-  readonly details: readonly string[];
-  /** The slot is there, and must not be streamed from: whoever accepts the loss wants it made anew */
-  readonly needsNewSlot: boolean;
-  /** The server was set back before what was delivered, which its WAL will pass */
-  readonly isSetBack?: boolean | undefined;
-  /** Namespaces whose publications were altered, which a person can undo without a trace */
-  readonly altered: readonly string[];
 }
 
 /**
  * - `first`: nothing is known of this slot
- * - `goes-on`: it stands where it was left, or nobody can tell that it does not
- * - `loss`: it does not
+ * - `continues`: it is where it was left, or nothing shows that it is not
+ * - `loss`: it is not
  * - `wrong-server`: the server is on an older timeline than the one that was followed: a former primary
  */
 export type Continuity =
   | { readonly verdict: 'first' }
   | {
-      readonly verdict: 'goes-on';
-      /** Up to here it was confirmed, and the server still has the WAL of it */
+      readonly verdict: 'continues';
+      /** Everything before it was confirmed, and the server still has the WAL of it */
       readonly confirmedLsn: Lsn;
       /** The server was promoted since */
       readonly timelineChanged: { readonly from: number; readonly to: number } | undefined;
-      /** Somebody moved the slot from here, and without ledgers nobody can say who */
+      /** The slot was moved from here, and without ledgers nothing shows by which process */
       readonly movedFromLsn: Lsn | undefined;
     }
   | { readonly verdict: 'loss'; readonly loss: Loss }
   | { readonly verdict: 'wrong-server'; readonly knownTimeline: number };
 
 /**
- * What holds of the two. Another instance that has taken the slot since goes before our memory, when it went on from where
- * we had stopped, or from before that: it has seen to the rest.
+ * The ledger that holds. The stored one of another instance overrides what this process remembers when that instance started
+ * where this process had stopped, or before: it has streamed the rest.
  */
-export function lastWord({ known, ledger }: Pick<ContinuityFacts, 'known' | 'ledger'>): SlotLedger | undefined {
-  if (known === undefined || ledger === undefined) return known ?? ledger;
-  const othersWrote =
-    ledger.revision > known.revision || (ledger.revision === known.revision && ledger.instance !== known.instance);
-  const goesOn = ledger.systemIdentifier === known.systemIdentifier && ledger.fromLsn <= known.confirmedLsn;
-  return othersWrote && goesOn ? ledger : known;
+export function effectiveLedger({
+  remembered,
+  stored,
+}: Pick<ContinuityFacts, 'remembered' | 'stored'>): SlotLedger | undefined {
+  if (remembered === undefined || stored === undefined) return remembered ?? stored;
+  const isNewer =
+    stored.revision > remembered.revision ||
+    (stored.revision === remembered.revision && stored.instance !== remembered.instance);
+  const continues =
+    stored.systemIdentifier === remembered.systemIdentifier && stored.fromLsn <= remembered.confirmedLsn;
+  return isNewer && continues ? stored : remembered;
 }
 
-/** Judges all of it together, so that one acceptance covers what one event has done. */
+/** Judges everything together, so that one acceptance covers all that one event caused. */
 export function judgeContinuity(facts: ContinuityFacts): Continuity {
-  const { known, server, slot } = facts;
-  const word = lastWord(facts);
-  if (word === undefined) {
+  const { remembered, server, slot } = facts;
+  const effective = effectiveLedger(facts);
+  if (effective === undefined) {
     const unusable = unusableLosses(slot, server.currentLsn, 0n);
-    return unusable.length === 0 ? { verdict: 'first' } : { verdict: 'loss', loss: joinLosses(unusable, []) };
+    return unusable.length === 0 ? { verdict: 'first' } : { verdict: 'loss', loss: joinReasons(unusable, []) };
   }
-  if (word.systemIdentifier !== server.systemIdentifier) {
-    // Positions of two servers cannot be compared: nothing more can be said.
-    const detail = `the server is another one, with system identifier ${server.systemIdentifier} in place of ${word.systemIdentifier}`;
-    const needsNewSlot = unusableLosses(slot, server.currentLsn, 0n).length > 0;
-    const finding = { fromLsn: word.confirmedLsn, toLsn: undefined, detail, needsNewSlot };
-    return { verdict: 'loss', loss: joinLosses([finding], [word]) };
+  if (effective.systemIdentifier !== server.systemIdentifier) {
+    return { verdict: 'loss', loss: joinReasons([replacedServerLoss(effective, facts)], [effective]) };
   }
-  const words = known === undefined || known === word ? [word] : [known, word];
-  const newest = Math.max(...words.map(({ timeline }) => timeline));
+  const ledgers: readonly [SlotLedger, ...SlotLedger[]] =
+    remembered === undefined || remembered === effective ? [effective] : [remembered, effective];
+  const newest = Math.max(...ledgers.map(({ timeline }) => timeline));
   if (newest > server.timeline) return { verdict: 'wrong-server', knownTimeline: newest };
 
-  const last = sharedWord(word, server);
-  const moved = movedLoss(last, { slot, isExact: word === known || word.closed });
-  const isExplained = moved === undefined || !(word === known && facts.isLedgerRefused);
-  const losses = [
-    ...words.flatMap((one) => divergedLoss(one, server) ?? []),
-    ...(slot === undefined ? [missingLoss(last, server.currentLsn)] : []),
-    ...unusableLosses(slot, server.currentLsn, last.confirmedLsn),
+  const shared = sharedLedger(effective, server);
+  const moved = movedLoss(shared, { slot, isExact: effective === remembered || effective.closed });
+  const isExplained = moved === undefined || !(effective === remembered && facts.isLedgerRefused);
+  const reasons = [
+    ...ledgers.flatMap((ledger) => divergedLoss(ledger, server) ?? []),
+    ...(slot === undefined ? [missingLoss(shared, server.currentLsn)] : []),
+    ...unusableLosses(slot, server.currentLsn, shared.confirmedLsn),
     ...(moved !== undefined && isExplained ? [moved] : []),
-    ...publicationLosses(facts, last),
+    ...publicationLosses(facts, shared),
   ];
-  if (losses.length > 0) return { verdict: 'loss', loss: joinLosses(losses, words) };
+  if (reasons.length > 0) return { verdict: 'loss', loss: joinReasons(reasons, ledgers) };
+  const [{ timeline }] = ledgers;
   return {
-    verdict: 'goes-on',
-    confirmedLsn: min(last.confirmedLsn, server.currentLsn),
-    timelineChanged:
-      words[0]!.timeline === server.timeline ? undefined : { from: words[0]!.timeline, to: server.timeline },
-    movedFromLsn: isExplained ? undefined : last.confirmedLsn,
+    verdict: 'continues',
+    confirmedLsn: earlierLsn(shared.confirmedLsn, server.currentLsn),
+    timelineChanged: timeline === server.timeline ? undefined : { from: timeline, to: server.timeline },
+    movedFromLsn: isExplained ? undefined : shared.confirmedLsn,
   };
 }
 
-/** One reason of a loss. */
-interface Finding {
+/** One reason for a loss. */
+interface LossReason {
   readonly fromLsn: Lsn;
   readonly toLsn: Lsn | undefined;
   readonly detail: string;
@@ -151,58 +136,69 @@ interface Finding {
   readonly altered?: string;
 }
 
-/** @param words what is known by each: a place at which all of them have a loss accepted already has another one now */
-function joinLosses(findings: readonly Finding[], words: readonly SlotLedger[]): Loss {
-  const beginning = findings.map(({ fromLsn }) => fromLsn).reduce(min);
-  const isTaken = words.length > 0 && words.every(({ acceptedLsn }) => acceptedLsn === beginning);
-  const ends = findings.map(({ toLsn }) => toLsn);
+/** @param ledgers when all of them have a loss at the same LSN accepted already, this is another loss there */
+function joinReasons(reasons: readonly LossReason[], ledgers: readonly SlotLedger[]): Loss {
+  const start = reasons.map(({ fromLsn }) => fromLsn).reduce(earlierLsn);
+  const isTaken = ledgers.length > 0 && ledgers.every(({ acceptedLsn }) => acceptedLsn === start);
+  const ends = reasons.map(({ toLsn }) => toLsn);
   return {
-    fromLsn: isTaken ? beginning + 1n : beginning,
+    fromLsn: isTaken ? start + 1n : start,
     toLsn: ends.reduce((one, other) => (one === undefined || other === undefined ? undefined : laterLsn(one, other))),
-    details: [...new Set(findings.map(({ detail }) => detail))],
-    needsNewSlot: findings.some(({ needsNewSlot }) => needsNewSlot),
-    ...(findings.some(({ isSetBack }) => isSetBack) ? { isSetBack: true } : {}),
-    altered: findings.flatMap(({ altered }) => altered ?? []),
+    details: [...new Set(reasons.map(({ detail }) => detail))],
+    needsNewSlot: reasons.some(({ needsNewSlot }) => needsNewSlot),
+    ...(reasons.some(({ isSetBack }) => isSetBack) ? { isSetBack: true } : {}),
+    altered: reasons.flatMap(({ altered }) => altered ?? []),
+  };
+}
+
+/** Positions of two servers cannot be compared: nothing more can be said about the loss. */
+function replacedServerLoss(effective: SlotLedger, { server, slot }: ContinuityFacts): LossReason {
+  return {
+    fromLsn: effective.confirmedLsn,
+    toLsn: undefined,
+    detail: `the server is another one, with system identifier ${server.systemIdentifier} in place of ${effective.systemIdentifier}`,
+    needsNewSlot: unusableLosses(slot, server.currentLsn, 0n).length > 0,
   };
 }
 
 /**
- * The server's WAL does not hold what was delivered: another branch of it, or an older copy of the server. Confirmed may
- * be more than that, up to where the WAL once ended: of what held no record nothing is missing.
+ * The server's WAL does not hold what was delivered: it is another branch of it, or an older copy of the server. The
+ * confirmed position may be later than that, up to where the WAL once ended: WAL without a record may be missing.
  */
-function divergedLoss(word: SlotLedger, server: ContinuityFacts['server']): Finding | undefined {
-  const { deliveredLsn } = word;
+function divergedLoss(ledger: SlotLedger, server: ContinuityFacts['server']): LossReason | undefined {
+  const { deliveredLsn } = ledger;
   const delivered = formatLsn(deliveredLsn);
-  const consequence = `before ${delivered}, up to which it was delivered: Kafka holds changes that the database has lost`;
-  if (word.timeline === server.timeline) {
+  const consequence = `before ${delivered}, up to which changes were delivered: Kafka holds changes that the database has lost`;
+  if (ledger.timeline === server.timeline) {
     const isPassed = deliveredLsn <= server.currentLsn;
-    if (isPassed && word.isSetBack !== true) return undefined;
+    if (isPassed && ledger.isSetBack !== true) return undefined;
     const end = isPassed ? 'its WAL ended' : `its WAL ends at ${formatLsn(server.currentLsn)},`;
-    const detail = `the server was set back: ${end} ${consequence}`;
-    // Its end moves on with every attempt, and could not be accepted.
+    const detail = `the server was restored to an earlier state: ${end} ${consequence}`;
+    // From the delivered position, not from the WAL's end, which moves on with every attempt and could not be accepted.
     return { fromLsn: deliveredLsn, toLsn: laterLsn(deliveredLsn, server.currentLsn), detail, isSetBack: true };
   }
-  const { lsn, isAncestor } = sharedUpTo(server.history, word.timeline);
+  const { lsn, isAncestor } = sharedUpTo(server.history, ledger.timeline);
   if (isAncestor && deliveredLsn <= lsn) return undefined;
   const detail = isAncestor
-    ? `the server was promoted: its timeline ${server.timeline} left timeline ${word.timeline} at ${formatLsn(lsn)}, ${consequence}`
-    : `the server was promoted, and its timeline ${server.timeline} never was a part of timeline ${word.timeline}, which was delivered up to ${delivered}`;
-  return { fromLsn: min(lsn, deliveredLsn), toLsn: deliveredLsn, detail };
+    ? `the server was promoted: its timeline ${server.timeline} left timeline ${ledger.timeline} at ${formatLsn(lsn)}, ${consequence}`
+    : `the server was promoted: its timeline ${server.timeline} does not descend from timeline ${ledger.timeline}, which was delivered up to ${delivered}`;
+  return { fromLsn: earlierLsn(lsn, deliveredLsn), toLsn: deliveredLsn, detail };
 }
 
-/** The word as far as it is about WAL that the server has: what it writes behind the fork is nothing that was confirmed. */
-function sharedWord(word: SlotLedger, server: ContinuityFacts['server']): SlotLedger {
-  if (word.timeline === server.timeline) return word;
-  return { ...word, confirmedLsn: min(word.confirmedLsn, sharedUpTo(server.history, word.timeline).lsn) };
+/** The ledger for the WAL that the server has: what the server writes after the fork was never confirmed. */
+function sharedLedger(ledger: SlotLedger, server: ContinuityFacts['server']): SlotLedger {
+  if (ledger.timeline === server.timeline) return ledger;
+  const { lsn } = sharedUpTo(server.history, ledger.timeline);
+  return { ...ledger, confirmedLsn: earlierLsn(ledger.confirmedLsn, lsn) };
 }
 
-function missingLoss(last: SlotLedger, currentLsn: Lsn): Finding {
+function missingLoss({ confirmedLsn }: SlotLedger, currentLsn: Lsn): LossReason {
   const detail = 'the replication slot does not exist any more';
-  return { fromLsn: last.confirmedLsn, toLsn: laterLsn(currentLsn, last.confirmedLsn), detail };
+  return { fromLsn: confirmedLsn, toLsn: laterLsn(currentLsn, confirmedLsn), detail };
 }
 
-/** A slot without its WAL, and one that stands where the WAL has not come yet: it would leave out what is written until then. */
-function unusableLosses(slot: SlotFacts | undefined, currentLsn: Lsn, confirmedLsn: Lsn): Finding[] {
+/** A slot without its WAL, and one at a position that the WAL has not reached: it would skip what is written until then. */
+function unusableLosses(slot: SlotFacts | undefined, currentLsn: Lsn, confirmedLsn: Lsn): LossReason[] {
   if (slot === undefined) return [];
   const position = slot.confirmedFlushLsn ?? 0n;
   if (isInvalidated(slot)) {
@@ -212,110 +208,89 @@ function unusableLosses(slot: SlotFacts | undefined, currentLsn: Lsn, confirmedL
     return [{ fromLsn, toLsn: laterLsn(currentLsn, fromLsn), detail, needsNewSlot: true }];
   }
   if (position <= currentLsn) return [];
-  const detail = `the slot stands at ${formatLsn(position)}, behind the end of the server's WAL: the server was set back, and its slot was not`;
+  const detail =
+    `the slot is at ${formatLsn(position)}, past the end of the server's WAL (${formatLsn(currentLsn)}): ` +
+    'the server was restored to an earlier state, its slot was not';
   return [{ fromLsn: currentLsn, toLsn: position, detail, needsNewSlot: true }];
 }
 
-/** Nobody who streams moves a slot without leaving a word, and here is a last word that does not know of it. */
+/** A process that streams leaves a ledger for what it confirmed; this exact ledger does not show that the slot moved. */
 function movedLoss(
-  last: SlotLedger,
+  { confirmedLsn }: SlotLedger,
   { slot, isExact }: { readonly slot: SlotFacts | undefined; readonly isExact: boolean },
-): Finding | undefined {
+): LossReason | undefined {
   const position = slot?.confirmedFlushLsn;
-  if (position === undefined || !isExact || position <= last.confirmedLsn) return undefined;
-  return {
-    fromLsn: last.confirmedLsn,
-    toLsn: position,
-    detail: `the slot stands at ${formatLsn(position)}, where nobody is known to have brought it: it was moved, or dropped and made anew`,
-  };
+  if (position === undefined || !isExact || position <= confirmedLsn) return undefined;
+  const detail =
+    `the slot is at ${formatLsn(position)}, but this service last confirmed ${formatLsn(confirmedLsn)}: ` +
+    'it was advanced by another program, or dropped and recreated';
+  return { fromLsn: confirmedLsn, toLsn: position, detail };
 }
 
-function publicationLosses(facts: ContinuityFacts, last: SlotLedger): Finding[] {
-  const { server, slot, namespaces, publications } = facts;
-  const position = laterLsn(slot?.confirmedFlushLsn ?? 0n, last.confirmedLsn);
-  const findings: Finding[] = [];
-  for (const name of namespaces) {
-    const oid = last.publicationOids.get(name);
-    const present = publications.get(name);
-    const publication = `publication ${quoteIdentifier(name)}`;
-    const alterations =
-      present === undefined
-        ? []
-        : [...present.omissions, ...describeEntries(present.entries, last.entryOids.get(name))];
-    if (oid === undefined) {
-      const left = leftPublication(name, { facts, last });
-      if (left === undefined) continue;
-      if (left.oid !== ALTERED_OID && (left.oid !== present?.oid || left.lsn >= position)) continue;
-      const detail = `the slot was streamed without namespace ${quoteIdentifier(name)}, although its publication was not dropped`;
-      findings.push({ fromLsn: left.lsn, toLsn: position, detail });
-    } else if (oid === ALTERED_OID || (present?.oid === oid && alterations.length > 0)) {
-      const how = alterations.length === 0 ? '' : ` (${alterations.join('; ')})`;
-      const detail = `${publication} was altered while it was in use${how}, and some of what it left out may lie before`;
-      findings.push({ fromLsn: position, toLsn: laterLsn(server.currentLsn, position), detail, altered: name });
-    } else if (present?.oid !== oid) {
-      const createdAtLsn = present?.createdAtLsn;
-      // The server raises an error for any change that it decodes while the publication is missing: there was none.
-      if (createdAtLsn !== undefined && createdAtLsn <= position) continue;
-      const detail = `${publication} was dropped${present === undefined ? '' : ' and made anew'}`;
-      findings.push({ fromLsn: position, toLsn: laterLsn(createdAtLsn ?? server.currentLsn, position), detail });
-    }
-  }
-  return findings;
-}
-
-/** Where a namespace was left that the last word does not stream; one of an older version says nothing of it. */
-function leftPublication(
-  name: string,
-  { facts: { known, server }, last }: { readonly facts: ContinuityFacts; readonly last: SlotLedger },
-): LeftPublication | undefined {
-  const oid = known?.publicationOids.get(name);
-  if (last.left.has(name) || known === undefined || oid === undefined) return last.left.get(name);
-  return { oid, lsn: sharedWord(known, server).confirmedLsn };
-}
-
-function min(one: Lsn, other: Lsn): Lsn {
-  return other > one ? one : other;
-}
-
-/** Which stream an error is about. */
-export interface StreamName {
-  /** db_ref of the configuration */
-  readonly databaseRef: string;
-  readonly slot: string;
-}
-
-/** The error that a stream stands still with until its loss is accepted. */
-export function lossError(
-  { fromLsn, toLsn, details }: Pick<Loss, 'fromLsn' | 'toLsn' | 'details'>,
-  { databaseRef, slot }: StreamName,
-): LossError {
-  const from = formatLsn(fromLsn);
-  const range = toLsn === undefined ? `from ${from} on` : `from ${from} to ${formatLsn(toLsn)}`;
-  return new LossError(`Cannot go on behind ${from}: ${details.join('; ')}`, {
-    place: { database: databaseRef, slot, lsn: from },
-    advice:
-      `Changes ${range} cannot be streamed: compare the tables with the topics. To go on without them, set ` +
-      `slots.${databaseRef}.${slot}.accept_loss_after: ${from} in the configuration and restart the service`,
+function publicationLosses(facts: ContinuityFacts, shared: SlotLedger): LossReason[] {
+  const { slot, namespaces } = facts;
+  const position = laterLsn(slot?.confirmedFlushLsn ?? 0n, shared.confirmedLsn);
+  return namespaces.flatMap((name) => {
+    const oid = shared.publicationOids.get(name);
+    const context = { facts, shared, position };
+    return (oid === undefined ? leftLoss(name, context) : publicationLoss(name, oid, context)) ?? [];
   });
 }
 
-/** A publication that the stream was using is gone: rows were written that nobody will ever send. */
-export function droppedPublicationError(
-  publications: readonly string[],
-  { confirmedLsn, ...stream }: StreamName & { readonly confirmedLsn: Lsn },
-): LossError {
-  const names = publications.map(quoteIdentifier).join(', ');
-  const details = [`publication ${names} was dropped while it was in use`];
-  return lossError({ fromLsn: confirmedLsn, toLsn: undefined, details }, stream);
+/** What the publications of one attempt are judged by. */
+interface PublicationContext {
+  readonly facts: ContinuityFacts;
+  readonly shared: SlotLedger;
+  /** Where the slot, or what is known of it, is */
+  readonly position: Lsn;
 }
 
-/** Nothing is lost yet, and would be if this server were followed. */
-export function wrongServerError(knownTimeline: number, timeline: number): NotifierError {
-  return new SourceError(
-    `Cannot follow the server: it is on timeline ${timeline}, and timeline ${knownTimeline} was followed before, so that it is a former primary`,
-    {
-      advice:
-        'Stop this server, or see that host or hosts of the database lead to the new primary. If this is the right one, because it was restored from a backup, restart the service',
-    },
-  );
+/** The loss of a namespace that the slot was streamed with: its publication was altered, dropped or recreated. */
+function publicationLoss(
+  name: string,
+  oid: number,
+  { facts: { server, publications }, shared, position }: PublicationContext,
+): LossReason | undefined {
+  const present = publications.get(name);
+  const publication = `publication ${quoteIdentifier(name)}`;
+  const alterations =
+    present === undefined
+      ? []
+      : [...present.omissions, ...describeEntries(present.entries, shared.entryOids.get(name))];
+  if (oid === ALTERED_OID || (present?.oid === oid && alterations.length > 0)) {
+    const how = alterations.length === 0 ? '' : ` (${alterations.join('; ')})`;
+    const detail = `${publication} was altered while it was in use${how}, and some of what it left out may lie before`;
+    return { fromLsn: position, toLsn: laterLsn(server.currentLsn, position), detail, altered: name };
+  }
+  if (present?.oid === oid) return undefined;
+  const createdAtLsn = present?.createdAtLsn;
+  // The server raises an error for any change that it decodes while the publication is missing: there was none.
+  if (createdAtLsn !== undefined && createdAtLsn <= position) return undefined;
+  const detail = `${publication} was dropped${present === undefined ? '' : ' and recreated'}`;
+  return { fromLsn: position, toLsn: laterLsn(createdAtLsn ?? server.currentLsn, position), detail };
+}
+
+/** The loss of a namespace that the slot was streamed without for a while. */
+function leftLoss(name: string, context: PublicationContext): LossReason | undefined {
+  const { facts, position } = context;
+  const left = leftPublication(name, context);
+  if (left === undefined) return undefined;
+  const isSame = left.oid === facts.publications.get(name)?.oid;
+  if (left.oid !== ALTERED_OID && (!isSame || left.lsn >= position)) return undefined;
+  const detail = `the slot was streamed without namespace ${quoteIdentifier(name)}, although its publication was not dropped`;
+  return { fromLsn: left.lsn, toLsn: position, detail };
+}
+
+/** Where the slot left a namespace that the effective ledger does not stream; ledgers of older versions do not say. */
+function leftPublication(
+  name: string,
+  { facts: { remembered, server }, shared }: PublicationContext,
+): LeftPublication | undefined {
+  const oid = remembered?.publicationOids.get(name);
+  if (shared.left.has(name) || remembered === undefined || oid === undefined) return shared.left.get(name);
+  return { oid, lsn: sharedLedger(remembered, server).confirmedLsn };
+}
+
+function earlierLsn(one: Lsn, other: Lsn): Lsn {
+  return other > one ? one : other;
 }

@@ -1,14 +1,13 @@
 /**
- * What the service remembers of a slot on the server itself, for the time when the slot is gone or is another one: a text
- * of JSON, as the comment of an empty publication that is named after the slot. It outlives restarts of the service, the
- * slot and the namespaces' publications, and a failover, because standbys replicate catalogs. Not the comment of a
- * namespace's publication: another role may own that one, and it goes when the publication is dropped.
+ * The slot ledger: what the service stores about a slot on the server, for the time when the slot is gone or has been
+ * replaced. It is JSON in the comment of an empty publication that is named after the slot. It outlives restarts of the
+ * service, the slot and the namespaces' publications, and a failover, because standbys replicate catalogs. The comment of a
+ * namespace's publication would not do: another role may own that one, and dropping the publication removes it.
  */
 import { createHash } from 'node:crypto';
 import type { Sql } from 'postgres';
 import { MalformedError, SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
-import { dropSql } from '../catalog/slots.ts';
 import { quoteIdentifier, quoteLiteral } from '../client/quote.ts';
 import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { runTransaction } from '../client/transaction.ts';
@@ -17,52 +16,52 @@ const NAME_START = 'cdc-notifier:';
 /** PostgreSQL cuts identifiers at this length (NAMEDATALEN - 1). */
 const MAX_NAME_BYTES = 63;
 const HASH_DIGITS = 8;
-/** Writers of ledgers wait for each other, and for nobody else; far below any wal_sender_timeout, as the slot is held. */
+/** Writers of ledgers wait only for each other; far below any wal_sender_timeout, as the slot is held meanwhile. */
 const LOCK_TIMEOUT_MS = 500;
-/** First key of the advisory lock of all writers: the ASCII codes of `cdcn` */
+/** First key of the advisory lock of all writers: the ASCII codes of `cdcn`. */
 const LOCK_CLASS = 0x6364636e;
 
-/** A namespace that a slot is not streamed with any more. */
+/** A namespace that a slot was streamed with before, and is not any more. */
 export interface LeftPublication {
-  /** Of its publication; one with another is a new beginning, to which nothing from before is owed */
+  /** OID of its publication; a publication with another OID starts over, and nothing from before is owed to it */
   readonly oid: number;
-  /** Up to here it was streamed */
+  /** The slot was streamed with it up to here */
   readonly lsn: Lsn;
 }
 
-/** What was true of a slot when one instance of the service last wrote it down. */
+/** The state of a slot when an instance of the service last wrote it. transitions.ts says when, and what comes next. */
 export interface SlotLedger {
   /** Of the server whose WAL the positions below are in */
   readonly systemIdentifier: string;
   readonly timeline: number;
-  /** The process that wrote it, by an id that it made up when it started */
+  /** Id of the process that wrote it, chosen at random when the process started */
   readonly instance: string;
-  /** Grows by one whenever an instance takes the slot: who finds a higher one than its own knows that others streamed */
+  /** Grows by one whenever an instance takes the slot: a revision above its own tells a process that others streamed */
   readonly revision: number;
-  /** From here on every change was streamed by some instance, each of which went on where another had stopped */
+  /** Every change after it was streamed by some instance, each of which continued where another had stopped */
   readonly fromLsn: Lsn;
-  /** Everything up to here was confirmed, also what held nothing for us */
+  /** Everything before it was confirmed, including WAL without a record */
   readonly confirmedLsn: Lsn;
-  /** End of the last commit of which Kafka holds a record: what a server must have, to be the one that it came from */
+  /** End of the last commit of which Kafka holds a record: the server that it came from must have it */
   readonly deliveredLsn: Lsn;
-  /** Nothing was confirmed behind `confirmedLsn`; false while somebody streams, and after a crash */
+  /** Nothing was confirmed after `confirmedLsn`; false while an instance streams, and after a crash */
   readonly closed: boolean;
-  /** The server's WAL was found to end before `deliveredLsn`, and nobody has accepted that yet; it ends behind it soon */
+  /** The server's WAL was found to end before `deliveredLsn`, which it passes soon, and that loss is not accepted yet */
   readonly isSetBack?: boolean | undefined;
   /** OID of the publication of each namespace that was streamed, by name; see `ALTERED_OID` */
   readonly publicationOids: ReadonlyMap<string, number>;
-  /** Entries of their tables in them, by name (`PublicationEntries`); an older version of the service kept none */
+  /** Entries of their tables in them, by name (`PublicationEntries`); ledgers of older versions have none */
   readonly entryOids: ReadonlyMap<string, readonly number[]>;
-  /** Namespaces that were streamed before, by name, until an instance without them took the slot */
+  /** Namespaces that were streamed before an instance without them took the slot, by name */
   readonly left: ReadonlyMap<string, LeftPublication>;
-  /** Beginning of the last loss that was accepted; a setting accepts one loss, and not the next one at the same place */
+  /** Start of the last loss that was accepted: a setting accepts one loss, and not the next one at the same LSN */
   readonly acceptedLsn: Lsn | undefined;
 }
 
-/** In place of a publication's OID: it was found altered, and nobody has accepted yet what it left out meanwhile. */
+/** In place of a publication's OID: it was found altered, and the loss of what it left out is not accepted yet. */
 export const ALTERED_OID = 0;
 
-/** Name of the publication whose comment is the slot's ledger. */
+/** Name of the publication whose comment is the slot ledger. */
 export function ledgerName(slot: string): string {
   const name = `${NAME_START}${slot}`;
   if (Buffer.byteLength(name) <= MAX_NAME_BYTES) return name;
@@ -71,7 +70,7 @@ export function ledgerName(slot: string): string {
   return `${name.slice(0, MAX_NAME_BYTES - HASH_DIGITS - 1)}~${hash}`;
 }
 
-/** The comment's text: one line of JSON. */
+/** The text of the comment: one line of JSON. */
 export function encodeLedger(ledger: SlotLedger): string {
   return JSON.stringify({
     system: ledger.systemIdentifier,
@@ -91,7 +90,7 @@ export function encodeLedger(ledger: SlotLedger): string {
 }
 
 /**
- * Reads what `encodeLedger` wrote, or an older version of it; keys that it does not know are left out.
+ * Parses what `encodeLedger` of this or an older version wrote; unknown keys are ignored.
  * @throws MalformedError for anything else
  */
 export function parseLedger(text: string): SlotLedger {
@@ -99,7 +98,7 @@ export function parseLedger(text: string): SlotLedger {
   const field = <T>(name: string, isValid: (value: unknown) => value is T): T => {
     const value = fields[name];
     if (isValid(value)) return value;
-    throw new MalformedError('slot ledger', 0, `"${name}" is missing or is not what it must be`);
+    throw new MalformedError('slot ledger', 0, `"${name}" is missing or invalid`);
   };
   const confirmedLsn = parseLsn(field('confirmed', isText));
   const left = fields.left === undefined ? {} : field('left', isLeft);
@@ -110,7 +109,7 @@ export function parseLedger(text: string): SlotLedger {
     revision: field('revision', isCount),
     fromLsn: parseLsn(field('from', isText)),
     confirmedLsn,
-    // Who did not keep it apart may have delivered all that it confirmed.
+    // An older version, without this key, may have delivered all that it confirmed.
     deliveredLsn: fields.delivered === undefined ? confirmedLsn : parseLsn(field('delivered', isText)),
     closed: field('closed', (value) => typeof value === 'boolean'),
     ...(fields.setBack === undefined ? {} : { isSetBack: field('setBack', (value) => typeof value === 'boolean') }),
@@ -126,7 +125,7 @@ function parseObject(text: string): Readonly<Record<string, unknown>> {
   try {
     value = JSON.parse(text);
   } catch {
-    // The engine's error quotes the text.
+    // Not passed on as the cause: the engine's error quotes the text.
   }
   if (isObject(value)) return value;
   throw new MalformedError('slot ledger', 0, 'it is not a JSON object');
@@ -159,9 +158,10 @@ function isLeft(value: unknown): value is Record<string, { readonly oid: number;
 }
 
 /**
- * Reads the slot's ledger; undefined when there is none, also when its publication was only made ready (`ledgerGrantSql`).
- * One that the role may not write is never `closed`: others of its kind may have streamed since, and could not say so.
- * @throws SetupError when the comment is no ledger: what it said is not known then, and only a person may drop it
+ * Reads the stored ledger of a slot; undefined when there is none, and when its publication was only prepared
+ * (`ledgerGrantSql`). A ledger that the role may not write never counts as `closed`: other processes with the role may have
+ * streamed since, and could not write it either.
+ * @throws SetupError when the comment is no ledger: its contents are unknown then, and only an operator may drop it
  */
 export async function readLedger(control: Sql, slot: string): Promise<SlotLedger | undefined> {
   const name = ledgerName(slot);
@@ -174,56 +174,62 @@ export async function readLedger(control: Sql, slot: string): Promise<SlotLedger
     return row.writable ? ledger : { ...ledger, closed: false };
   } catch (error) {
     throw new SetupError(
-      `Cannot prepare slot: the comment of publication ${quoteIdentifier(name)}, by which the service remembers its slot, cannot be read`,
+      `Cannot prepare slot: the comment of publication ${quoteIdentifier(name)} is not a slot ledger`,
       {
+        code: 'ledger_unreadable',
         place: { slot },
-        advice: `Nobody but this service may write it. If it cannot be brought back, compare tables and topics, then run: COMMENT ON PUBLICATION ${quoteIdentifier(name)} IS NULL;`,
+        advice: `Only this service may write it: restore the comment. If that is not possible, compare the tables with the topics, then run: COMMENT ON PUBLICATION ${quoteIdentifier(name)} IS NULL;`,
         cause: error,
       },
     );
   }
 }
 
-/** Which ledger to write, over which. */
+/** A ledger to write. */
 export interface LedgerEntry {
   readonly slot: string;
   readonly ledger: SlotLedger;
-  /** What the writer found before it took the slot; undefined = none. Only this, or its own word, is written over */
+  /** The ledger that was stored before the writer took the slot; undefined = none. Only it, or the writer's own, is replaced */
   readonly replaces: SlotLedger | undefined;
 }
 
-/**
- * Writes the slot's ledger, and makes its publication when there is none.
- *
- * - `refused`: the role has not the right to, see `ledgerGrantSql`
- * - `superseded`: another instance has written meanwhile, and its word stands: a late one of ours must not hide it
- *
- * It does not wait for synchronous standbys: a slot must not stand still because one of them is away, and a standby that
- * was promoted without the last word goes by the one before.
- * @throws whatever driver and server raise beside lack of rights
- */
-export async function writeLedger(
-  control: Sql,
-  { slot, ledger, replaces }: LedgerEntry,
-): Promise<'written' | 'refused' | 'superseded'> {
+/** The statement that writes the slot ledger, and creates its publication when there is none; on one line. */
+export function ledgerStatement({ slot, ledger, replaces }: LedgerEntry): string {
   const name = quoteLiteral(ledgerName(slot));
-  const writable = [...(replaces === undefined ? [] : [replaces]), ledger].map(identity).map(quoteLiteral).join(', ');
+  const replaceable = [...(replaces === undefined ? [] : [replaces]), ledger]
+    .map(identity)
+    .map(quoteLiteral)
+    .join(', ');
   const body =
-    'DECLARE known text; BEGIN ' +
+    'DECLARE stored text; BEGIN ' +
     `PERFORM pg_advisory_xact_lock(${LOCK_CLASS}, hashtext(${name})); ` +
-    `SELECT obj_description(oid, 'pg_publication') INTO known FROM pg_publication WHERE pubname = ${name}; ` +
+    `SELECT obj_description(oid, 'pg_publication') INTO stored FROM pg_publication WHERE pubname = ${name}; ` +
     `IF NOT FOUND THEN EXECUTE format('CREATE PUBLICATION %I WITH (publish = '''')', ${name}); END IF; ` +
-    `IF known IS NOT NULL AND known::json->>'instance' || '/' || (known::json->>'revision') NOT IN (${writable}) THEN ` +
+    `IF stored IS NOT NULL AND stored::json->>'instance' || '/' || (stored::json->>'revision') NOT IN (${replaceable}) THEN ` +
     `RAISE EXCEPTION USING ERRCODE = '${SQL_STATE.serializationFailure}', MESSAGE = 'ledger was written by another instance'; ` +
     'END IF; ' +
     `EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${name}, ${quoteLiteral(encodeLedger(ledger))}); END`;
+  return `DO ${quoteLiteral(body)}`;
+}
+
+/**
+ * Writes the slot ledger, and creates its publication when there is none.
+ *
+ * - `refused`: the role lacks the right to, see `ledgerGrantSql`
+ * - `superseded`: another instance has written meanwhile, and its ledger stays: a late one of ours must not hide it
+ *
+ * It does not wait for synchronous standbys: an absent standby must not stop the slot, and a standby that is promoted without
+ * the last ledger has the one before.
+ * @throws what driver and server raise for any other reason
+ */
+export async function writeLedger(control: Sql, entry: LedgerEntry): Promise<'written' | 'refused' | 'superseded'> {
   try {
     await runTransaction(control, [
       // Each statement must see what was committed while it waited for the lock.
       'SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
       `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`,
       'SET LOCAL synchronous_commit = local',
-      `DO ${quoteLiteral(body)}`,
+      ledgerStatement(entry),
     ]);
     return 'written';
   } catch (error) {
@@ -233,18 +239,13 @@ export async function writeLedger(
   }
 }
 
-/** Tells one taking of the slot from every other. */
+/** Identifies one time that an instance took the slot. */
 function identity({ instance, revision }: SlotLedger): string {
   return `${instance}/${revision}`;
 }
 
-/** What a superuser runs so that a role without CREATE on the database can keep the slot's ledger. */
+/** What a superuser runs so that a role without CREATE on the database can write the slot ledger. */
 export function ledgerGrantSql(slot: string, role: string): string {
   const name = quoteIdentifier(ledgerName(slot));
   return `CREATE PUBLICATION ${name} WITH (publish = ''); ALTER PUBLICATION ${name} OWNER TO ${quoteIdentifier(role)};`;
-}
-
-/** Removes a slot for good, together with what is remembered of it. The next start begins anew, at that moment. */
-export function dropSlotSql(slot: string): string {
-  return `${dropSql(slot)} DROP PUBLICATION IF EXISTS ${quoteIdentifier(ledgerName(slot))};`;
 }

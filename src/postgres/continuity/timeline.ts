@@ -1,6 +1,6 @@
 /**
- * Timelines: the branches of a server's WAL. A promoted standby begins a new one, whose history says at which position it
- * left which other.
+ * Timelines: the branches of a server's WAL. A promoted standby starts a new one, whose history holds the LSN at which it
+ * left each earlier one.
  * Source: PostgreSQL manual, "Timelines", and TIMELINE_HISTORY in "Streaming Replication Protocol".
  */
 import type { DatabaseEndpoint } from '../../config/config.ts';
@@ -11,7 +11,7 @@ import { runReplicationCommand } from '../replication/command.ts';
 /** An ancestor of a timeline. */
 export interface TimelineSwitch {
   readonly timeline: number;
-  /** Where its WAL ends for the descendant; what the ancestor wrote behind it, the descendant never had */
+  /** End of its WAL for the descendant, which never had what the ancestor wrote after it */
   readonly endLsn: Lsn;
 }
 
@@ -29,7 +29,7 @@ export function parseTimelineHistory(text: string): TimelineSwitch[] {
     if (groups !== undefined && timeline <= 0xffff_ffff) {
       switches.push({ timeline, endLsn: parseLsn(groups.lsn!) });
     } else if (!NO_ENTRY.test(line)) {
-      throw new MalformedError('timeline history', offset, 'a line is no timeline with a position');
+      throw new MalformedError('timeline history', offset, 'a line has no timeline and LSN');
     }
     offset += Buffer.byteLength(line) + 1;
   }
@@ -37,8 +37,8 @@ export function parseTimelineHistory(text: string): TimelineSwitch[] {
 }
 
 /**
- * The position up to which a server with this history shares the WAL of `timeline`. For a timeline that is none of its
- * ancestors that is not known; the end of the last ancestor before it is the least upper bound that can be had.
+ * The LSN up to which a server with this history shares the WAL of `timeline`. It is unknown for a timeline that is not an
+ * ancestor; the end of the last ancestor before it is then the least upper bound.
  */
 export function sharedUpTo(
   history: readonly TimelineSwitch[],
@@ -50,12 +50,12 @@ export function sharedUpTo(
   return { lsn: before?.endLsn ?? 0n, isAncestor: false };
 }
 
-/** Asks the server for the history of a timeline. */
+/** Reads the history of a timeline from the server. */
 export async function readTimelineHistory(
   endpoint: DatabaseEndpoint,
   { timeline, slot }: { readonly timeline: number; readonly slot: string },
 ): Promise<TimelineSwitch[]> {
-  // The first timeline has none.
+  // The first timeline has no history file.
   if (timeline <= 1) return [];
   const applicationName = `cdc-notifier ${slot} history`;
   const [row] = await runReplicationCommand(endpoint, { command: `TIMELINE_HISTORY ${timeline}`, applicationName });

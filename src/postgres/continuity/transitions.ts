@@ -1,46 +1,76 @@
-/** What the ledger of a slot says next: when the slot is taken or claimed, and when a loss makes the stream stand still. Pure. */
-
+/**
+ * The slot ledger as a state machine: which ledger is written next. Pure. Four names for ledgers:
+ *
+ * - stored: the one on the server; undefined = none
+ * - remembered: what this process knows from its last session, exact up to the last confirmed LSN; undefined before the first
+ * - effective: the one of the two that holds (`effectiveLedger`)
+ * - next: the one to be written
+ *
+ * `closed` says that nothing was confirmed after `confirmedLsn`; an open ledger is inexact, as after a crash. Every event
+ * but `keep` and `close` raises the revision, unless the row says otherwise.
+ *
+ * | event                                             | stored                     | next                                              |
+ * | ------------------------------------------------- | -------------------------- | ------------------------------------------------- |
+ * | start, nothing known                              | none                       | all positions = the slot's; open                  |
+ * | start, the stream continues                       | any                        | confirmed = later of effective and slot; open     |
+ * | start, a loss is accepted                         | any                        | confirmed = the slot's, accepted = its start; open |
+ * | keep: every minute while the slot is held         | of this start              | confirmed and delivered as of now; open           |
+ * | close: the session ends, no more statuses         | of this start              | confirmed and delivered as of now; closed         |
+ * | crash                                             | any                        | nothing is written                                |
+ * | loss that removes the slot, or altered publication | shows it already          | nothing                                           |
+ * |                                                   | any other                  | as claim                                          |
+ * | loss: the server was set back                     | marked so                  | nothing                                           |
+ * |                                                   | not marked                 | effective, marked; closed                         |
+ * | any other loss                                    | what is remembered, closed | nothing                                           |
+ * |                                                   | any other                  | remembered, if effective; same revision, closed   |
+ * | loss: the server is another one                   | of this server, or none    | nothing: that ledger is not about this stream     |
+ * |                                                   | came along (pg_upgrade)    | remembered, if effective; same revision, closed   |
+ * | claim: the loss is accepted, its slot is replaced | any                        | confirmed = start of the loss; closed             |
+ *
+ * `start` and `claim` come from `setup`, `keep` and `close` from slot/ledger-keeper.ts, `loss` from `check.ts`. `start` is
+ * written when the slot is held and nothing is confirmed yet, and at once for a slot that was just created. Who writes over
+ * what is checked on the server (`writeLedger`).
+ */
 import { type Lsn, laterLsn } from '../../lsn.ts';
-import { type Continuity, type Loss, lastWord } from './judge.ts';
+import { type Continuity, effectiveLedger } from './judge.ts';
 import { ALTERED_OID, type SlotLedger } from './ledger.ts';
+import type { Loss } from './loss.ts';
 
-/** Who writes, over what. */
+/** The ledgers before an event, and the server and process at it. */
 export interface LedgerContext {
-  /** What this process remembers of its last session */
-  readonly known: SlotLedger | undefined;
-  /** What the server has */
-  readonly foundLedger: SlotLedger | undefined;
+  readonly remembered: SlotLedger | undefined;
+  readonly stored: SlotLedger | undefined;
   readonly systemIdentifier: string;
   readonly timeline: number;
   /** Of this process */
   readonly instance: string;
 }
 
-/** The word of an instance that takes the slot at this position. */
-export function ledgerOfStart(
+/** The ledger of an instance that starts to stream from this position. */
+export function nextOnStart(
   continuity: Continuity,
-  { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
+  { remembered, stored, systemIdentifier, timeline, instance }: LedgerContext,
   start: {
     readonly confirmedFlushLsn: Lsn;
     readonly publicationOids: ReadonlyMap<string, number>;
     readonly entryOids: ReadonlyMap<string, readonly number[]>;
   },
 ): SlotLedger {
-  const word = lastWord({ known, ledger: foundLedger });
-  const last = word?.systemIdentifier === systemIdentifier ? word : undefined;
+  const effective = effectiveLedger({ remembered, stored });
+  const last = effective?.systemIdentifier === systemIdentifier ? effective : undefined;
   const { confirmedFlushLsn: position, publicationOids, entryOids } = start;
-  const goesOn = continuity.verdict === 'goes-on';
-  // A server that crashed goes back to what it had saved; what was confirmed before stays delivered.
-  const confirmedLsn = goesOn ? laterLsn(continuity.confirmedLsn, position) : position;
-  // Whoever crashed may have delivered all that it confirmed since its last word.
-  const isBehind = last === undefined || last.confirmedLsn < position;
-  const deliveredLsn = isBehind || (!goesOn && last.deliveredLsn > position) ? position : last.deliveredLsn;
+  const continues = continuity.verdict === 'continues';
+  // A server that crashed falls back to the position that it had saved; what was confirmed before stays delivered.
+  const confirmedLsn = continues ? laterLsn(continuity.confirmedLsn, position) : position;
+  // An instance that crashed may have delivered all that it confirmed after its last ledger.
+  const isPassed = last === undefined || last.confirmedLsn < position;
+  const deliveredLsn = isPassed || (!continues && last.deliveredLsn > position) ? position : last.deliveredLsn;
   const formerly = [...(last?.publicationOids ?? [])].map(([name, oid]) => [name, { oid, lsn: confirmedLsn }] as const);
   return {
     systemIdentifier,
     timeline,
     instance,
-    revision: (foundLedger?.revision ?? 0) + 1,
+    revision: (stored?.revision ?? 0) + 1,
     fromLsn: last !== undefined && last.fromLsn < position ? last.fromLsn : position,
     confirmedLsn,
     deliveredLsn,
@@ -53,43 +83,43 @@ export function ledgerOfStart(
 }
 
 /**
- * What the ledger has to say of a loss, so that whoever comes next, with the loss accepted, finds the same loss under the
- * same position. Undefined when it says so already, or when it is about another server.
+ * The ledger that shows a loss, so that the next process, with the loss accepted, finds it under the same LSN. Undefined
+ * when the stored one shows it already, or is about another server.
  */
-export function ledgerOfLoss(loss: Loss, context: LedgerContext): SlotLedger | undefined {
-  const { known, foundLedger, systemIdentifier } = context;
-  const last = lastWord({ known, ledger: foundLedger });
-  const isElsewhere = last !== undefined && last.systemIdentifier !== systemIdentifier;
-  // pg_upgrade gives the server another identifier and carries the ledger along; any other one is not ours to write.
-  if (isElsewhere && foundLedger?.systemIdentifier !== last.systemIdentifier) return undefined;
-  // The slot will go, or the WAL will pass it, or a person mends what was altered: then only the ledger shows the loss.
+export function nextOnLoss(loss: Loss, context: LedgerContext): SlotLedger | undefined {
+  const { remembered, stored, systemIdentifier } = context;
+  const effective = effectiveLedger({ remembered, stored });
+  const isElsewhere = effective !== undefined && effective.systemIdentifier !== systemIdentifier;
+  // pg_upgrade gives the server another identifier and keeps the ledger; the ledger of any other server is not ours to write.
+  if (isElsewhere && stored?.systemIdentifier !== effective.systemIdentifier) return undefined;
+  // The slot will be dropped, or the WAL will pass it, or an operator undoes the alteration: then only the ledger shows it.
   if (!isElsewhere && (loss.needsNewSlot || loss.altered.length > 0)) {
-    const isKept =
-      foundLedger?.closed &&
-      foundLedger.confirmedLsn <= loss.fromLsn &&
-      loss.altered.every((name) => foundLedger.publicationOids.get(name) === ALTERED_OID);
-    return isKept ? undefined : ledgerOfClaim(loss, context);
+    const isShown =
+      stored?.closed &&
+      stored.confirmedLsn <= loss.fromLsn &&
+      loss.altered.every((name) => stored.publicationOids.get(name) === ALTERED_OID);
+    return isShown ? undefined : nextOnClaim(loss, context);
   }
-  if (!isElsewhere && loss.isSetBack && last !== undefined) {
-    if (foundLedger?.isSetBack) return undefined;
-    const revision = Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1;
-    return { ...last, instance: context.instance, revision, closed: true, isSetBack: true };
+  if (!isElsewhere && loss.isSetBack && effective !== undefined) {
+    if (stored?.isSetBack) return undefined;
+    const revision = Math.max(remembered?.revision ?? 0, stored?.revision ?? 0) + 1;
+    return { ...effective, instance: context.instance, revision, closed: true, isSetBack: true };
   }
-  if (known === undefined || last !== known) return undefined;
-  const isKept =
-    foundLedger?.instance === known.instance && foundLedger.closed && foundLedger.confirmedLsn === known.confirmedLsn;
-  return isKept ? undefined : { ...known, closed: true };
+  if (remembered === undefined || effective !== remembered) return undefined;
+  const isShown =
+    stored?.instance === remembered.instance && stored.closed && stored.confirmedLsn === remembered.confirmedLsn;
+  return isShown ? undefined : { ...remembered, closed: true };
 }
 
-/** The loss as it stands, as the word of this instance: nobody who has seen an older word makes the slot anew then. */
-export function ledgerOfClaim(
+/** The loss as this instance's ledger: a process that has read an older ledger then does not replace the slot again. */
+export function nextOnClaim(
   { fromLsn, altered }: Loss,
-  { known, foundLedger, systemIdentifier, timeline, instance }: LedgerContext,
+  { remembered, stored, systemIdentifier, timeline, instance }: LedgerContext,
 ): SlotLedger {
-  const last = lastWord({ known, ledger: foundLedger });
-  const { publicationOids = new Map<string, number>() } = last ?? {};
+  const effective = effectiveLedger({ remembered, stored });
+  const { publicationOids = new Map<string, number>() } = effective ?? {};
   return {
-    ...(last ?? {
+    ...(effective ?? {
       systemIdentifier,
       timeline,
       deliveredLsn: fromLsn,
@@ -98,8 +128,8 @@ export function ledgerOfClaim(
       acceptedLsn: undefined,
     }),
     instance,
-    revision: Math.max(known?.revision ?? 0, foundLedger?.revision ?? 0) + 1,
-    fromLsn: last !== undefined && last.fromLsn < fromLsn ? last.fromLsn : fromLsn,
+    revision: Math.max(remembered?.revision ?? 0, stored?.revision ?? 0) + 1,
+    fromLsn: effective !== undefined && effective.fromLsn < fromLsn ? effective.fromLsn : fromLsn,
     confirmedLsn: fromLsn,
     closed: true,
     publicationOids: new Map([...publicationOids, ...altered.map((name) => [name, ALTERED_OID] as const)]),

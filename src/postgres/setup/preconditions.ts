@@ -1,109 +1,75 @@
 /**
- * What the server and its tables must have before anything is created. Reading is here, and judging, which is pure: each
- * judge returns the first thing that is wrong, with its cure, or undefined.
+ * What server, slot and tables must be before anything is created. Pure: each function judges facts of the catalog, and
+ * returns the first thing that is wrong with its remedy, or undefined.
  */
-import type { Sql } from 'postgres';
+import { type ErrorPlace, SetupError } from '../../errors.ts';
+import { majorOf, type ServerFacts } from '../catalog/server.ts';
+import { OUTPUT_PLUGIN, type SlotFacts } from '../catalog/slots.ts';
+import type { TableFacts } from '../catalog/tables.ts';
 import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 
-/** Oldest PostgreSQL that this service works with: pgoutput's `binary` and `messages` came with it. */
+/** The oldest PostgreSQL that has pgoutput's `binary` and `messages`. */
 const OLDEST_MAJOR = 14;
+/** The first version with failover slots: standbys keep a copy of them. */
+const FAILOVER_MAJOR = 17;
 
-/** Something that does not hold, and what to do about it. */
+/** A precondition that does not hold, and the remedy. */
 export interface Mistake {
+  /** Stable name of the cause, see `ErrorDetails` */
+  readonly code: string;
   /** Completes `Cannot prepare slot: ...` */
   readonly detail: string;
   readonly advice: string;
-  /** Table it is about, without schema and quotes */
+  /** The table that it is about, without schema and quotes */
   readonly table?: string | undefined;
 }
 
-/** The server as far as replication is concerned. */
-export interface ServerFacts {
-  /** `server_version_num`: 140023, 180004 */
-  readonly versionNumber: number;
-  /** `server_version`, for messages */
-  readonly version: string;
-  readonly inRecovery: boolean;
-  readonly walLevel: string;
-  readonly role: string;
-  /** Superuser, or has REPLICATION */
-  readonly mayReplicate: boolean;
-  readonly maxReplicationSlots: number;
-  readonly slotCount: number;
-  readonly maxWalSenders: number;
-  readonly walSenderCount: number;
-  /** 0 = never */
-  readonly walSenderTimeoutMs: number;
-  readonly deadlockTimeoutMs: number;
-  readonly systemIdentifier: string;
-  /** Undefined on a standby */
-  readonly timeline: number | undefined;
+/** The mistake of a standby. */
+export const STANDBY_MISTAKE: Mistake = {
+  code: 'server_in_recovery',
+  detail: 'the server is a standby (in recovery)',
+  advice:
+    'Point host or hosts of the database at the primary; slots of a standby, synchronized failover slots included, cannot be streamed from',
+};
+
+/** @throws SetupError when there is a mistake */
+export function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {
+  if (mistake !== undefined) throw mistakeError(mistake, place);
 }
 
-/** Reads the facts above; every role may. */
-export async function readServer(control: Sql): Promise<ServerFacts> {
-  const [row] = await control`
-    SELECT current_setting('server_version_num')::int4 AS version_number, current_setting('server_version') AS version,
-      pg_is_in_recovery() AS in_recovery, current_setting('wal_level') AS wal_level, current_user::text AS role,
-      (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_replicate,
-      current_setting('max_replication_slots')::int4 AS max_replication_slots,
-      (SELECT count(*)::int4 FROM pg_replication_slots) AS slot_count,
-      current_setting('max_wal_senders')::int4 AS max_wal_senders,
-      (SELECT count(*)::int4 FROM pg_stat_replication) AS wal_sender_count,
-      (SELECT setting::int4 FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout,
-      (SELECT setting::int4 FROM pg_settings WHERE name = 'deadlock_timeout') AS deadlock_timeout,
-      (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
-      CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END AS timeline`;
-  const facts = row!;
-  return {
-    versionNumber: facts.version_number,
-    version: facts.version,
-    inRecovery: facts.in_recovery,
-    walLevel: facts.wal_level,
-    role: facts.role,
-    mayReplicate: facts.may_replicate ?? false,
-    maxReplicationSlots: facts.max_replication_slots,
-    slotCount: facts.slot_count,
-    maxWalSenders: facts.max_wal_senders,
-    walSenderCount: facts.wal_sender_count,
-    walSenderTimeoutMs: facts.wal_sender_timeout,
-    deadlockTimeoutMs: facts.deadlock_timeout,
-    systemIdentifier: facts.system_identifier,
-    timeline: facts.timeline === null ? undefined : Number.parseInt(facts.timeline, 16),
-  };
+/** The error that says a mistake. */
+export function mistakeError({ code, detail, advice, table }: Mistake, place: ErrorPlace, cause?: unknown): SetupError {
+  return new SetupError(`Cannot prepare slot: ${detail}`, {
+    code,
+    place: { ...place, ...(table === undefined ? {} : { table }) },
+    advice,
+    cause,
+  });
 }
 
-/** The major version of a `server_version_num`. */
-export function majorOf(versionNumber: number): number {
-  return Math.floor(versionNumber / 10_000);
-}
-
-/** Judges the server. `needs.slot`: the slot has to be created; `needs.sender`: nobody streams from it yet. */
+/** Judges the server. `needs.slot`: the slot must be created; `needs.sender`: no walsender streams from it yet. */
 export function serverMistake(
   server: ServerFacts,
   needs: { readonly slot: boolean; readonly sender: boolean },
 ): Mistake | undefined {
   if (majorOf(server.versionNumber) < OLDEST_MAJOR) {
     return {
+      code: 'server_version',
       detail: `PostgreSQL ${server.version} is too old`,
       advice: `Upgrade the server to PostgreSQL ${OLDEST_MAJOR} or newer`,
     };
   }
-  if (server.inRecovery) {
-    return {
-      detail: 'the server is a standby (in recovery)',
-      advice:
-        'Point host or hosts of the database at the primary; slots of a standby, also those kept for a failover, cannot be streamed from',
-    };
-  }
+  if (server.inRecovery) return STANDBY_MISTAKE;
   if (server.walLevel !== 'logical') {
     return {
+      code: 'wal_level',
       detail: `wal_level is ${server.walLevel}, and must be logical`,
       advice: 'Run as a superuser: ALTER SYSTEM SET wal_level = logical; then restart the server',
     };
   }
   if (!server.mayReplicate) {
     return {
+      code: 'replication_privilege',
       detail: `role ${server.role} has no REPLICATION attribute`,
       advice: `Run as a superuser: ALTER ROLE ${quoteIdentifier(server.role)} REPLICATION;`,
     };
@@ -111,6 +77,7 @@ export function serverMistake(
   if (needs.slot && server.slotCount >= server.maxReplicationSlots) return noFreeSlot(server.maxReplicationSlots);
   if (needs.sender && server.walSenderCount >= server.maxWalSenders) {
     return {
+      code: 'max_wal_senders',
       detail: `all ${server.maxWalSenders} WAL senders of the server are in use`,
       advice:
         'Raise max_wal_senders and restart the server, or end replication connections that are not needed (see pg_stat_replication)',
@@ -119,67 +86,66 @@ export function serverMistake(
   return undefined;
 }
 
-/** The mistake of a server whose slots are all taken. */
+/** The mistake of a server without a free replication slot. */
 export function noFreeSlot(maxReplicationSlots: number): Mistake {
   return {
+    code: 'max_replication_slots',
     detail: `all ${maxReplicationSlots} replication slots of the server are in use`,
     advice:
       'Raise max_replication_slots and restart the server, or drop slots that are not needed (see pg_replication_slots)',
   };
 }
 
-/** One table as the catalogs describe it. */
-export interface TableFacts {
-  readonly name: string;
-  readonly oid: number;
-  /** pg_class.relkind: `r` is an ordinary table, `p` a partitioned one */
-  readonly kind: string;
-  /** pg_class.relpersistence: `p` is permanent, `u` unlogged */
-  readonly persistence: string;
-  /** pg_class.relreplident: default, nothing, full, index */
-  readonly replicaIdentity: 'd' | 'n' | 'f' | 'i';
-  /** The key of the index by which updates and deletes identify rows; empty with FULL, and where there is none */
-  readonly identityColumns: readonly string[];
-  readonly owner: string;
-  /** Our role is the owner, is a member of it, or is a superuser */
-  readonly isOwner: boolean;
+/** Judges a server on which the slot must be a failover slot. */
+export function failoverMistake(server: ServerFacts, place: ErrorPlace): Mistake | undefined {
+  if (majorOf(server.versionNumber) >= FAILOVER_MAJOR) return undefined;
+  return {
+    code: 'failover_slots',
+    detail: `PostgreSQL ${server.version} has no failover slots`,
+    advice: `Remove slots.${place.database}.${place.slot}.failover from the configuration, or upgrade the server to PostgreSQL ${FAILOVER_MAJOR} or newer`,
+  };
 }
 
-/** Reads those of the tables that exist in schema public, by name. */
-export async function readTables(control: Sql, names: readonly string[]): Promise<Map<string, TableFacts>> {
-  const rows = await control`
-    SELECT c.relname, c.oid::int8 AS oid, c.relkind::text AS relkind, c.relpersistence::text AS relpersistence,
-      c.relreplident::text AS relreplident, pg_get_userbyid(c.relowner) AS owner,
-      pg_has_role(c.relowner, 'USAGE') AS is_owner,
-      (
-        SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]')
-        FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
-        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-          AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
-      ) AS identity_columns
-    FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ${control([...names])}`;
-  return new Map(
-    rows.map((row) => [
-      row.relname as string,
-      {
-        name: row.relname,
-        oid: Number(row.oid),
-        kind: row.relkind,
-        persistence: row.relpersistence,
-        replicaIdentity: row.relreplident,
-        identityColumns: row.identity_columns,
-        owner: row.owner,
-        isOwner: row.is_owner,
-      },
-    ]),
-  );
+/** Judges an existing slot that is to be streamed from in `database`. */
+export function slotMistake(slot: SlotFacts, database: string): Mistake | undefined {
+  const name = quoteIdentifier(slot.name);
+  const another = 'Give the stream another slot name in the configuration';
+  if (slot.type !== 'logical') {
+    return {
+      code: 'slot_type',
+      detail: `slot ${name} is a ${slot.type} slot, and must be logical`,
+      advice: another,
+    };
+  }
+  if (slot.plugin !== OUTPUT_PLUGIN) {
+    return {
+      code: 'slot_plugin',
+      detail: `slot ${name} has output plugin ${slot.plugin}, and must have ${OUTPUT_PLUGIN}`,
+      advice: another,
+    };
+  }
+  if (slot.database !== database) {
+    return {
+      code: 'slot_database',
+      detail: `slot ${name} belongs to database ${quoteIdentifier(slot.database ?? '')}, not to ${quoteIdentifier(database)}`,
+      advice: `${another}: slot names are unique on a server`,
+    };
+  }
+  if (slot.temporary) {
+    return {
+      code: 'slot_temporary',
+      detail: `slot ${name} is temporary: the session that created it drops it when it ends`,
+      advice: `${another}, or end that session`,
+    };
+  }
+  return undefined;
 }
 
-/** Judges one table that a namespace needs; `facts` undefined = it does not exist. */
+/** Judges one table of a namespace; `facts` undefined = it does not exist. */
 export function tableMistake(table: string, facts: TableFacts | undefined): Mistake | undefined {
   if (facts === undefined) {
     return {
+      code: 'table_missing',
       table,
       detail: `table ${quoteTable(table)} does not exist`,
       advice:
@@ -188,6 +154,7 @@ export function tableMistake(table: string, facts: TableFacts | undefined): Mist
   }
   if (facts.kind !== 'r') {
     return {
+      code: 'table_kind',
       table,
       detail: `${quoteTable(table)} is ${KINDS[facts.kind] ?? 'not a table'}, and must be an ordinary table`,
       advice: "Make it an ordinary table, as progressor's own script does",
@@ -195,6 +162,7 @@ export function tableMistake(table: string, facts: TableFacts | undefined): Mist
   }
   if (facts.persistence !== 'p') {
     return {
+      code: 'table_unlogged',
       table,
       detail: `table ${quoteTable(table)} is unlogged, so its changes are not in the WAL`,
       advice: `Run as its owner ${facts.owner}: ALTER TABLE ${quoteTable(table)} SET LOGGED;`,
@@ -213,12 +181,13 @@ const KINDS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Judges whether an events table may be published. Updates and deletes of a published table without a replica identity
- * fail, for everybody: publishing such a table would stop the service that owns it.
+ * Judges whether an events table may be published. PostgreSQL refuses all updates and deletes of a published table without
+ * a replica identity: publishing such a table would stop the service that owns it.
  */
 export function eventsIdentityMistake(facts: TableFacts): Mistake | undefined {
   if (facts.replicaIdentity === 'f' || facts.identityColumns.length > 0) return undefined;
   return {
+    code: 'events_identity',
     table: facts.name,
     detail: `table ${quoteTable(facts.name)} has no replica identity, so that publishing it would make its updates and deletes fail`,
     advice: `Add its primary key (process_id, event_id), or run as its owner ${facts.owner}: ALTER TABLE ${quoteTable(facts.name)} REPLICA IDENTITY FULL;`,

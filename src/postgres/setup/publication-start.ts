@@ -1,9 +1,9 @@
 /**
- * Where a slot can begin to be streamed with a publication that is younger than the slot.
+ * The LSN from which a slot can be streamed with a publication that is younger than the slot.
  *
  * Up to PostgreSQL 17 decoding fails with 42704 at the first change that was written before the publication existed. A
- * publication of ours says where it was created; for one that a person made, the place is found by trying, with temporary
- * copies of the slot.
+ * publication that the service created holds its LSN in a mark; for one that an operator created, temporary copies of the
+ * slot are decoded from different positions until the LSN is found.
  */
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
@@ -14,13 +14,13 @@ import { publicationNames } from '../client/quote.ts';
 import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { noFreeSlot } from './preconditions.ts';
 
-/** WAL records begin at multiples of this, so no boundary is finer. */
+/** WAL records begin at multiples of this, so a boundary does too. */
 const WAL_ALIGNMENT_BYTES = 8n;
-/** First stride forward from the confirmed position; it grows, so that the failing transactions nearest to it are found. */
+/** First stride forward from the confirmed position; strides grow, so that the failing transactions nearest to it are found. */
 const FIRST_STRIDE_BYTES = 8n * 1024n;
 const STRIDE_GROWTH = 4n;
 
-/** Which boundary to find. */
+/** Options of `findBoundary`. */
 export interface BoundaryRequest {
   /** db_ref of the configuration, for errors */
   readonly databaseRef?: string | undefined;
@@ -28,16 +28,15 @@ export interface BoundaryRequest {
   readonly publication: string;
   readonly confirmedFlushLsn: Lsn;
   readonly log: Logger;
-  /** Looked at between probes */
+  /** Checked between probes */
   readonly signal: AbortSignal;
 }
 
 /**
- * Finds the first LSN p, not before the confirmed one, such that decoding works with this publication when the slot is
+ * Finds the first LSN p, at or after the confirmed one, such that decoding works with this publication when the slot is
  * confirmed up to p: every transaction whose commit begins before p must be streamed without the publication, and those
- * after it can be streamed with it.
- *
- * Needs one free slot; raises SetupError without. Each probe reads the slot's WAL up to its position.
+ * after it can be streamed with it. Each probe reads the slot's WAL up to its position.
+ * @throws SetupError when no slot is free for the copies
  */
 export async function findBoundary(control: Sql, request: BoundaryRequest): Promise<Lsn> {
   const { publication, log, signal } = request;
@@ -51,15 +50,15 @@ export async function findBoundary(control: Sql, request: BoundaryRequest): Prom
   };
   const boundary = await firstThatWorks({ from: request.confirmedFlushLsn, to: end }, works);
   log.info(
-    { namespace: publication, lsn: formatLsn(boundary), probeCount },
-    'found where the slot can be streamed with this publication',
+    { event: 'publication_start_found', namespace: publication, lsn: formatLsn(boundary), probeCount },
+    'found the LSN from which the slot can be streamed with this publication',
   );
   return boundary;
 }
 
 /**
- * The first position in `from`..`to` at which `works` turns true, `to` being taken to work. Goes forward in growing
- * strides, then halves the last one: where it turns more than once, the turn nearest to `from` is the likely answer.
+ * The first position in `from`..`to` at which `works` turns true; `to` is assumed to work. Goes forward in growing strides,
+ * then halves the last one: where it turns more than once, the turn nearest to `from` is the likely result.
  */
 export async function firstThatWorks(
   range: { readonly from: Lsn; readonly to: Lsn },
@@ -79,7 +78,7 @@ export async function firstThatWorks(
   }
   while (working - failing > WAL_ALIGNMENT_BYTES) {
     const half = align(failing + (working - failing) / 2n);
-    // A start that is not aligned can round down to itself.
+    // An unaligned start can round down to itself.
     const middle = half > failing ? half : half + WAL_ALIGNMENT_BYTES;
     if (await works(middle)) working = middle;
     else failing = middle;
@@ -91,7 +90,7 @@ function align(lsn: Lsn): Lsn {
   return lsn - (lsn % WAL_ALIGNMENT_BYTES);
 }
 
-/** True when the transactions from `lsn` on can be decoded with the publication, as far as the first change of a table shows. */
+/** True when the transactions from `lsn` on can be decoded with the publication, judged by the first change of a table. */
 async function probe(control: Sql, request: BoundaryRequest, lsn: Lsn): Promise<boolean> {
   const copy = `cdc_notifier_probe_${randomBytes(8).toString('hex')}`;
   const [row] = await copySlot(control, request, copy);
@@ -101,7 +100,7 @@ async function probe(control: Sql, request: BoundaryRequest, lsn: Lsn): Promise<
     }
     return await decodes(control, copy, request.publication);
   } finally {
-    // An error has dropped it already: the server drops temporary slots whenever a statement fails.
+    // After an error the slot is gone already: the server drops temporary slots whenever a statement fails.
     await control`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${copy}`;
   }
 }
@@ -112,10 +111,11 @@ async function copySlot(control: Sql, request: BoundaryRequest, copy: string) {
   } catch (error) {
     if (sqlStateOf(error) !== SQL_STATE.configurationLimitExceeded) throw error;
     const [setting] = await control`SELECT current_setting('max_replication_slots')::int4 AS slots`;
-    const { detail, advice } = noFreeSlot(setting!.slots);
+    const { code, detail, advice } = noFreeSlot(setting!.slots);
     throw new SetupError(
-      `Cannot find where the slot can be streamed with this publication: ${detail}, and a temporary one is needed`,
+      `Cannot find the LSN from which the slot can be streamed with this publication: ${detail}, and a temporary one is needed`,
       {
+        code,
         place: { database: request.databaseRef, slot: request.slot, namespace: request.publication },
         advice,
         cause: error,
@@ -126,8 +126,8 @@ async function copySlot(control: Sql, request: BoundaryRequest, copy: string) {
 }
 
 async function decodes(control: Sql, copy: string, publication: string): Promise<boolean> {
-  // The publication is looked up at the first change of any table. PostgreSQL 14 also returns Begin and Commit of
-  // transactions without any, which show nothing: then more is asked for, at last all that there is.
+  // The server looks the publication up at the first change of any table. PostgreSQL 14 also returns Begin and Commit of
+  // transactions without a change, which prove nothing: then ask for more messages, and finally for all.
   for (const count of [1, 1000, null]) {
     try {
       const [row] = await control`

@@ -1,23 +1,23 @@
 /**
- * Which publications a session can stream from where the slot stands, and what a publication that the server cannot
- * load means. Pure decisions; the whole story is in config/guide/cutover.md, "How a namespace joins a slot with a backlog".
+ * Which publications a session can stream from the slot's position on, and what it means that the server cannot load one.
+ * Pure; config/guide/cutover.md, "How a namespace joins a slot with a backlog", has the whole story.
  *
- * Up to PostgreSQL 17 a change that was written before a publication existed cannot be decoded with that publication:
- * the server raises 42704 for the whole slot. So a publication younger than the slot's position is left out until the
- * stream has reached the place where it was created. Rows before that place are not owed; every row behind it is.
+ * Up to PostgreSQL 17 a change that was written before a publication existed cannot be decoded with that publication: the
+ * server raises 42704 for the whole slot. So a publication younger than the slot's position is left out until the stream has
+ * reached the LSN where the publication was created. Rows before that LSN are not owed; every later row is.
  */
 import type { Lsn } from '../../lsn.ts';
 
-/** A publication of the slot as the catalogs know it. */
+/** A publication of the slot as the catalogs describe it. */
 export interface KnownPublication {
   readonly name: string;
-  /** LSN of the marker that was written in the transaction that created it; undefined when a person made it */
+  /** LSN of the marker in the transaction that created it; undefined when an operator created it */
   readonly createdAtLsn: Lsn | undefined;
 }
 
 /**
- * Where a publication that is left out can be taken in. `marker`: at the end of the transaction that carries the
- * publication's marker; `lsn`: before the first transaction that commits at or behind `lsn`.
+ * The point from which a publication that is left out can be streamed. `marker`: the end of the transaction that carries the
+ * publication's marker; `lsn`: before the first transaction that commits at or after `lsn`.
  */
 export interface Boundary {
   readonly kind: 'marker' | 'lsn';
@@ -28,15 +28,15 @@ export interface Boundary {
 
 /** What to stream now, and what later. */
 export interface StreamingPlan {
-  /** Names to stream now */
+  /** Names of the publications to stream now */
   readonly streamed: readonly string[];
-  /** Left out until then, in the order of the WAL; the session ends at the first of these and another one begins */
+  /** Those left out, in the order of the WAL: the session ends at the first boundary, and another one begins */
   readonly boundaries: readonly Boundary[];
 }
 
 /**
- * @param confirmedFlushLsn where the slot stands
- * @param probedBoundaries found with a copy of the slot, by name, for publications without a marker ahead
+ * @param confirmedFlushLsn position of the slot
+ * @param probedBoundaries LSNs that `findBoundary` found, by name, for publications without a marker after that position
  */
 export function planStreaming(
   publications: readonly KnownPublication[],
@@ -61,17 +61,18 @@ export function planStreaming(
 
 /** What is known of a publication that the server could not load while it decoded a change. */
 export interface MissingPublication {
-  /** LSN of the change that was being decoded, where the server tells it */
+  /** LSN of the change that was being decoded, where the server reports it */
   readonly changeLsn: Lsn | undefined;
   /** Smallest LSN at which the publication is known to have existed; undefined when nothing is known */
   readonly existedAtLsn: Lsn | undefined;
 }
 
 /**
- * `not-yet-created`: the change is older than anything we know of the publication, nothing is owed. That also holds for
- * a transaction that was open while the publication was created: it commits later, but the server decodes its first
- * changes with the catalogs as they were. `dropped`: the publication existed before the change, so somebody dropped it,
- * and what was written until it was made again is lost to this stream.
+ * - `not-yet-created`: the change is older than all that is known of the publication, nothing is owed. This includes a
+ *   transaction that was open while the publication was created: it commits later, but the server decodes its first changes
+ *   with the catalogs as they were.
+ * - `dropped`: the publication existed before the change and was dropped; what was written until it was recreated is lost
+ *   to this stream.
  */
 export function judgeMissingPublication({
   changeLsn,

@@ -3,10 +3,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { LossError, SetupError, SlotInUseError, SourceError } from '../../../src/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
+import { readPublishing } from '../../../src/postgres/catalog/publications.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
-import { dropSlotSql, readLedger, type SlotLedger, writeLedger } from '../../../src/postgres/continuity/ledger.ts';
-import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';
-import { claimSlot } from '../../../src/postgres/setup/prepare-slot.ts';
+import { readLedger, type SlotLedger, writeLedger } from '../../../src/postgres/continuity/ledger.ts';
+import { describePublicationHazards } from '../../../src/postgres/hazards/publication-hazards.ts';
+import { claimSlot } from '../../../src/postgres/setup/claim-slot.ts';
+import { dropSlotSql } from '../../../src/postgres/setup/create-slot.ts';
 import { judgeFailure } from '../../../src/slot/failure.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { createTables, openSetupFixture, type SetupFixture } from '../../support/postgres/setup-fixture.ts';
@@ -42,12 +44,12 @@ function warnings(scene: SetupFixture): readonly string[] {
 /** A slot that was streamed by one instance, which stopped in good order; later on something was written. */
 async function streamed(scene: SetupFixture, namespaces: readonly string[] = ['ns']): Promise<SlotLedger> {
   for (const namespace of namespaces) await createTables(scene.admin, namespace);
-  const known = await scene.stream(SLOT, namespaces);
+  const remembered = await scene.stream(SLOT, namespaces);
   expect(
-    await writeLedger(scene.control, { slot: SLOT, ledger: { ...known, closed: true }, replaces: undefined }),
+    await writeLedger(scene.control, { slot: SLOT, ledger: { ...remembered, closed: true }, replaces: undefined }),
   ).toBe('written');
   await scene.admin`INSERT INTO ns_processes VALUES ('after', 'running', NULL)`;
-  return known;
+  return remembered;
 }
 
 /** Makes the slot anew, where the WAL ends. */
@@ -77,6 +79,22 @@ function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
 const ABANDONED_QUERY = 'NOT temporary AND NOT active';
 const DROP_QUERY = 'pg_drop_replication_slot';
 
+/** The hazards of publications as they are now. */
+async function publicationHazards(
+  control: Sql,
+  {
+    namespaces,
+    serverMajor,
+    entryOids,
+  }: {
+    readonly namespaces: readonly string[];
+    readonly serverMajor: number;
+    readonly entryOids?: ReadonlyMap<string, readonly number[]>;
+  },
+): Promise<readonly string[]> {
+  return describePublicationHazards(namespaces, await readPublishing(control, namespaces, serverMajor), entryOids);
+}
+
 /** A connection on which the statement with this text waits until `meanwhile` has run. */
 function heldAt(control: Sql, text: string, meanwhile: () => Promise<void>): Sql {
   return new Proxy(control, {
@@ -84,6 +102,14 @@ function heldAt(control: Sql, text: string, meanwhile: () => Promise<void>): Sql
       const run = (): unknown => Reflect.apply(target as (...args: unknown[]) => unknown, undefined, parameters);
       const [strings] = parameters;
       return Array.isArray(strings) && strings.join('').includes(text) ? meanwhile().then(run) : run();
+    },
+    get: (target, key) => {
+      const value: unknown = Reflect.get(target, key);
+      if (key !== 'unsafe') return value;
+      return (...parameters: [string]) => {
+        const run = (): unknown => Reflect.apply(value as (...args: unknown[]) => unknown, undefined, parameters);
+        return parameters[0].includes(text) ? meanwhile().then(run) : run();
+      };
     },
   });
 }
@@ -99,55 +125,59 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('goes on within the process, in a new one, and behind a peer', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
-    expect((await scene.prepare(SLOT, ['ns'], { known })).ledger).toMatchObject({
+    const remembered = await streamed(scene);
+    expect((await scene.prepare(SLOT, ['ns'], { remembered })).nextLedger).toMatchObject({
       revision: 2,
-      fromLsn: known.fromLsn,
+      fromLsn: remembered.fromLsn,
     });
     const peer = await scene.stream(SLOT, ['ns'], { instance: 'peer' });
-    expect(peer).toMatchObject({ revision: 2, fromLsn: known.fromLsn, instance: 'peer' });
-    expect(peer.confirmedLsn > known.confirmedLsn).toBe(true);
-    const prepared = await scene.prepare(SLOT, ['ns'], { known });
+    expect(peer).toMatchObject({ revision: 2, fromLsn: remembered.fromLsn, instance: 'peer' });
+    expect(peer.confirmedLsn > remembered.confirmedLsn).toBe(true);
+    const prepared = await scene.prepare(SLOT, ['ns'], { remembered });
     expect(prepared.confirmedFlushLsn).toBe(peer.confirmedLsn);
-    expect(prepared.ledger).toMatchObject({ revision: 3, fromLsn: known.fromLsn, confirmedLsn: peer.confirmedLsn });
+    expect(prepared.nextLedger).toMatchObject({
+      revision: 3,
+      fromLsn: remembered.fromLsn,
+      confirmedLsn: peer.confirmedLsn,
+    });
     expect(warnings(scene)).toEqual([]);
   });
 
   test('a slot that is gone is not made again before the loss is accepted', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
 
     const inNewProcess = await raised(LossError, scene.prepare(SLOT, ['ns']));
     expect(inNewProcess.message).toBe(
-      `Cannot go on behind ${formatLsn(known.confirmedLsn)}: the replication slot does not exist any more`,
+      `Cannot continue after ${formatLsn(remembered.confirmedLsn)}: the replication slot does not exist any more`,
     );
     expect(inNewProcess.place).toMatchObject({ database: 'main', slot: SLOT });
-    expect(offeredLsn(inNewProcess)).toBe(known.confirmedLsn);
+    expect(offeredLsn(inNewProcess)).toBe(remembered.confirmedLsn);
     expect(await slotExists(scene)).toBe(false);
 
     // What this process knows better is written down, so that the next one offers the same.
-    const further = { ...known, confirmedLsn: known.confirmedLsn + 8n };
-    const inProcess = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: further }));
+    const further = { ...remembered, confirmedLsn: remembered.confirmedLsn + 8n };
+    const inProcess = await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: further }));
     expect(offeredLsn(inProcess)).toBe(further.confirmedLsn);
     expect(await readLedger(scene.control, SLOT)).toEqual({ ...further, closed: true });
     expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' })))).toBe(
       further.confirmedLsn,
     );
 
-    const wrong = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
+    const wrong = { settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
     await raised(LossError, scene.prepare(SLOT, ['ns'], wrong));
     expect(await slotExists(scene)).toBe(false);
     expect(warnings(scene)).toEqual([]);
     const accepted = { settings: { acceptLossAfterLsn: further.confirmedLsn } };
     const again = await scene.stream(SLOT, ['ns'], accepted);
     expect(again.confirmedLsn > further.confirmedLsn).toBe(true);
-    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without changes that are lost')]);
+    expect(warnings(scene)).toEqual([expect.stringContaining('continuing without the lost changes')]);
     // The setting may stay: it accepts this loss alone.
     scene.log.length = 0;
-    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+    await scene.prepare(SLOT, ['ns'], { ...accepted, remembered: again });
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
-    await raised(LossError, scene.prepare(SLOT, ['ns'], { ...accepted, known: again }));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { ...accepted, remembered: again }));
     expect(warnings(scene)).toEqual([]);
   });
 
@@ -161,44 +191,44 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('a slot that was dropped and made anew is found out', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await remakeSlot(scene);
-    for (const options of [{}, { known }]) {
+    for (const options of [{}, { remembered }]) {
       const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
-      expect(error.message).toContain('was moved, or dropped and made anew');
-      expect(offeredLsn(error)).toBe(known.confirmedLsn);
+      expect(error.message).toContain('it was advanced by another program, or dropped and recreated');
+      expect(offeredLsn(error)).toBe(remembered.confirmedLsn);
     }
-    const crashed = { ...known, revision: 2, instance: 'crashed' };
-    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    const crashed = { ...remembered, revision: 2, instance: 'crashed' };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: remembered });
     await scene.prepare(SLOT, ['ns']);
-    await scene.prepare(SLOT, ['ns'], { known, settings: { acceptLossAfterLsn: known.confirmedLsn } });
+    await scene.prepare(SLOT, ['ns'], { remembered, settings: { acceptLossAfterLsn: remembered.confirmedLsn } });
   });
 
   test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.script(dropSlotSql(SLOT));
     await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
-    await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered }));
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
-    await scene.prepare(SLOT, ['ns'], { known, isLedgerRefused: true });
-    expect(warnings(scene)).toEqual([expect.stringContaining('without a ledger nobody can say')]);
+    await scene.prepare(SLOT, ['ns'], { remembered, isLedgerRefused: true });
+    expect(warnings(scene)).toEqual([expect.stringContaining('without a ledger nothing shows')]);
   });
 
   test('a publication that was dropped, or made anew, is found out and taken in again when that is accepted', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene, ['ns', 'other']);
+    const remembered = await streamed(scene, ['ns', 'other']);
     await scene.script('DROP PUBLICATION ns');
     await scene.admin`INSERT INTO ns_processes VALUES ('unpublished', 'running', NULL)`;
 
-    const dropped = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { known }));
+    const dropped = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], { remembered }));
     expect(dropped.message).toContain('publication "ns" was dropped');
-    expect(offeredLsn(dropped)).toBe(known.confirmedLsn);
+    expect(offeredLsn(dropped)).toBe(remembered.confirmedLsn);
     expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'ns'`).length).toBe(0);
     // A namespace that is not configured any more is nobody's.
-    await scene.prepare(SLOT, ['other'], { known });
+    await scene.prepare(SLOT, ['other'], { remembered });
 
-    const accepted = { known, settings: { acceptLossAfterLsn: known.confirmedLsn } };
+    const accepted = { remembered, settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
     const prepared = await scene.prepare(SLOT, ['ns', 'other'], accepted);
     expect(prepared.renewedPublications).toEqual(['ns']);
     const { createdAtLsn } = prepared.publications[0]!;
@@ -206,20 +236,20 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
     // The same for a process that meets the new one, in the ledger's words.
     const remade = await raised(LossError, scene.prepare(SLOT, ['ns', 'other']));
-    expect(remade.message).toContain('publication "ns" was dropped and made anew');
-    expect(remade.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(createdAtLsn!)}`);
+    expect(remade.message).toContain('publication "ns" was dropped and recreated');
+    expect(remade.advice).toContain(`from ${formatLsn(remembered.confirmedLsn)} to ${formatLsn(createdAtLsn!)}`);
     // A slot that was streamed past its beginning has lost nothing more.
     await scene.admin`SELECT pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
-    const crashed = { ...known, instance: 'crashed', revision: 2 };
-    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: known });
+    const crashed = { ...remembered, instance: 'crashed', revision: 2 };
+    await writeLedger(scene.control, { slot: SLOT, ledger: crashed, replaces: remembered });
     expect((await scene.prepare(SLOT, ['ns', 'other'])).renewedPublications).toEqual(['ns']);
   });
 
   test('a namespace that others did not stream is a loss to whoever comes with it, unless it was removed for good', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene, ['ns', 'other']);
+    const remembered = await streamed(scene, ['ns', 'other']);
     const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
-    expect(warnings(scene)).toEqual([expect.stringContaining('goes on without namespaces')]);
+    expect(warnings(scene)).toEqual([expect.stringContaining('continues without namespaces')]);
     expect(scene.log).toContainEqual(
       expect.objectContaining({ namespaces: ['ns'], advice: expect.stringContaining('DROP PUBLICATION "ns";') }),
     );
@@ -229,17 +259,17 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     const next = await scene.stream(SLOT, ['other'], { instance: 'next' });
     expect(next.left).toEqual(new Map([['ns', left!]]));
     expect(warnings(scene).length).toBe(1);
-    for (const options of [{ known }, {}]) {
+    for (const options of [{ remembered }, {}]) {
       const error = await raised(LossError, scene.prepare(SLOT, ['ns', 'other'], options));
       expect(error.message).toContain('the slot was streamed without namespace "ns"');
       expect(offeredLsn(error)).toBe(left!.lsn);
-      expect(error.advice).toContain(`from ${formatLsn(known.confirmedLsn)} to ${formatLsn(next.confirmedLsn)}`);
+      expect(error.advice).toContain(`from ${formatLsn(remembered.confirmedLsn)} to ${formatLsn(next.confirmedLsn)}`);
     }
     expect(peer.confirmedLsn < next.confirmedLsn).toBe(true);
 
     const settings = { acceptLossAfterLsn: left!.lsn };
     const accepted = await scene.prepare(SLOT, ['ns', 'other'], { settings });
-    expect(accepted.ledger.left).toEqual(new Map());
+    expect(accepted.nextLedger.left).toEqual(new Map());
     await scene.script('DROP PUBLICATION ns');
     scene.log.length = 0;
     const anew = await scene.prepare(SLOT, ['ns', 'other']);
@@ -249,38 +279,38 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('what changes between preparation and claim is not streamed', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     const claim = (prepared: Awaited<ReturnType<SetupFixture['prepare']>>) =>
       claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
 
-    const beforeMove = await scene.prepare(SLOT, ['ns'], { known });
+    const beforeMove = await scene.prepare(SLOT, ['ns'], { remembered });
     await remakeSlot(scene);
     await raised(SourceError, claim(beforeMove));
-    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeMove.ledger }));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: beforeMove.nextLedger }));
 
-    const accepted = { known, settings: { acceptLossAfterLsn: known.confirmedLsn } };
+    const accepted = { remembered, settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
     const beforeDrop = await scene.prepare(SLOT, ['ns'], accepted);
     await scene.script('DROP PUBLICATION ns; CREATE PUBLICATION ns FOR TABLE ns_processes, ns_events');
     await raised(SourceError, claim(beforeDrop));
-    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: beforeDrop.ledger }));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: beforeDrop.nextLedger }));
 
-    const now = { known: { ...beforeDrop.ledger, publicationOids: new Map() } };
+    const now = { remembered: { ...beforeDrop.nextLedger, publicationOids: new Map() } };
     const ours = await scene.prepare(SLOT, ['ns'], now);
     const theirs = await scene.prepare(SLOT, ['ns'], { ...now, instance: 'peer' });
     expect(await claim(theirs)).toBe('written');
     await raised(SourceError, claim(ours));
-    expect(await readLedger(scene.control, SLOT)).toEqual(theirs.ledger);
+    expect(await readLedger(scene.control, SLOT)).toEqual(theirs.nextLedger);
   });
 
   test('a slot that another process has is waited for, and nothing is made', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await createTables(scene.admin, 'new');
     const replication = connectReplication(scene.endpoint, { applicationName: 'peer' });
     try {
       const command = `START_REPLICATION SLOT ${SLOT} LOGICAL 0/0 (proto_version '1', publication_names 'ns')`;
       (await startCopyBoth(replication, command)).resume();
-      await raised(SlotInUseError, scene.prepare(SLOT, ['ns', 'new'], { known }));
+      await raised(SlotInUseError, scene.prepare(SLOT, ['ns', 'new'], { remembered }));
       expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'new'`).length).toBe(0);
     } finally {
       await replication.end({ timeout: 0 });
@@ -289,16 +319,16 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('another system behind the same address stops the stream', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
-    const elsewhere = { ...known, systemIdentifier: '1' };
-    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: elsewhere }));
-    expect(error.message).toContain(`system identifier ${known.systemIdentifier} in place of 1`);
-    expect(error.advice).toContain(`Changes from ${formatLsn(known.confirmedLsn)} on`);
+    const remembered = await streamed(scene);
+    const elsewhere = { ...remembered, systemIdentifier: '1' };
+    const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: elsewhere }));
+    expect(error.message).toContain(`system identifier ${remembered.systemIdentifier} in place of 1`);
+    expect(error.advice).toContain(`Changes from ${formatLsn(remembered.confirmedLsn)} on`);
     // The ledger of this server is not ours to write.
-    expect((await readLedger(scene.control, SLOT))?.systemIdentifier).toBe(known.systemIdentifier);
-    const accepted = { known: elsewhere, settings: { acceptLossAfterLsn: known.confirmedLsn } };
-    const { ledger, confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
-    expect(ledger).toMatchObject({ systemIdentifier: known.systemIdentifier, fromLsn: confirmedFlushLsn });
+    expect((await readLedger(scene.control, SLOT))?.systemIdentifier).toBe(remembered.systemIdentifier);
+    const accepted = { remembered: elsewhere, settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
+    const { nextLedger, confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
+    expect(nextLedger).toMatchObject({ systemIdentifier: remembered.systemIdentifier, fromLsn: confirmedFlushLsn });
   });
 
   test('after pg_upgrade, which brings the ledger along, a new process offers what the old one did', async () => {
@@ -307,7 +337,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
     const older = { ...former, confirmedLsn: former.confirmedLsn - 0x100n };
     await writeLedger(scene.control, { slot: SLOT, ledger: older, replaces: undefined });
-    const running = await raised(LossError, scene.prepare(SLOT, ['ns'], { known: former }));
+    const running = await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: former }));
     expect(offeredLsn(running)).toBe(former.confirmedLsn);
     const restarted = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
     expect(offeredLsn(restarted)).toBe(former.confirmedLsn);
@@ -319,15 +349,15 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
   test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
     await using small = await startSmallServer(major);
     await using scene = await openSetupFixture(small);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await loseSlot(scene);
     const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
     expect(error.message).toContain('the server has invalidated the slot');
-    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    expect(offeredLsn(error)).toBe(remembered.confirmedLsn);
     // Also for a process that knows nothing.
     await scene.script('DROP PUBLICATION "cdc-notifier:cdc_slot"');
-    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(known.confirmedLsn);
-    const accepted = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
+    expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(remembered.confirmedLsn);
+    const accepted = { settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
     const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
     const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
     expect(row!.wal_status).toBe('reserved');
@@ -343,9 +373,9 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     async (_, statement, drops) => {
       await using small = await startSmallServer(major);
       await using scene = await openSetupFixture(small);
-      const known = await streamed(scene);
+      const remembered = await streamed(scene);
       await loseSlot(scene);
-      const settings = { acceptLossAfterLsn: known.confirmedLsn };
+      const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
       let first: SlotLedger | undefined;
       let dropCount = 0;
       const counting = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
@@ -357,7 +387,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       });
       await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
       expect(dropCount).toBe(drops);
-      expect(first?.acceptedLsn).toBe(known.confirmedLsn);
+      expect(first?.acceptedLsn).toBe(remembered.confirmedLsn);
       expect((await readLedger(scene.control, SLOT))?.instance).toBe('first');
 
       const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
@@ -382,32 +412,32 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('of two that find the slot missing the late one begins again, behind the first', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
-    const settings = { acceptLossAfterLsn: known.confirmedLsn };
+    const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
     let first: SlotLedger | undefined;
     const control = heldAt(scene.connectAs('postgres'), ABANDONED_QUERY, async () => {
       first = await scene.stream(SLOT, ['ns'], { instance: 'first', settings });
     });
     await raised(SourceError, scene.prepare(SLOT, ['ns'], { instance: 'late', control, settings }));
     const again = await scene.prepare(SLOT, ['ns'], { instance: 'late', settings });
-    expect(again.foundLedger?.instance).toBe('first');
+    expect(again.storedLedger?.instance).toBe('first');
     expect(again.confirmedFlushLsn).toBe(first!.confirmedLsn);
   });
 
   test('a crash between claim and creation leaves the loss as it was, and the slot missing', async () => {
     await using small = await startSmallServer(major);
     await using scene = await openSetupFixture(small);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await loseSlot(scene);
-    const settings = { acceptLossAfterLsn: known.confirmedLsn };
+    const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
     const crash = heldAt(scene.connectAs('postgres'), DROP_QUERY, async () => {
       throw new Error('crash');
     });
     await raised(Error, scene.prepare(SLOT, ['ns'], { control: crash, settings }));
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
     const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { instance: 'next' }));
-    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    expect(offeredLsn(error)).toBe(remembered.confirmedLsn);
     await scene.prepare(SLOT, ['ns'], { instance: 'next', settings });
   });
 
@@ -419,7 +449,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       'it does not publish update, delete',
     ],
     [
-      'a table was dropped and made anew',
+      'a table was dropped and recreated',
       `DROP TABLE ns_events; CREATE TABLE ns_events (process_id text, event_id smallint, payload bytea,
          PRIMARY KEY (process_id, event_id))`,
       'it does not hold public."ns_events"',
@@ -428,64 +458,64 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     'a publication that was altered while in use is a loss, also when it was mended: %s',
     async (_, script, finding) => {
       await using scene = await openSetupFixture(server);
-      const known = await streamed(scene);
+      const remembered = await streamed(scene);
       const request = { namespaces: ['ns'], serverMajor: major };
-      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      expect(await publicationHazards(scene.control, request)).toEqual([]);
       await scene.script(script);
-      expect(await publicationMistakes(scene.control, request)).toEqual([`publication "ns": ${finding}`]);
+      expect(await publicationHazards(scene.control, request)).toEqual([`publication "ns": ${finding}`]);
 
-      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { known }));
+      const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered }));
       expect(error.message).toContain(`publication "ns" was altered while it was in use (${finding})`);
-      expect(offeredLsn(error)).toBe(known.confirmedLsn);
-      expect(await publicationMistakes(scene.control, request)).not.toEqual([]);
+      expect(offeredLsn(error)).toBe(remembered.confirmedLsn);
+      expect(await publicationHazards(scene.control, request)).not.toEqual([]);
 
       await scene.script(`ALTER PUBLICATION ns SET TABLE ns_processes, ns_events;
       ALTER PUBLICATION ns SET (publish = 'insert, update, delete')`);
-      for (const options of [{ known }, { instance: 'next' }]) {
+      for (const options of [{ remembered }, { instance: 'next' }]) {
         const mended = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
-        expect(offeredLsn(mended)).toBe(known.confirmedLsn);
+        expect(offeredLsn(mended)).toBe(remembered.confirmedLsn);
       }
       await scene.script(script);
-      const settings = { acceptLossAfterLsn: known.confirmedLsn };
+      const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
       await scene.stream(SLOT, ['ns'], { instance: 'next', settings });
-      expect(await publicationMistakes(scene.control, request)).toEqual([]);
+      expect(await publicationHazards(scene.control, request)).toEqual([]);
       await scene.prepare(SLOT, ['ns'], { instance: 'after' });
     },
   );
 
   test('a publication that holds more than it must is no loss', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.script('CREATE TABLE other (i int PRIMARY KEY); ALTER PUBLICATION ns ADD TABLE other');
-    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
-    await scene.prepare(SLOT, ['ns'], { known });
+    expect(await publicationHazards(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { remembered });
     expect(warnings(scene)).toEqual([expect.stringContaining('changed publication')]);
   });
 
   test('a table that was taken out of its publication and put back while nobody looked is found out', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.script('ALTER PUBLICATION ns DROP TABLE public.ns_events');
     await scene.admin`INSERT INTO ns_events VALUES ('after', 1, 'x')`;
     await scene.script('ALTER PUBLICATION ns ADD TABLE public.ns_events');
-    const { entryOids } = known;
-    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
-      'publication "ns": a table of it was taken out and put back',
+    const { entryOids } = remembered;
+    expect(await publicationHazards(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+      'publication "ns": a table was removed from it and added again',
     ]);
     const error = await raised(LossError, scene.prepare(SLOT, ['ns']));
-    expect(error.message).toContain('a table of it was taken out and put back');
-    expect(offeredLsn(error)).toBe(known.confirmedLsn);
+    expect(error.message).toContain('a table was removed from it and added again');
+    expect(offeredLsn(error)).toBe(remembered.confirmedLsn);
     await raised(LossError, scene.prepare(SLOT, ['ns']));
-    const accepted = { settings: { acceptLossAfterLsn: known.confirmedLsn } };
+    const accepted = { settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
     const again = await scene.stream(SLOT, ['ns'], accepted);
-    await scene.prepare(SLOT, ['ns'], { ...accepted, known: again });
+    await scene.prepare(SLOT, ['ns'], { ...accepted, remembered: again });
   });
 
   test("a table that was renamed, so that its rows come under a name that is nobody's, is found out", async () => {
     await using scene = await openSetupFixture(server);
     const { entryOids, confirmedLsn } = await streamed(scene);
     await scene.script('ALTER TABLE ns_events RENAME TO ns_events_2');
-    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
+    expect(await publicationHazards(scene.control, { namespaces: ['ns'], serverMajor: major, entryOids })).toEqual([
       'publication "ns": a table of it has another name or schema now',
     ]);
     await raised(LossError, scene.prepare(SLOT, ['ns']));
@@ -500,11 +530,11 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     const { confirmedLsn, ...rest } = await streamed(scene);
     // What the server had before it was set back, and this process alone knows of.
     const ahead = { ...rest, confirmedLsn: confirmedLsn + 0x4000n, deliveredLsn: confirmedLsn + 0x4000n };
-    await raised(LossError, scene.prepare(SLOT, ['ns'], { known: ahead }));
+    await raised(LossError, scene.prepare(SLOT, ['ns'], { remembered: ahead }));
     await scene.admin`INSERT INTO ns_processes SELECT 'p' || i, 'running', NULL FROM generate_series(1, 1000) i`;
-    for (const options of [{ known: ahead }, { instance: 'next' }]) {
+    for (const options of [{ remembered: ahead }, { instance: 'next' }]) {
       const error = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
-      expect(error.message).toContain('the server was set back');
+      expect(error.message).toContain('the server was restored to an earlier state');
       expect(offeredLsn(error)).toBe(ahead.deliveredLsn);
     }
     const settings = { acceptLossAfterLsn: ahead.deliveredLsn };
@@ -516,19 +546,19 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     // Older servers have none.
     if (major < 15) return;
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
+    const remembered = await streamed(scene);
     await scene.script('ALTER PUBLICATION ns SET TABLES IN SCHEMA public');
-    expect(await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
-    await scene.prepare(SLOT, ['ns'], { known });
+    expect(await publicationHazards(scene.control, { namespaces: ['ns'], serverMajor: major })).toEqual([]);
+    await scene.prepare(SLOT, ['ns'], { remembered });
     const [held] = await scene.admin`SELECT count(*)::int4 AS tables FROM pg_publication_rel`;
     expect(held!.tables).toBe(2);
   });
 
-  test('publicationMistakes tells of what is missing, and of nothing that nobody writes to', async () => {
+  test('publication hazards name what is missing, and nothing in tables that do not exist', async () => {
     await using scene = await openSetupFixture(server);
     await streamed(scene, ['ns', 'other']);
     const mistakes = () =>
-      publicationMistakes(scene.control, { namespaces: ['ns', 'other', 'third'], serverMajor: major });
+      publicationHazards(scene.control, { namespaces: ['ns', 'other', 'third'], serverMajor: major });
     await scene.script('CREATE PUBLICATION third; ALTER TABLE ns_processes REPLICA IDENTITY DEFAULT');
     expect(await mistakes()).toEqual([
       'publication "ns": replica identity of the processes table is neither FULL nor an index over process_id and status',
@@ -539,18 +569,18 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
   test('a setting that has accepted a loss does not accept the next one at the same place', async () => {
     await using scene = await openSetupFixture(server);
-    const known = await streamed(scene);
-    const settings = { acceptLossAfterLsn: known.confirmedLsn };
+    const remembered = await streamed(scene);
+    const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
     const lose = () => scene.script('ALTER PUBLICATION ns DROP TABLE ns_events');
     await lose();
     const prepared = await scene.prepare(SLOT, ['ns'], { settings });
     await claimSlot(scene.control, { slot: SLOT, databaseRef: 'main', prepared });
     await lose();
-    for (const options of [{ known: prepared.ledger }, { instance: 'next' }]) {
+    for (const options of [{ remembered: prepared.nextLedger }, { instance: 'next' }]) {
       const error = await raised(LossError, scene.prepare(SLOT, ['ns'], { ...options, settings }));
-      expect(offeredLsn(error)).toBe(known.confirmedLsn + 1n);
+      expect(offeredLsn(error)).toBe(remembered.confirmedLsn + 1n);
     }
-    const second = { acceptLossAfterLsn: known.confirmedLsn + 1n };
+    const second = { acceptLossAfterLsn: remembered.confirmedLsn + 1n };
     await scene.prepare(SLOT, ['ns'], { instance: 'next', settings: second });
   });
 
@@ -591,45 +621,49 @@ describe('continuity over a failover', () => {
       await createTables(scene.admin, 'ns');
       const settings = { failover: true };
       await using promoted = scene.on(standby);
-      let known = await scene.stream(SLOT, ['ns'], { settings });
+      let remembered = await scene.stream(SLOT, ['ns'], { settings });
       // The standby keeps the slot for good when what it needs on the primary has moved on to what the standby has.
       await waitFor('the slot kept on the standby', async () => {
         await scene.admin`SELECT pg_log_standby_snapshot()`;
         const [moved] = await scene.admin`
           SELECT end_lsn::text AS lsn FROM pg_replication_slot_advance(${SLOT}, pg_current_wal_lsn())`;
-        known = { ...known, confirmedLsn: parseLsn(moved!.lsn) };
+        remembered = { ...remembered, confirmedLsn: parseLsn(moved!.lsn) };
         await standby.catchUp();
         await promoted.admin`SELECT pg_sync_replication_slots()`;
         const slots = await promoted.admin`
           SELECT FROM pg_replication_slots WHERE slot_name = ${SLOT} AND synced AND NOT temporary`;
         return slots.length > 0;
       });
-      await standby.waitForSyncedSlot(SLOT, formatLsn(known.confirmedLsn));
-      const tooEarly = await raised(SetupError, promoted.prepare(SLOT, ['ns'], { known, settings }));
+      await standby.waitForSyncedSlot(SLOT, formatLsn(remembered.confirmedLsn));
+      const tooEarly = await raised(SetupError, promoted.prepare(SLOT, ['ns'], { remembered, settings }));
       expect(tooEarly.message).toContain('is a standby');
 
       await primary.stop('immediate');
       await standby.promote();
-      for (const options of [{ known }, {}]) {
+      for (const options of [{ remembered }, {}]) {
         promoted.log.length = 0;
         const prepared = await promoted.prepare(SLOT, ['ns'], { settings, ...options });
-        expect(prepared).toMatchObject({ timeline: 2, confirmedFlushLsn: known.confirmedLsn });
-        expect(prepared.ledger).toMatchObject({ timeline: 2, fromLsn: known.fromLsn });
+        expect(prepared).toMatchObject({ timeline: 2, confirmedFlushLsn: remembered.confirmedLsn });
+        expect(prepared.nextLedger).toMatchObject({ timeline: 2, fromLsn: remembered.fromLsn });
         expect(promoted.log).toContainEqual(expect.objectContaining({ from: 1, to: 2, level: 'info' }));
       }
 
       // Confirmed is also what a keepalive said of WAL without a record, and that may be more than the standby had.
-      const quiet = { ...known, confirmedLsn: known.confirmedLsn + 0x100_0000n, deliveredLsn: known.confirmedLsn };
-      const { ledger: shared } = await promoted.prepare(SLOT, ['ns'], { known: quiet, settings });
-      expect(shared.deliveredLsn).toBe(known.confirmedLsn);
+      const quiet = {
+        ...remembered,
+        confirmedLsn: remembered.confirmedLsn + 0x100_0000n,
+        deliveredLsn: remembered.confirmedLsn,
+      };
+      const { nextLedger: shared } = await promoted.prepare(SLOT, ['ns'], { remembered: quiet, settings });
+      expect(shared.deliveredLsn).toBe(remembered.confirmedLsn);
       expect(shared.confirmedLsn < quiet.confirmedLsn).toBe(true);
 
       // What was delivered and is not in the WAL of the new primary is named, for every process from now on.
       const further = { ...quiet, deliveredLsn: quiet.confirmedLsn };
-      const diverged = await raised(LossError, promoted.prepare(SLOT, ['ns'], { known: further, settings }));
+      const diverged = await raised(LossError, promoted.prepare(SLOT, ['ns'], { remembered: further, settings }));
       expect(diverged.message).toContain('timeline 2 left timeline 1 at');
       const lsn = offeredLsn(diverged);
-      expect(lsn >= known.confirmedLsn && lsn < further.confirmedLsn).toBe(true);
+      expect(lsn >= remembered.confirmedLsn && lsn < further.confirmedLsn).toBe(true);
       expect(offeredLsn(await raised(LossError, promoted.prepare(SLOT, ['ns'], { settings })))).toBe(lsn);
       const accepted = { settings: { ...settings, acceptLossAfterLsn: lsn } };
       expect(await promoted.stream(SLOT, ['ns'], accepted)).toMatchObject({ timeline: 2 });
@@ -640,9 +674,9 @@ describe('continuity over a failover', () => {
       await using former = scene.on(primary);
       const wrong = await raised(
         SourceError,
-        former.prepare(SLOT, ['ns'], { known: { ...known, timeline: 2 }, settings }),
+        former.prepare(SLOT, ['ns'], { remembered: { ...remembered, timeline: 2 }, settings }),
       );
-      expect(wrong.message).toContain('it is on timeline 1, and timeline 2 was followed before');
+      expect(wrong.message).toContain('it is on timeline 1, but this stream followed timeline 2 before');
     },
     180_000,
   );
@@ -654,12 +688,12 @@ describe('continuity over a failover', () => {
       await using scene = await openSetupFixture(primary);
       await using standby = await startStandby(primary, { slotSync: false });
       await createTables(scene.admin, 'ns');
-      const known = await scene.stream(SLOT, ['ns']);
+      const remembered = await scene.stream(SLOT, ['ns']);
       await standby.catchUp();
       await primary.stop('immediate');
       await standby.promote();
       await using promoted = scene.on(standby);
-      for (const options of [{ known }, {}]) {
+      for (const options of [{ remembered }, {}]) {
         const error = await raised(LossError, promoted.prepare(SLOT, ['ns'], options));
         expect(error.message).toContain('the replication slot does not exist any more');
         expect(await slotExists(promoted)).toBe(false);

@@ -3,13 +3,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { SetupError } from '../../../src/errors.ts';
 import { quoteIdentifier } from '../../../src/postgres/client/quote.ts';
 import {
-  dropSlotSql,
   ledgerGrantSql,
   ledgerName,
   readLedger,
   type SlotLedger,
   writeLedger,
 } from '../../../src/postgres/continuity/ledger.ts';
+import { dropSlotSql } from '../../../src/postgres/setup/create-slot.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 

@@ -176,7 +176,7 @@ describe.each([14, 17, 18] as const)('findBoundary on PostgreSQL %d', (major) =>
     for (const slot of ['a', 'b', 'c']) await admin`SELECT pg_drop_replication_slot(${slot})`;
     expect(error).toBeInstanceOf(SetupError);
     expect(error.message).toBe(
-      'Cannot find where the slot can be streamed with this publication: all 4 replication slots of the server are in use, and a temporary one is needed',
+      'Cannot find the LSN from which the slot can be streamed with this publication: all 4 replication slots of the server are in use, and a temporary one is needed',
     );
   });
 });

@@ -3,11 +3,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { SetupError, SlotInUseError } from '../../../src/errors.ts';
 import { parseLsn } from '../../../src/lsn.ts';
-import { advanceSlot, createSlot } from '../../../src/postgres/catalog/slots.ts';
+import { readPublishing } from '../../../src/postgres/catalog/publications.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { publicationNames, quoteIdentifier, quoteTable } from '../../../src/postgres/client/quote.ts';
-import { dropSlotSql, readLedger } from '../../../src/postgres/continuity/ledger.ts';
-import { publicationMistakes } from '../../../src/postgres/setup/ensure-publication.ts';
+import { readLedger } from '../../../src/postgres/continuity/ledger.ts';
+import { describePublicationHazards } from '../../../src/postgres/hazards/publication-hazards.ts';
+import { advanceSlot, createSlot, createStatement, dropSlotSql } from '../../../src/postgres/setup/create-slot.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { createTables, databaseEndpoint, openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -32,6 +33,11 @@ async function refused(attempt: Promise<unknown>): Promise<SetupError> {
 /** The statements of an advice: what stands after the first colon that is followed by a space. */
 function adviceSql(error: SetupError): string {
   return error.advice!.slice(error.advice!.indexOf(': ') + 2);
+}
+
+/** Of the publication of namespace `ns`. */
+async function hazardsOf(control: Sql, major: PostgresMajor): Promise<readonly string[]> {
+  return describePublicationHazards(['ns'], await readPublishing(control, ['ns'], major));
 }
 
 describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: PostgresMajor) => {
@@ -69,8 +75,8 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         createdAtLsn: expect.any(BigInt) as unknown as bigint,
       })),
       renewedPublications: [],
-      foundLedger: undefined,
-      ledger: {
+      storedLedger: undefined,
+      nextLedger: {
         systemIdentifier: truth!.system_identifier,
         timeline: 1,
         instance: 'instance of the test',
@@ -94,14 +100,14 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     }
 
     scene.log.length = 0;
-    const foundLedger = first.ledger;
+    const storedLedger = first.nextLedger;
     expect(await scene.prepare('slot_odd', ODD_NAMESPACES)).toEqual({
       ...first,
       currentLsn: expect.any(BigInt) as unknown as bigint,
-      foundLedger,
-      ledger: { ...foundLedger, revision: 2 },
+      storedLedger,
+      nextLedger: { ...storedLedger, revision: 2 },
     });
-    expect(await readLedger(scene.control, 'slot_odd')).toEqual(foundLedger);
+    expect(await readLedger(scene.control, 'slot_odd')).toEqual(storedLedger);
     expect(scene.log).toEqual([]);
     const walBefore = await admin`SELECT xmin, relreplident FROM pg_class WHERE relname = 'Invoice_processes'`;
     await scene.prepare('slot_odd', ODD_NAMESPACES);
@@ -287,10 +293,10 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         () => expect.unreachable(),
         (error) => expect(error.code).toBe('55000'),
       );
-      const mistakes = await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major });
-      expect(mistakes).toEqual([expect.stringContaining('neither FULL nor an index')]);
+      const hazards = await hazardsOf(scene.control, major);
+      expect(hazards).toEqual([expect.stringContaining('neither FULL nor an index')]);
       const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
-      expect(error.message).toContain('PostgreSQL refuses their updates and deletes');
+      expect(error.message).toContain('PostgreSQL refuses all updates and deletes');
       await runAdvice(admin, error);
       await update(admin);
       await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
@@ -314,12 +320,12 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
       expect(await listOf(admin, 'ns_events')).toBe('process_id event_id payload timestamp metadata');
       await update(admin);
-      const whole = await scene.stream('slot_ns', ['ns'], { known: listed, publishing: STATUS_INDEX });
+      const whole = await scene.stream('slot_ns', ['ns'], { remembered: listed, publishing: STATUS_INDEX });
       expect(await listOf(admin, 'ns_processes')).toBeNull();
       await update(admin);
-      const again = await scene.stream('slot_ns', ['ns'], { known: whole, publishing: NEEDED });
+      const again = await scene.stream('slot_ns', ['ns'], { remembered: whole, publishing: NEEDED });
       await update(admin);
-      await scene.stream('slot_ns', ['ns'], { known: again });
+      await scene.stream('slot_ns', ['ns'], { remembered: again });
       expect([await listOf(admin, 'ns_processes'), await listOf(admin, 'ns_events')]).toEqual([null, null]);
       expect(await replicaIdentity(admin, 'ns_processes')).toBe('f');
       await update(admin);
@@ -344,15 +350,15 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       await using scene = await openScene();
       const { admin } = scene;
       await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
-      const known = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
+      const remembered = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
       await admin`ALTER TABLE ns_processes REPLICA IDENTITY FULL`;
       await update(admin).then(
         () => expect.unreachable(),
         (error) => expect(error.code).toBe('42P10'),
       );
-      const mistakes = await publicationMistakes(scene.control, { namespaces: ['ns'], serverMajor: major });
-      expect(mistakes).toEqual([expect.stringContaining('so that updates and deletes fail')]);
-      await scene.prepare('slot_ns', ['ns'], { known, publishing: NEEDED });
+      const hazards = await hazardsOf(scene.control, major);
+      expect(hazards).toEqual([expect.stringContaining('so that updates and deletes fail')]);
+      await scene.prepare('slot_ns', ['ns'], { remembered, publishing: NEEDED });
       await update(admin);
     });
   });
@@ -546,7 +552,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await writer`INSERT INTO t VALUES (1)`;
     await scene.script(`BEGIN; CREATE TABLE x (i int); PREPARE TRANSACTION 'left behind'`);
     const create = () =>
-      createSlot(scene.control, 'slot_waits', {
+      createSlot(scene.control, createStatement('slot_waits', { failover: false, role: 'postgres' }), {
         place: { slot: 'slot_waits' },
         maxReplicationSlots: 20,
         timeoutMs: 300,

@@ -185,7 +185,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       const refusal = await waitFor('the refusal', () =>
         next.failures().find(({ message }) => message.includes('former primary')),
       );
-      expect(refusal.message).toContain('it is on timeline 1, and timeline 2 was followed before');
+      expect(refusal.message).toContain('it is on timeline 1, but this stream followed timeline 2 before');
       await primary.stop();
       await standby.start();
       await reconnect(failover.there);

@@ -114,7 +114,7 @@ describe('a row that cannot be converted', () => {
       const loss = await waitFor('the loss', () =>
         service.failures(fixture.slot('one')).find(({ name }) => name === 'LossError'),
       );
-      expect(loss.message).toContain('it was moved, or dropped and made anew');
+      expect(loss.message).toContain('it was advanced by another program, or dropped and recreated');
       const passed = `from ${loss.place?.lsn} to ${formatLsn(poisonEnd)}`;
       expect([parseLsn(String(loss.place?.lsn)) >= good, loss.advice]).toEqual([true, expect.stringContaining(passed)]);
       await service.stop();
@@ -217,7 +217,7 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
     await sql`CREATE PUBLICATION ${sql(SICK)} FOR TABLE ${sql(tablesOf(SICK).processes)}, ${sql(tablesOf(SICK).events)}`;
     const restarted = fixture.start();
     const error = await restarted.waitForFailure(fixture.slot('main'), 2);
-    expect(error.message).toContain(`publication "${SICK}" was dropped and made anew`);
+    expect(error.message).toContain(`publication "${SICK}" was dropped and recreated`);
     expect(await fixture.confirmedLsn('main')).toBeLessThan(lost);
     await restarted.stop();
 

@@ -138,7 +138,7 @@ async function waitForLoss(fixture: StreamFixture, service: InProcessService, sl
   const lsn = String(error.place?.lsn);
   expect(first.place?.lsn).toBe(lsn);
   expect(error.place).toMatchObject({ database: fixture.database, slot: fixture.slot(slotName) });
-  expect(error.message).toStartWith(`Cannot go on behind ${lsn}: `);
+  expect(error.message).toStartWith(`Cannot continue after ${lsn}: `);
   const [, from, to] = /^Changes from (\S+) (?:on|to (\S+)) cannot be streamed/.exec(error.advice!)!;
   expect(from).toBe(lsn);
   const setting = `slots.${fixture.database}.${fixture.slot(slotName)}.accept_loss_after: ${lsn} `;
@@ -158,7 +158,7 @@ function accepting(fixture: StreamFixture, losses: Readonly<Record<string, ToldL
 /** The slots with which a service has gone on without changes, by its warnings. */
 function acceptances(service: InProcessService): readonly unknown[] {
   return service.log
-    .filter(({ level, msg }) => level === 'warn' && msg.includes('as accept_loss_after says'))
+    .filter(({ level, msg }) => level === 'warn' && msg.includes('as accept_loss_after allows'))
     .map(({ slot }) => slot);
 }
 
@@ -193,9 +193,9 @@ const SLOTS = { dropped: ['dropped'], remade: ['remade'], moved: ['moved'], rene
 
 const DETAILS: Readonly<Record<Harm, string>> = {
   dropped: 'the replication slot does not exist any more',
-  remade: 'where nobody is known to have brought it: it was moved, or dropped and made anew',
-  moved: 'where nobody is known to have brought it: it was moved, or dropped and made anew',
-  renewed: 'publication "renewed" was dropped and made anew',
+  remade: 'it was advanced by another program, or dropped and recreated',
+  moved: 'it was advanced by another program, or dropped and recreated',
+  renewed: 'publication "renewed" was dropped and recreated',
 };
 
 /** Harms all slots but `sound`; returns where each slot then stands, and where the WAL ended before and after. */
@@ -446,7 +446,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
         thaw();
       }
       const loss = await waitForLoss(fixture, service, 'main');
-      expect(loss.error.message).toContain('publication "renewed" was dropped and made anew');
+      expect(loss.error.message).toContain('publication "renewed" was dropped and recreated');
       expect(loss.fromLsn).toBeLessThanOrEqual(drop);
       expect(await fixture.confirmedLsn('main')).toBeLessThan(lost);
       for (const { name } of service.failures(fixture.slot('main'))) expect(name).toBe('LossError');

@@ -6,12 +6,8 @@ import { parseLsn } from '../../../src/lsn.ts';
 import { connectControl } from '../../../src/postgres/client/connect.ts';
 import { quoteTable } from '../../../src/postgres/client/quote.ts';
 import type { SlotLedger } from '../../../src/postgres/continuity/ledger.ts';
-import {
-  claimSlot,
-  type PreparedSlot,
-  prepareSlot,
-  type SetupRequest,
-} from '../../../src/postgres/setup/prepare-slot.ts';
+import { claimSlot } from '../../../src/postgres/setup/claim-slot.ts';
+import { type PreparedSlot, prepareSlot, type SetupRequest } from '../../../src/postgres/setup/prepare-slot.ts';
 import { waitFor } from '../process/wait.ts';
 import { type LogLine, recordingLogger } from '../service/recording-logger.ts';
 import type { PostgresServer } from './server.ts';
@@ -37,7 +33,7 @@ export interface SetupFixture extends AsyncDisposable {
 export interface PrepareOptions {
   readonly control?: Sql;
   readonly isConfiguredSlot?: SetupRequest['isConfiguredSlot'];
-  readonly known?: SlotLedger | undefined;
+  readonly remembered?: SlotLedger | undefined;
   readonly isLedgerRefused?: boolean;
   readonly instance?: string;
   readonly settings?: Partial<SlotSettings>;
@@ -95,7 +91,7 @@ function fixtureOn(server: PostgresServer, database: string): SetupFixture {
       namespaces,
       publishing: new Map(namespaces.map((namespace) => [namespace, { ...WHOLE_ROWS, ...options.publishing }])),
       instance: options.instance ?? 'instance of the test',
-      known: options.known,
+      remembered: options.remembered,
       isLedgerRefused: options.isLedgerRefused ?? false,
       isConfiguredSlot: options.isConfiguredSlot ?? (() => true),
       onAbandonedSlot: () => {},
@@ -122,7 +118,7 @@ function fixtureOn(server: PostgresServer, database: string): SetupFixture {
       await admin`SELECT pg_replication_slot_advance(${slot}, ${end!.lsn}::pg_lsn)`;
       const [row] = await admin`
         SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${slot}`;
-      return { ...prepared.ledger, confirmedLsn: parseLsn(row!.lsn) };
+      return { ...prepared.nextLedger, confirmedLsn: parseLsn(row!.lsn) };
     },
     on: (other) => fixtureOn(other, database),
     async [Symbol.asyncDispose]() {

@@ -1,15 +1,7 @@
 /** What was known against what is there: every way in which a stream can stop being the same stream. */
 import { describe, expect, test } from 'bun:test';
-import { LossError, SourceError } from '../../../../src/errors.ts';
 import type { SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
-import {
-  type ContinuityFacts,
-  droppedPublicationError,
-  judgeContinuity,
-  lastWord,
-  lossError,
-  wrongServerError,
-} from '../../../../src/postgres/continuity/judge.ts';
+import { type ContinuityFacts, effectiveLedger, judgeContinuity } from '../../../../src/postgres/continuity/judge.ts';
 import type { SlotLedger } from '../../../../src/postgres/continuity/ledger.ts';
 
 const US = 'this process';
@@ -18,7 +10,7 @@ const PEER = 'another process';
 /** The last session of this process confirmed up to 100. */
 const NO_ENTRIES = { entryOids: [], otherEntryOids: [] };
 
-const known: SlotLedger = {
+const remembered: SlotLedger = {
   systemIdentifier: '1',
   timeline: 1,
   instance: US,
@@ -47,7 +39,6 @@ const slot: SlotFacts = {
   walStatus: 'reserved',
   invalidationReason: undefined,
   failover: false,
-  synced: false,
   confirmedFlushLsn: 100n,
   retainedWalBytes: 0,
   safeWalBytes: undefined,
@@ -58,8 +49,8 @@ const server = { systemIdentifier: '1', timeline: 1, currentLsn: 1000n, history:
 
 /** Everything as this process left it. */
 const facts: ContinuityFacts = {
-  known,
-  ledger: known,
+  remembered,
+  stored: remembered,
   isLedgerRefused: false,
   server,
   slot,
@@ -72,21 +63,21 @@ const facts: ContinuityFacts = {
 
 const at = (confirmedFlushLsn: bigint): SlotFacts => ({ ...slot, confirmedFlushLsn });
 const lost: SlotFacts = { ...slot, walStatus: 'lost', invalidationReason: 'wal_removed' };
-const GOES_ON = {
-  verdict: 'goes-on',
+const CONTINUES = {
+  verdict: 'continues',
   confirmedLsn: 100n,
   timelineChanged: undefined,
   movedFromLsn: undefined,
 } as const;
 
 /** A process that has just started: all it can know is what the ledger says. */
-const fresh = (ledger: Partial<SlotLedger> | undefined, change: Partial<ContinuityFacts> = {}): ContinuityFacts => ({
+const fresh = (stored: Partial<SlotLedger> | undefined, change: Partial<ContinuityFacts> = {}): ContinuityFacts => ({
   ...facts,
   ...change,
-  known: undefined,
-  ledger: ledger === undefined ? undefined : { ...known, instance: PEER, ...ledger },
+  remembered: undefined,
+  stored: stored === undefined ? undefined : { ...remembered, instance: PEER, ...stored },
 });
-const peer = (change: Partial<SlotLedger>): SlotLedger => ({ ...known, instance: PEER, revision: 6, ...change });
+const peer = (change: Partial<SlotLedger>): SlotLedger => ({ ...remembered, instance: PEER, revision: 6, ...change });
 
 /** `goes-on`, or the range of the loss and its details. */
 function verdictOf(change: ContinuityFacts): unknown {
@@ -120,9 +111,9 @@ describe('judgeContinuity when nothing is known', () => {
 
 describe('judgeContinuity within a process', () => {
   test('goes on where it stopped, and where the server fell back to what it had saved', () => {
-    expect(judgeContinuity(facts)).toEqual(GOES_ON);
-    expect(judgeContinuity({ ...facts, slot: at(60n) })).toEqual(GOES_ON);
-    expect(judgeContinuity({ ...facts, ledger: undefined })).toEqual(GOES_ON);
+    expect(judgeContinuity(facts)).toEqual(CONTINUES);
+    expect(judgeContinuity({ ...facts, slot: at(60n) })).toEqual(CONTINUES);
+    expect(judgeContinuity({ ...facts, stored: undefined })).toEqual(CONTINUES);
   });
 
   test.each<[string, Partial<ContinuityFacts>, unknown]>([
@@ -135,7 +126,7 @@ describe('judgeContinuity within a process', () => {
     [
       'a server that was set back',
       { server: { ...server, currentLsn: 99n }, slot: at(60n) },
-      [100n, 100n, 'set back: its WAL ends at 0/63'],
+      [100n, 100n, 'restored to an earlier state: its WAL ends at 0/63'],
     ],
     ['no slot', { slot: undefined }, [100n, 1000n, 'does not exist any more']],
     ['an invalidated slot', { slot: lost }, [100n, 1000n, 'invalidated']],
@@ -146,37 +137,37 @@ describe('judgeContinuity within a process', () => {
     ],
     [
       'a slot moved with our own word in the ledger, however old',
-      { slot: at(200n), ledger: { ...known, confirmedLsn: 40n } },
-      [100n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: { ...remembered, confirmedLsn: 40n } },
+      [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved without any word in the ledger',
-      { slot: at(200n), ledger: undefined },
-      [100n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: undefined },
+      [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved when a peer had written before we prepared, and not since',
-      { slot: at(200n), ledger: peer({ revision: 4 }) },
-      [100n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: peer({ revision: 4 }) },
+      [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved and a peer that stopped before that',
-      { slot: at(200n), ledger: peer({ closed: true, confirmedLsn: 150n }) },
-      [150n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: peer({ closed: true, confirmedLsn: 150n }) },
+      [150n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved and a peer that began behind us',
-      { slot: at(200n), ledger: peer({ fromLsn: 101n, confirmedLsn: 200n }) },
-      [100n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: peer({ fromLsn: 101n, confirmedLsn: 200n }) },
+      [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved and a peer on another system',
-      { slot: at(200n), ledger: peer({ systemIdentifier: '2' }) },
-      [100n, 200n, 'stands at 0/C8'],
+      { slot: at(200n), stored: peer({ systemIdentifier: '2' }) },
+      [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
       'a slot moved by a peer that streams without one of our namespaces',
-      { slot: at(200n), ledger: peer({ publicationOids: new Map([['a', 1]]) }) },
+      { slot: at(200n), stored: peer({ publicationOids: new Map([['a', 1]]) }) },
       [100n, 200n, 'without namespace "b"'],
     ],
     ['a slot moved and then invalidated', { slot: { ...lost, confirmedFlushLsn: 200n } }, [100n, 1000n, 'invalidated']],
@@ -192,17 +183,17 @@ describe('judgeContinuity within a process', () => {
     ['took over after others, from before us on', peer({ fromLsn: 0n, confirmedLsn: 180n })],
     ['stopped there', peer({ closed: true, confirmedLsn: 200n })],
     ['stopped behind it, and the server fell back', peer({ closed: true, confirmedLsn: 300n })],
-  ])('a peer explains where the slot stands that %s', (_, ledger) => {
-    const { confirmedLsn } = ledger;
-    expect(judgeContinuity({ ...facts, slot: at(200n), ledger })).toEqual({ ...GOES_ON, confirmedLsn });
+  ])('a peer explains where the slot stands that %s', (_, stored) => {
+    const { confirmedLsn } = stored;
+    expect(judgeContinuity({ ...facts, slot: at(200n), stored })).toEqual({ ...CONTINUES, confirmedLsn });
   });
 
   test('without the right to a ledger nobody can say who moved the slot', () => {
     const moved = { ...facts, slot: at(200n), isLedgerRefused: true };
-    expect(judgeContinuity({ ...moved, ledger: undefined })).toEqual({ ...GOES_ON, movedFromLsn: 100n });
-    expect(judgeContinuity({ ...moved, ledger: peer({ revision: 4 }) })).toEqual({ ...GOES_ON, movedFromLsn: 100n });
-    expect(judgeContinuity({ ...facts, isLedgerRefused: true, ledger: undefined })).toEqual(GOES_ON);
-    expect(verdictOf({ ...moved, slot: undefined, ledger: undefined })).toEqual([100n, 1000n, expect.any(String)]);
+    expect(judgeContinuity({ ...moved, stored: undefined })).toEqual({ ...CONTINUES, movedFromLsn: 100n });
+    expect(judgeContinuity({ ...moved, stored: peer({ revision: 4 }) })).toEqual({ ...CONTINUES, movedFromLsn: 100n });
+    expect(judgeContinuity({ ...facts, isLedgerRefused: true, stored: undefined })).toEqual(CONTINUES);
+    expect(verdictOf({ ...moved, slot: undefined, stored: undefined })).toEqual([100n, 1000n, expect.any(String)]);
   });
 });
 
@@ -212,12 +203,12 @@ describe('judgeContinuity within a new process', () => {
     ['the ledger was closed and the server fell back', fresh({ closed: true, confirmedLsn: 100n }, { slot: at(60n) })],
     ['a crash left no last word', fresh({ confirmedLsn: 20n })],
   ])('goes on when %s', (_, change) => {
-    const { confirmedLsn } = change.ledger!;
-    expect(judgeContinuity(change)).toEqual({ ...GOES_ON, confirmedLsn });
+    const { confirmedLsn } = change.stored!;
+    expect(judgeContinuity(change)).toEqual({ ...CONTINUES, confirmedLsn });
   });
 
   test.each<[string, ContinuityFacts, unknown]>([
-    ['the ledger was closed before', fresh({ closed: true, confirmedLsn: 80n }), [80n, 100n, 'stands at']],
+    ['the ledger was closed before', fresh({ closed: true, confirmedLsn: 80n }), [80n, 100n, 'the slot is at']],
     ['the slot is gone', fresh({ confirmedLsn: 80n }, { slot: undefined }), [80n, 1000n, 'does not exist']],
     ['the slot was invalidated', fresh({ confirmedLsn: 80n }, { slot: lost }), [100n, 1000n, 'invalidated']],
     [
@@ -233,7 +224,7 @@ describe('judgeContinuity within a new process', () => {
 
 describe('judgeContinuity of a slot that stands behind the end of the WAL', () => {
   const setBack = { server: { ...server, currentLsn: 50n } };
-  const expected = [50n, 100n, expect.stringContaining("behind the end of the server's WAL")];
+  const expected = [50n, 100n, expect.stringContaining("past the end of the server's WAL (0/32)")];
 
   test('stops every process, and names where the WAL ends', () => {
     expect(verdictOf(fresh(undefined, setBack))).toEqual(expected);
@@ -243,12 +234,12 @@ describe('judgeContinuity of a slot that stands behind the end of the WAL', () =
   });
 
   test('goes on to name that place when the WAL has grown, and has passed the slot', () => {
-    const remembered = { ...known, revision: 6, confirmedLsn: 50n, closed: true };
+    const claimed = { ...remembered, revision: 6, confirmedLsn: 50n, closed: true };
     for (const currentLsn of [60n, 1000n]) {
-      const grown = { server: { ...server, currentLsn }, ledger: remembered };
+      const grown = { server: { ...server, currentLsn }, stored: claimed };
       for (const change of [
         { ...facts, ...grown },
-        { ...facts, ...grown, known: undefined },
+        { ...facts, ...grown, remembered: undefined },
       ]) {
         expect(verdictOf(change)).toEqual([50n, 100n, expect.any(String)]);
       }
@@ -276,10 +267,10 @@ describe('judgeContinuity on another timeline', () => {
   });
 
   test('goes on when the new primary has all that was confirmed', () => {
-    const changed = { ...GOES_ON, timelineChanged: { from: 1, to: 2 } };
+    const changed = { ...CONTINUES, timelineChanged: { from: 1, to: 2 } };
     expect(judgeContinuity(promoted(100n))).toEqual(changed);
     expect(judgeContinuity({ ...promoted(100n), slot: at(60n) })).toEqual(changed);
-    expect(judgeContinuity({ ...promoted(100n), known: undefined })).toEqual(changed);
+    expect(judgeContinuity({ ...promoted(100n), remembered: undefined })).toEqual(changed);
   });
 
   test('names what Kafka holds and the new primary lacks', () => {
@@ -300,36 +291,36 @@ describe('judgeContinuity on another timeline', () => {
 
   test('a timeline that was never followed by this one is a loss', () => {
     const server3 = { ...server, timeline: 4, history: [{ timeline: 1, endLsn: 90n }] };
-    const onThree = { ...known, timeline: 3 };
-    expect(verdictOf({ ...facts, known: onThree, ledger: onThree, server: server3 })).toEqual([
+    const onThree = { ...remembered, timeline: 3 };
+    expect(verdictOf({ ...facts, remembered: onThree, stored: onThree, server: server3 })).toEqual([
       90n,
       100n,
-      expect.stringContaining('never was a part of'),
+      expect.stringContaining('does not descend from'),
     ]);
     // Where that one began is not known: also what lies before may be missing.
     const later = { ...server3, history: [{ timeline: 1, endLsn: 200n }] };
-    expect(verdictOf({ ...facts, known: onThree, ledger: onThree, server: later })).toEqual([
+    expect(verdictOf({ ...facts, remembered: onThree, stored: onThree, server: later })).toEqual([
       100n,
       100n,
-      expect.stringContaining('never was a part of'),
+      expect.stringContaining('does not descend from'),
     ]);
   });
 
   test('what this process delivered counts also when a peer has gone on from the new primary', () => {
-    const ledger = peer({ timeline: 2, fromLsn: 10n, confirmedLsn: 200n });
-    expect(verdictOf({ ...promoted(90n), ledger, slot: at(200n) })).toEqual([90n, 100n, expect.any(String)]);
-    expect(judgeContinuity({ ...promoted(100n), ledger, slot: at(200n) })).toEqual({
-      ...GOES_ON,
+    const stored = peer({ timeline: 2, fromLsn: 10n, confirmedLsn: 200n });
+    expect(verdictOf({ ...promoted(90n), stored, slot: at(200n) })).toEqual([90n, 100n, expect.any(String)]);
+    expect(judgeContinuity({ ...promoted(100n), stored, slot: at(200n) })).toEqual({
+      ...CONTINUES,
       confirmedLsn: 200n,
       timelineChanged: { from: 1, to: 2 },
     });
   });
 
   test('a server on an older timeline is a former primary, whatever it lacks', () => {
-    const onTwo = { ...known, timeline: 2 };
-    const old = { ...facts, known: onTwo, slot: undefined, publications: new Map() };
+    const onTwo = { ...remembered, timeline: 2 };
+    const old = { ...facts, remembered: onTwo, slot: undefined, publications: new Map() };
     expect(judgeContinuity(old)).toEqual({ verdict: 'wrong-server', knownTimeline: 2 });
-    expect(judgeContinuity({ ...old, known: undefined, ledger: onTwo })).toEqual({
+    expect(judgeContinuity({ ...old, remembered: undefined, stored: onTwo })).toEqual({
       verdict: 'wrong-server',
       knownTimeline: 2,
     });
@@ -348,8 +339,8 @@ describe('judgeContinuity of publications', () => {
 
   test.each<[string, ContinuityFacts, unknown]>([
     ['was dropped', renewed(undefined), [100n, 1000n, 'publication "b" was dropped']],
-    ['was made anew', renewed({ oid: 3, createdAtLsn: 400n }), [100n, 400n, 'and made anew']],
-    ['was made anew by a person', renewed({ oid: 3, createdAtLsn: undefined }), [100n, 1000n, 'and made anew']],
+    ['was made anew', renewed({ oid: 3, createdAtLsn: 400n }), [100n, 400n, 'and recreated']],
+    ['was made anew by a person', renewed({ oid: 3, createdAtLsn: undefined }), [100n, 1000n, 'and recreated']],
     [
       'was made anew while the slot stood before',
       renewed({ oid: 3, createdAtLsn: 101n }, { slot: at(60n) }),
@@ -366,16 +357,16 @@ describe('judgeContinuity of publications', () => {
   });
 
   test('goes on when the slot was streamed past the place where one was made anew', () => {
-    expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 100n }))).toEqual(GOES_ON);
+    expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 100n }))).toEqual(CONTINUES);
   });
 
   test('goes by what a peer has seen when it has streamed since', () => {
-    const ledger = peer({ publicationOids: new Map([...known.publicationOids, ['b', 3]]) });
-    expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 400n }, { ledger }))).toEqual(GOES_ON);
+    const stored = peer({ publicationOids: new Map([...remembered.publicationOids, ['b', 3]]) });
+    expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 400n }, { stored }))).toEqual(CONTINUES);
   });
 
   test('one that is not configured any more, or was never streamed, is nobody’s loss', () => {
-    expect(judgeContinuity(renewed(undefined, { namespaces: ['a', 'new'] }))).toEqual(GOES_ON);
+    expect(judgeContinuity(renewed(undefined, { namespaces: ['a', 'new'] }))).toEqual(CONTINUES);
     expect(
       judgeContinuity({
         ...facts,
@@ -384,7 +375,7 @@ describe('judgeContinuity of publications', () => {
           ['new', { oid: 9, createdAtLsn: 1n, entries: NO_ENTRIES, omissions: [] }],
         ]),
       }),
-    ).toEqual(GOES_ON);
+    ).toEqual(CONTINUES);
   });
 });
 
@@ -403,18 +394,18 @@ describe('judgeContinuity of a publication that was altered', () => {
   });
 
   test('is nothing to a slot that was not streamed with it', () => {
-    expect(verdictOf({ ...altered, namespaces: ['a'] })).toBe('goes-on');
-    expect(verdictOf({ ...altered, known: undefined, ledger: undefined })).toBe('first');
-    const alone = { ...known, publicationOids: new Map([['a', 1]]) };
-    expect(verdictOf({ ...altered, known: alone, ledger: alone })).toBe('goes-on');
+    expect(verdictOf({ ...altered, namespaces: ['a'] })).toBe('continues');
+    expect(verdictOf({ ...altered, remembered: undefined, stored: undefined })).toBe('first');
+    const alone = { ...remembered, publicationOids: new Map([['a', 1]]) };
+    expect(verdictOf({ ...altered, remembered: alone, stored: alone })).toBe('continues');
   });
 
   test('stays a loss when somebody has mended it, made it anew or dropped it, until that is accepted', () => {
-    const ledger = {
-      ...known,
+    const stored = {
+      ...remembered,
       revision: 6,
       closed: true,
-      publicationOids: new Map([...known.publicationOids, ['b', 0]]),
+      publicationOids: new Map([...remembered.publicationOids, ['b', 0]]),
     };
     for (const present of [
       undefined,
@@ -426,8 +417,8 @@ describe('judgeContinuity of a publication that was altered', () => {
         ...(present === undefined ? [] : [['b', present] as const]),
       ]);
       const expected = [100n, 1000n, expect.stringContaining('publication "b" was altered while it was in use, and')];
-      expect(verdictOf({ ...facts, ledger, publications })).toEqual(expected);
-      expect(verdictOf({ ...facts, known: undefined, ledger, publications })).toEqual(expected);
+      expect(verdictOf({ ...facts, stored, publications })).toEqual(expected);
+      expect(verdictOf({ ...facts, remembered: undefined, stored, publications })).toEqual(expected);
     }
   });
 });
@@ -438,7 +429,7 @@ describe('judgeContinuity of a namespace that was left', () => {
 
   test('names what was streamed without it', () => {
     expect(verdictOf(left(2, 70n))).toEqual([70n, 100n, expect.stringContaining('without namespace "b"')]);
-    expect(verdictOf({ ...left(2, 70n), known })).toEqual([70n, 100n, expect.any(String)]);
+    expect(verdictOf({ ...left(2, 70n), remembered })).toEqual([70n, 100n, expect.any(String)]);
     expect(verdictOf({ ...left(2, 70n), slot: at(200n) })).toEqual([70n, 200n, expect.any(String)]);
   });
 
@@ -448,7 +439,7 @@ describe('judgeContinuity of a namespace that was left', () => {
     ['its publication was dropped', { ...left(2, 70n), publications: new Map([...facts.publications].slice(0, 1)) }],
     ['it is not configured', { ...left(2, 70n), namespaces: ['a'] }],
   ])('goes on when %s', (_, change) => {
-    expect(verdictOf(change)).toBe('goes-on');
+    expect(verdictOf(change)).toBe('continues');
   });
 
   test('one that was altered before it was left is a loss wherever it was left', () => {
@@ -457,11 +448,11 @@ describe('judgeContinuity of a namespace that was left', () => {
 });
 
 describe('judgeContinuity of a loss at a place that was accepted before', () => {
-  const accepted = { ...known, acceptedLsn: 100n };
+  const accepted = { ...remembered, acceptedLsn: 100n };
   const gone = { ...facts, slot: undefined };
 
   test('is named by the next byte, by every process, and then by the place again', () => {
-    expect(verdictOf({ ...gone, known: accepted, ledger: accepted })).toEqual([101n, 1000n, expect.any(String)]);
+    expect(verdictOf({ ...gone, remembered: accepted, stored: accepted })).toEqual([101n, 1000n, expect.any(String)]);
     expect(verdictOf(fresh({ acceptedLsn: 100n }, gone))).toEqual([101n, 1000n, expect.any(String)]);
     expect(verdictOf(fresh({ acceptedLsn: 101n }, gone))).toEqual([100n, 1000n, expect.any(String)]);
     expect(verdictOf(fresh({ acceptedLsn: 100n }, { server: { ...server, systemIdentifier: '2' } }))).toEqual([
@@ -469,40 +460,40 @@ describe('judgeContinuity of a loss at a place that was accepted before', () => 
       undefined,
       expect.any(String),
     ]);
-    expect(verdictOf(fresh({ acceptedLsn: 100n }))).toBe('goes-on');
+    expect(verdictOf(fresh({ acceptedLsn: 100n }))).toBe('continues');
   });
 
   test('is the same loss to a process that has not met it yet', () => {
-    const ledger = peer({ timeline: 2, confirmedLsn: 90n, deliveredLsn: 90n, acceptedLsn: 90n });
+    const stored = peer({ timeline: 2, confirmedLsn: 90n, deliveredLsn: 90n, acceptedLsn: 90n });
     const promoted = { ...server, timeline: 2, history: [{ timeline: 1, endLsn: 90n }] };
-    expect(verdictOf({ ...facts, ledger, slot: at(90n), server: promoted })).toEqual([90n, 100n, expect.any(String)]);
+    expect(verdictOf({ ...facts, stored, slot: at(90n), server: promoted })).toEqual([90n, 100n, expect.any(String)]);
   });
 });
 
 describe('judgeContinuity of positions that were confirmed without a record', () => {
-  const quiet = { ...known, deliveredLsn: 90n };
-  const change = { known: quiet, ledger: quiet };
+  const quiet = { ...remembered, deliveredLsn: 90n };
+  const change = { remembered: quiet, stored: quiet };
   const promoted = { ...server, timeline: 2, history: [{ timeline: 1, endLsn: 90n }] };
 
   test('goes on with a new primary, or an older copy, that has all that was delivered', () => {
     expect(judgeContinuity({ ...facts, ...change, server: promoted, slot: at(80n) })).toEqual({
-      ...GOES_ON,
+      ...CONTINUES,
       confirmedLsn: 90n,
       timelineChanged: { from: 1, to: 2 },
     });
     const setBack = { ...server, currentLsn: 95n };
     expect(judgeContinuity({ ...facts, ...change, server: setBack, slot: at(80n) })).toEqual({
-      ...GOES_ON,
+      ...CONTINUES,
       confirmedLsn: 95n,
     });
   });
 
   test('is a loss from what was delivered on', () => {
     const further = { ...quiet, deliveredLsn: 91n };
-    expect(verdictOf({ ...facts, known: further, ledger: further, server: promoted, slot: at(80n) })).toEqual([
+    expect(verdictOf({ ...facts, remembered: further, stored: further, server: promoted, slot: at(80n) })).toEqual([
       90n,
       91n,
-      expect.stringContaining('before 0/5B, up to which it was delivered'),
+      expect.stringContaining('before 0/5B, up to which changes were delivered'),
     ]);
     const setBack = { ...server, currentLsn: 80n };
     expect(verdictOf({ ...facts, ...change, server: setBack, slot: at(60n) })).toEqual([90n, 90n, expect.any(String)]);
@@ -517,47 +508,19 @@ describe('judgeContinuity of positions that were confirmed without a record', ()
     expect(verdictOf({ ...facts, ...change, server: promoted, slot: at(95n) })).toEqual([
       90n,
       95n,
-      expect.stringContaining('was moved'),
+      expect.stringContaining('was advanced'),
     ]);
   });
 });
 
-describe('lastWord', () => {
+describe('effectiveLedger', () => {
   test('is what this process knows unless another has gone on from there', () => {
-    expect(lastWord({ known: undefined, ledger: undefined })).toBeUndefined();
-    expect(lastWord({ known, ledger: undefined })).toBe(known);
-    const ledger = peer({});
-    expect(lastWord({ known: undefined, ledger })).toBe(ledger);
-    expect(lastWord({ known, ledger })).toBe(ledger);
-    expect(lastWord({ known, ledger: { ...ledger, revision: 4 } })).toBe(known);
-    expect(lastWord({ known, ledger: { ...known, revision: 4 } })).toBe(known);
-  });
-});
-
-describe('errors of continuity', () => {
-  const stream = { databaseRef: 'main', slot: 'cdc_slot' };
-
-  test('lossError names the range, and the setting that accepts exactly it', () => {
-    const error = lossError({ fromLsn: 0x16_b374_d848n, toLsn: 0x17_0000_0000n, details: ['one', 'two'] }, stream);
-    expect(error).toBeInstanceOf(LossError);
-    expect(error.message).toBe('Cannot go on behind 16/B374D848: one; two');
-    expect(error.advice).toBe(
-      'Changes from 16/B374D848 to 17/0 cannot be streamed: compare the tables with the topics. To go on without them, ' +
-        'set slots.main.cdc_slot.accept_loss_after: 16/B374D848 in the configuration and restart the service',
-    );
-    expect(error.place).toEqual({ database: 'main', slot: 'cdc_slot', lsn: '16/B374D848' });
-  });
-
-  test('droppedPublicationError does not know the end', () => {
-    const error = droppedPublicationError(['a', 'odd "b"'], { ...stream, confirmedLsn: 0x40n });
-    expect(error.message).toBe(
-      'Cannot go on behind 0/40: publication "a", "odd ""b""" was dropped while it was in use',
-    );
-    expect(error.advice).toContain('Changes from 0/40 on cannot be streamed');
-  });
-
-  test('wrongServerError is no loss', () => {
-    expect(wrongServerError(3, 2)).toBeInstanceOf(SourceError);
-    expect(wrongServerError(3, 2).message).toContain('on timeline 2, and timeline 3 was followed before');
+    expect(effectiveLedger({ remembered: undefined, stored: undefined })).toBeUndefined();
+    expect(effectiveLedger({ remembered, stored: undefined })).toBe(remembered);
+    const stored = peer({});
+    expect(effectiveLedger({ remembered: undefined, stored })).toBe(stored);
+    expect(effectiveLedger({ remembered, stored })).toBe(stored);
+    expect(effectiveLedger({ remembered, stored: { ...stored, revision: 4 } })).toBe(remembered);
+    expect(effectiveLedger({ remembered, stored: { ...remembered, revision: 4 } })).toBe(remembered);
   });
 });

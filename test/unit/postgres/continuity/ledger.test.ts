@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../../../src/errors.ts';
 import {
-  dropSlotSql,
   encodeLedger,
   ledgerGrantSql,
   ledgerName,
@@ -126,9 +125,6 @@ describe('names and statements', () => {
   test('statements for a person quote what they name', () => {
     expect(ledgerGrantSql('cdc_slot', 'odd "role"')).toBe(
       `CREATE PUBLICATION "cdc-notifier:cdc_slot" WITH (publish = ''); ALTER PUBLICATION "cdc-notifier:cdc_slot" OWNER TO "odd ""role""";`,
-    );
-    expect(dropSlotSql('cdc_slot')).toBe(
-      `SELECT pg_drop_replication_slot('cdc_slot'); DROP PUBLICATION IF EXISTS "cdc-notifier:cdc_slot";`,
     );
   });
 });

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'bun:test';
-import { type Continuity, judgeContinuity, type Loss } from '../../../../src/postgres/continuity/judge.ts';
+import { type Continuity, judgeContinuity } from '../../../../src/postgres/continuity/judge.ts';
 import type { SlotLedger } from '../../../../src/postgres/continuity/ledger.ts';
-import { type LedgerContext, ledgerOfLoss, ledgerOfStart } from '../../../../src/postgres/continuity/transitions.ts';
+import type { Loss } from '../../../../src/postgres/continuity/loss.ts';
+import { type LedgerContext, nextOnLoss, nextOnStart } from '../../../../src/postgres/continuity/transitions.ts';
 
-const known: SlotLedger = {
+const remembered: SlotLedger = {
   systemIdentifier: '1',
   timeline: 1,
   instance: 'us',
@@ -17,22 +18,22 @@ const known: SlotLedger = {
   left: new Map(),
   acceptedLsn: undefined,
 };
-const context: LedgerContext = { known, foundLedger: known, systemIdentifier: '1', timeline: 2, instance: 'us' };
-const goesOn: Continuity = {
-  verdict: 'goes-on',
+const context: LedgerContext = { remembered, stored: remembered, systemIdentifier: '1', timeline: 2, instance: 'us' };
+const continues: Continuity = {
+  verdict: 'continues',
   confirmedLsn: 100n,
   timelineChanged: undefined,
   movedFromLsn: undefined,
 };
 const loss: Loss = { fromLsn: 100n, toLsn: 200n, details: ['x'], needsNewSlot: false, altered: [] };
 
-describe('ledgerOfStart', () => {
+describe('nextOnStart', () => {
   const publicationOids = new Map([['a', 2]]);
   const at = (confirmedFlushLsn: bigint) => ({ confirmedFlushLsn, publicationOids, entryOids: new Map() });
 
   test('begins a ledger where nothing is known', () => {
-    const nothing = { ...context, known: undefined, foundLedger: undefined };
-    expect(ledgerOfStart({ verdict: 'first' }, nothing, at(50n))).toEqual({
+    const nothing = { ...context, remembered: undefined, stored: undefined };
+    expect(nextOnStart({ verdict: 'first' }, nothing, at(50n))).toEqual({
       systemIdentifier: '1',
       timeline: 2,
       instance: 'us',
@@ -60,24 +61,24 @@ describe('ledgerOfStart', () => {
     [
       'where a peer stopped',
       200n,
-      { foundLedger: { ...known, instance: 'peer', revision: 8 } },
+      { stored: { ...remembered, instance: 'peer', revision: 8 } },
       { revision: 9, fromLsn: 10n, confirmedLsn: 200n, deliveredLsn: 200n },
     ],
-    ['with its ledger gone', 100n, { foundLedger: undefined }, { revision: 1, fromLsn: 10n }],
+    ['with its ledger gone', 100n, { stored: undefined }, { revision: 1, fromLsn: 10n }],
   ])('goes on %s', (_, position, change, expected) => {
-    expect(ledgerOfStart(goesOn, { ...context, ...change }, at(position))).toMatchObject(expected);
+    expect(nextOnStart(continues, { ...context, ...change }, at(position))).toMatchObject(expected);
   });
 
   test('after an accepted loss counts from the slot alone', () => {
     const accepted = { verdict: 'loss', loss } as const;
-    expect(ledgerOfStart(accepted, context, at(60n))).toMatchObject({
+    expect(nextOnStart(accepted, context, at(60n))).toMatchObject({
       fromLsn: 10n,
       confirmedLsn: 60n,
       deliveredLsn: 60n,
       acceptedLsn: 100n,
     });
-    expect(ledgerOfStart(accepted, context, at(95n))).toMatchObject({ confirmedLsn: 95n, deliveredLsn: 90n });
-    expect(ledgerOfStart(accepted, { ...context, systemIdentifier: '2' }, at(60n))).toMatchObject({
+    expect(nextOnStart(accepted, context, at(95n))).toMatchObject({ confirmedLsn: 95n, deliveredLsn: 90n });
+    expect(nextOnStart(accepted, { ...context, systemIdentifier: '2' }, at(60n))).toMatchObject({
       systemIdentifier: '2',
       fromLsn: 60n,
       confirmedLsn: 60n,
@@ -88,34 +89,34 @@ describe('ledgerOfStart', () => {
   });
 
   test('counts from where a new primary branched off, if no record lies behind', () => {
-    expect(ledgerOfStart({ ...goesOn, confirmedLsn: 95n }, context, at(60n))).toMatchObject({
+    expect(nextOnStart({ ...continues, confirmedLsn: 95n }, context, at(60n))).toMatchObject({
       confirmedLsn: 95n,
       deliveredLsn: 90n,
     });
   });
 
   test('remembers the loss that was accepted last', () => {
-    const foundLedger = { ...known, acceptedLsn: 40n };
-    expect(ledgerOfStart(goesOn, { ...context, known: undefined, foundLedger }, at(100n)).acceptedLsn).toBe(40n);
+    const stored = { ...remembered, acceptedLsn: 40n };
+    expect(nextOnStart(continues, { ...context, remembered: undefined, stored }, at(100n)).acceptedLsn).toBe(40n);
   });
 
   test('remembers where namespaces were left, until they are streamed again', () => {
     const others = {
-      ...known,
+      ...remembered,
       entryOids: new Map(),
       left: new Map([
         ['a', { oid: 1, lsn: 5n }],
         ['old', { oid: 7, lsn: 50n }],
       ]),
     };
-    const foundLedger = {
+    const stored = {
       ...others,
       publicationOids: new Map([
         ['b', 2],
         ['c', 3],
       ]),
     };
-    expect(ledgerOfStart(goesOn, { ...context, known: undefined, foundLedger }, at(80n)).left).toEqual(
+    expect(nextOnStart(continues, { ...context, remembered: undefined, stored }, at(80n)).left).toEqual(
       new Map([
         ['old', { oid: 7, lsn: 50n }],
         ['b', { oid: 2, lsn: 100n }],
@@ -125,48 +126,48 @@ describe('ledgerOfStart', () => {
   });
 });
 
-describe('ledgerOfLoss', () => {
+describe('nextOnLoss', () => {
   test('writes down what only the process knows, once', () => {
-    const written = ledgerOfLoss(loss, context);
-    expect(written).toEqual({ ...known, closed: true });
-    expect(ledgerOfLoss(loss, { ...context, foundLedger: written })).toBeUndefined();
-    expect(ledgerOfLoss(loss, { ...context, foundLedger: undefined })).toEqual({ ...known, closed: true });
+    const written = nextOnLoss(loss, context);
+    expect(written).toEqual({ ...remembered, closed: true });
+    expect(nextOnLoss(loss, { ...context, stored: written })).toBeUndefined();
+    expect(nextOnLoss(loss, { ...context, stored: undefined })).toEqual({ ...remembered, closed: true });
   });
 
   test.each<[string, Partial<LedgerContext>]>([
-    ['it is the ledger that knows', { known: undefined }],
-    ['a peer has gone on', { foundLedger: { ...known, instance: 'peer', revision: 8 } }],
-    ['the server is another one, and has none', { systemIdentifier: '2', foundLedger: undefined }],
+    ['it is the ledger that knows', { remembered: undefined }],
+    ['a peer has gone on', { stored: { ...remembered, instance: 'peer', revision: 8 } }],
+    ['the server is another one, and has none', { systemIdentifier: '2', stored: undefined }],
     [
       'the server is another one, with a ledger of its own',
-      { systemIdentifier: '2', foundLedger: { ...known, systemIdentifier: '2' } },
+      { systemIdentifier: '2', stored: { ...remembered, systemIdentifier: '2' } },
     ],
   ])('writes nothing when %s', (_, change) => {
-    expect(ledgerOfLoss(loss, { ...context, ...change })).toBeUndefined();
+    expect(nextOnLoss(loss, { ...context, ...change })).toBeUndefined();
   });
 
   test('writes down what only the process knows also when the ledger came along to another server', () => {
-    const upgraded = { ...context, systemIdentifier: '2', foundLedger: { ...known, confirmedLsn: 40n } };
-    const written = ledgerOfLoss(loss, upgraded)!;
-    expect(written).toEqual({ ...known, closed: true });
-    expect(ledgerOfLoss(loss, { ...upgraded, foundLedger: written })).toBeUndefined();
-    expect(ledgerOfLoss({ ...loss, needsNewSlot: true }, upgraded)).toEqual(written);
-    expect(ledgerOfLoss(loss, { ...upgraded, known: undefined })).toBeUndefined();
+    const upgraded = { ...context, systemIdentifier: '2', stored: { ...remembered, confirmedLsn: 40n } };
+    const written = nextOnLoss(loss, upgraded)!;
+    expect(written).toEqual({ ...remembered, closed: true });
+    expect(nextOnLoss(loss, { ...upgraded, stored: written })).toBeUndefined();
+    expect(nextOnLoss({ ...loss, needsNewSlot: true }, upgraded)).toEqual(written);
+    expect(nextOnLoss(loss, { ...upgraded, remembered: undefined })).toBeUndefined();
   });
 
   test('keeps that the server was set back, which its WAL will pass', () => {
     const setBack = { ...loss, isSetBack: true };
-    const written = ledgerOfLoss(setBack, { ...context, instance: 'next' })!;
+    const written = nextOnLoss(setBack, { ...context, instance: 'next' })!;
     expect(written).toEqual({
-      ...known,
+      ...remembered,
       instance: 'next',
-      revision: known.revision + 1,
+      revision: remembered.revision + 1,
       closed: true,
       isSetBack: true,
     });
-    expect(ledgerOfLoss(setBack, { ...context, foundLedger: written })).toBeUndefined();
+    expect(nextOnLoss(setBack, { ...context, stored: written })).toBeUndefined();
     expect(
-      ledgerOfLoss(setBack, { ...context, known: undefined, foundLedger: { ...known, closed: true } }),
+      nextOnLoss(setBack, { ...context, remembered: undefined, stored: { ...remembered, closed: true } }),
     ).toMatchObject({
       isSetBack: true,
     });
@@ -174,18 +175,18 @@ describe('ledgerOfLoss', () => {
 
   test('keeps that a publication was altered, which a person can mend without a trace', () => {
     const altered = { ...loss, altered: ['a'] };
-    const written = ledgerOfLoss(altered, context)!;
-    expect(written).toEqual({ ...known, revision: 6, closed: true, publicationOids: new Map([['a', 0]]) });
-    expect(ledgerOfLoss(altered, { ...context, foundLedger: written })).toBeUndefined();
-    expect(ledgerOfLoss(altered, { ...context, foundLedger: { ...known, closed: true } })).toEqual(written);
+    const written = nextOnLoss(altered, context)!;
+    expect(written).toEqual({ ...remembered, revision: 6, closed: true, publicationOids: new Map([['a', 0]]) });
+    expect(nextOnLoss(altered, { ...context, stored: written })).toBeUndefined();
+    expect(nextOnLoss(altered, { ...context, stored: { ...remembered, closed: true } })).toEqual(written);
   });
 
   test('keeps the beginning of a loss whose slot will go, or will be passed by the WAL', () => {
     const setBack: Loss = { ...loss, fromLsn: 50n, needsNewSlot: true };
-    const written = ledgerOfLoss(setBack, context)!;
-    expect(written).toEqual({ ...known, revision: 6, confirmedLsn: 50n, closed: true });
-    expect(ledgerOfLoss(setBack, { ...context, foundLedger: written })).toBeUndefined();
-    expect(ledgerOfLoss(setBack, { ...context, known: undefined, foundLedger: undefined })).toEqual({
+    const written = nextOnLoss(setBack, context)!;
+    expect(written).toEqual({ ...remembered, revision: 6, confirmedLsn: 50n, closed: true });
+    expect(nextOnLoss(setBack, { ...context, stored: written })).toBeUndefined();
+    expect(nextOnLoss(setBack, { ...context, remembered: undefined, stored: undefined })).toEqual({
       systemIdentifier: '1',
       timeline: 2,
       instance: 'us',
@@ -201,8 +202,8 @@ describe('ledgerOfLoss', () => {
     });
     // With it, the slot that has gone is the same loss.
     const gone = judgeContinuity({
-      known,
-      ledger: written,
+      remembered,
+      stored: written,
       isLedgerRefused: false,
       server: { systemIdentifier: '1', timeline: 1, currentLsn: 1000n, history: [] },
       slot: undefined,

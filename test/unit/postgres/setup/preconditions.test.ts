@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'bun:test';
+import type { ServerFacts } from '../../../../src/postgres/catalog/server.ts';
+import type { SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
+import type { TableFacts } from '../../../../src/postgres/catalog/tables.ts';
 import {
   eventsIdentityMistake,
-  majorOf,
-  type ServerFacts,
+  failoverMistake,
   serverMistake,
-  type TableFacts,
+  slotMistake,
   tableMistake,
 } from '../../../../src/postgres/setup/preconditions.ts';
 
@@ -15,6 +17,7 @@ const server: ServerFacts = {
   walLevel: 'logical',
   role: `odd "role"`,
   mayReplicate: true,
+  database: 'main',
   maxReplicationSlots: 10,
   slotCount: 9,
   maxWalSenders: 10,
@@ -50,10 +53,6 @@ describe('serverMistake', () => {
     expect(serverMistake(full, { slot: false, sender: false })).toBeUndefined();
     expect(serverMistake(full, { slot: false, sender: true })?.detail).toContain('WAL senders');
   });
-
-  test('majorOf cuts the minor version off', () => {
-    expect([140_023, 170_010, 180_004].map(majorOf)).toEqual([14, 17, 18]);
-  });
 });
 
 const table: TableFacts = {
@@ -83,6 +82,7 @@ describe('tableMistake', () => {
     expect(eventsIdentityMistake(table)).toBeUndefined();
     expect(eventsIdentityMistake({ ...table, replicaIdentity: 'f', identityColumns: [] })).toBeUndefined();
     expect(eventsIdentityMistake({ ...table, identityColumns: [] })).toEqual({
+      code: 'events_identity',
       table: 'a/b_events',
       detail:
         'table public."a/b_events" has no replica identity, so that publishing it would make its updates and deletes fail',
@@ -90,4 +90,47 @@ describe('tableMistake', () => {
         'Add its primary key (process_id, event_id), or run as its owner progressor: ALTER TABLE public."a/b_events" REPLICA IDENTITY FULL;',
     });
   });
+});
+
+const slot: SlotFacts = {
+  name: 'cdc_slot',
+  type: 'logical',
+  plugin: 'pgoutput',
+  database: 'main',
+  temporary: false,
+  active: false,
+  activePid: undefined,
+  walStatus: 'reserved',
+  invalidationReason: undefined,
+  failover: false,
+  confirmedFlushLsn: 1n,
+  retainedWalBytes: 16,
+  safeWalBytes: undefined,
+  serverLsn: 1n,
+};
+
+describe('slotMistake', () => {
+  test.each<[Partial<SlotFacts>, string | undefined]>([
+    [{}, undefined],
+    [{ active: true, walStatus: 'unreserved' }, undefined],
+    [
+      { type: 'physical', plugin: undefined, database: undefined, confirmedFlushLsn: undefined },
+      'slot "cdc_slot" is a physical slot, and must be logical',
+    ],
+    [{ plugin: 'wal2json' }, 'slot "cdc_slot" has output plugin wal2json, and must have pgoutput'],
+    [{ database: 'other' }, 'slot "cdc_slot" belongs to database "other", not to "main"'],
+    [{ temporary: true }, 'slot "cdc_slot" is temporary: the session that created it drops it when it ends'],
+    // What becomes of it is judged by continuity.
+    [{ walStatus: 'lost', invalidationReason: 'wal_removed' }, undefined],
+  ])('judges %j', (change, detail) => {
+    expect(slotMistake({ ...slot, ...change }, 'main')?.detail).toBe(detail as string);
+  });
+});
+
+test('failoverMistake refuses servers before PostgreSQL 17, and names the setting', () => {
+  const place = { database: 'main', slot: 'cdc_slot' };
+  expect(failoverMistake({ ...server, versionNumber: 170_000 }, place)).toBeUndefined();
+  const mistake = failoverMistake(server, place);
+  expect(mistake?.detail).toBe('PostgreSQL 14.23 has no failover slots');
+  expect(mistake?.advice).toContain('slots.main.cdc_slot.failover');
 });

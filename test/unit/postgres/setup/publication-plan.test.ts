@@ -1,21 +1,10 @@
 import { describe, expect, test } from 'bun:test';
 import type { PublishSettings } from '../../../../src/config/config.ts';
-import type { TableFacts } from '../../../../src/postgres/setup/preconditions.ts';
-import {
-  describeEntries,
-  describeOmissions,
-  describeUncovered,
-  entriesOf,
-  type NamespaceTables,
-  type PublicationFacts,
-  type PublicationPlan,
-  planAdvice,
-  planPublication,
-  planSql,
-  refusal,
-} from '../../../../src/postgres/setup/publication-plan.ts';
-
-const SYSTEM = '7710967555485513451';
+import type { PublicationFacts } from '../../../../src/postgres/catalog/publications.ts';
+import type { NamespaceTables, TableFacts } from '../../../../src/postgres/catalog/tables.ts';
+import { describeOmissions, describeUncovered } from '../../../../src/postgres/hazards/publication-hazards.ts';
+import { type PublicationPlan, planPublication } from '../../../../src/postgres/setup/publication-plan.ts';
+import { planSql } from '../../../../src/postgres/setup/publication-sql.ts';
 
 function table(name: string, oid: number, change: Partial<TableFacts> = {}): TableFacts {
   return {
@@ -89,14 +78,14 @@ describe('planPublication', () => {
       'the tables, without a mark, where one is there',
       { ...publication, tables: [plain(1)] },
       tables,
-      { action: 'mend', setsTables: true, findings: ['it does not hold public."a""b_events"'] },
+      { action: 'change', setsTables: true, findings: ['it does not hold public."a""b_events"'] },
     ],
     [
       'the tables, with a mark, where none is there',
       { ...publication, tables: [] },
       tables,
       {
-        action: 'mend',
+        action: 'change',
         setsTables: true,
         marks: true,
         findings: ['it does not hold public."a""b_processes"', 'it does not hold public."a""b_events"'],
@@ -107,7 +96,7 @@ describe('planPublication', () => {
       { ...publication, tables: [], schemaCount: 1 },
       tables,
       {
-        action: 'mend',
+        action: 'change',
         setsTables: true,
         findings: [
           'it does not hold public."a""b_processes"',
@@ -120,7 +109,7 @@ describe('planPublication', () => {
       'the tables where there are others',
       { ...publication, tables: [plain(1), plain(2), plain(3), plain(4)] },
       tables,
-      { action: 'mend', setsTables: true, findings: ['it holds 2 other tables'] },
+      { action: 'change', setsTables: true, findings: ['it holds 2 other tables'] },
     ],
     [
       'the tables where they are cut',
@@ -133,7 +122,7 @@ describe('planPublication', () => {
       },
       tables,
       {
-        action: 'mend',
+        action: 'change',
         setsTables: true,
         findings: [
           'it has a row filter on public."a""b_processes"',
@@ -146,7 +135,7 @@ describe('planPublication', () => {
       { ...publication, operations: ['insert', 'truncate'] },
       withoutIdentity,
       {
-        action: 'mend',
+        action: 'change',
         setsOperations: true,
         setsIdentity: true,
         findings: ['it does not publish update, delete', 'replica identity of the processes table is not FULL'],
@@ -188,6 +177,10 @@ describe('planPublication with a status index', () => {
     const { action, setsIdentity, findings, omissions } = planPublication(facts, given, settings);
     return { action, setsIdentity, findings, omissions };
   };
+  const sqlOf = (publication: PublicationFacts | undefined, settings: PublishSettings) => {
+    const plan = planPublication(publication, indexed, settings);
+    return planSql({ plan, publication, tables: indexed, systemIdentifier: '1' });
+  };
   const none = { action: 'none', setsIdentity: false, findings: [], omissions: [] } as const;
 
   test('leaves the identity to the operator, whatever it is', () => {
@@ -197,7 +190,7 @@ describe('planPublication with a status index', () => {
   test('sets FULL again, and takes the lists away in the same transaction, when the setting is gone', () => {
     const facts = listed(processesList, eventsList);
     expect(plan(facts, indexed, WHOLE_ROWS)).toEqual({
-      action: 'mend',
+      action: 'change',
       setsIdentity: true,
       findings: [
         'its column list on public."a""b_processes" is not asked for',
@@ -207,7 +200,7 @@ describe('planPublication with a status index', () => {
       // All that records are made of was published all the time.
       omissions: [],
     });
-    expect(planSql(planPublication(facts, indexed, WHOLE_ROWS), indexed, SYSTEM)).toBe(
+    expect(sqlOf(facts, WHOLE_ROWS)).toBe(
       'BEGIN; ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL; ' +
         'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
         'ALTER PUBLICATION "a""b" SET TABLE public."a""b_processes", public."a""b_events"; COMMIT;',
@@ -216,7 +209,7 @@ describe('planPublication with a status index', () => {
 
   test('names the columns of records when they are to be published alone', () => {
     expect(plan(publication, indexed, COLUMNS)).toMatchObject({
-      action: 'mend',
+      action: 'change',
       setsIdentity: false,
       findings: [
         'it publishes columns of public."a""b_processes" that are not needed',
@@ -224,12 +217,12 @@ describe('planPublication with a status index', () => {
       ],
       omissions: [],
     });
-    const sql = planSql(planPublication(publication, indexed, COLUMNS), indexed, SYSTEM);
+    const sql = sqlOf(publication, COLUMNS);
     expect(sql).toContain(
       'SET TABLE public."a""b_processes" ("process_id", "status", "detail"), ' +
         'public."a""b_events" ("process_id", "event_id", "timestamp", "metadata", "payload");',
     );
-    expect(planSql(planPublication(undefined, indexed, COLUMNS), indexed, SYSTEM)).toContain(
+    expect(sqlOf(undefined, COLUMNS)).toContain(
       'CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes" ("process_id", "status", "detail"), ',
     );
   });
@@ -239,7 +232,7 @@ describe('planPublication with a status index', () => {
     const finding = 'it has a column list on public."a""b_processes" without "detail"';
     const facts = listed(['process_id', 'status'], eventsList);
     expect(plan(facts, indexed, COLUMNS)).toMatchObject({
-      action: 'mend',
+      action: 'change',
       findings: [finding],
       omissions: [finding],
     });
@@ -255,7 +248,7 @@ describe('planPublication with a status index', () => {
     });
     const facts = listed(processesList, eventsList);
     expect(plan(facts, { ...indexed, processes: wide }, COLUMNS)).toMatchObject({
-      action: 'mend',
+      action: 'change',
       findings: [uncovered],
       omissions: [],
     });
@@ -272,91 +265,11 @@ describe('planPublication with a status index', () => {
       'its column list on public."a""b_events" is not asked for',
     ]);
     expect(plan(publication, tables, COLUMNS)).toEqual(none);
-    expect(plan(facts, tables, COLUMNS).action).toBe('mend');
+    expect(plan(facts, tables, COLUMNS).action).toBe('change');
 
     expect(describeUncovered(facts, { ...indexed, processes: wide })).toEqual([uncovered]);
     expect(describeUncovered(listed(processesList, null), tables)).toEqual([uncovered]);
     expect(describeUncovered(facts, indexed)).toEqual([]);
     expect(describeUncovered(publication, tables)).toEqual([]);
-  });
-});
-
-describe('planSql', () => {
-  const sql = (facts: PublicationFacts | undefined, given = tables) =>
-    planSql(planPublication(facts, given, WHOLE_ROWS), given, SYSTEM);
-
-  test('is identity, lock, publication and mark, in this order and in one transaction, for a creation', () => {
-    const text = sql(undefined, withoutIdentity);
-    expect(text).toStartWith(
-      'BEGIN; ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL; ' +
-        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
-        `CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); ` +
-        'DO ',
-    );
-    expect(text).toEndWith(' COMMIT;');
-  });
-
-  test('is one statement without a transaction for one change', () => {
-    expect(sql({ ...publication, operations: [] })).toBe(
-      `ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete');`,
-    );
-    expect(sql(publication, withoutIdentity)).toBe('ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL;');
-  });
-
-  test('replaces a publication FOR ALL TABLES in one transaction', () => {
-    expect(sql({ ...publication, forAllTables: true })).toBe(
-      `BEGIN; DROP PUBLICATION "a""b"; CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); COMMIT;`,
-    );
-  });
-
-  test('planAdvice names the one who may run it, and a superuser where that is nobody', () => {
-    const advice = (facts: PublicationFacts | undefined, given = tables) =>
-      planAdvice(planPublication(facts, given, WHOLE_ROWS), given, facts, SYSTEM);
-    const filtered = { ...publication, tables: [plain(1)] };
-    expect(advice(undefined)).toStartWith(
-      'Run as "app", who also needs CREATE on the database, or a superuser: BEGIN; LOCK',
-    );
-    expect(advice(filtered)).toStartWith('Run as "app" or a superuser: BEGIN; LOCK');
-    expect(advice({ ...filtered, owner: 'dba' })).toStartWith('Run as a superuser: BEGIN; LOCK');
-    expect(advice({ ...publication, owner: 'dba' }, withoutIdentity)).toStartWith('Run as "app" or a superuser: ALTER');
-  });
-
-  test('refusal lists what was found', () => {
-    const facts = { ...publication, forAllTables: true };
-    expect(refusal(planPublication(facts, tables, WHOLE_ROWS), tables, facts, SYSTEM).detail).toBe(
-      'publication "a""b" is not as it must be: it is FOR ALL TABLES',
-    );
-  });
-});
-
-describe('the entries of a publication', () => {
-  const facts = new Map([tables.processes, tables.events].map((table) => [table.name, table]));
-  const known = entriesOf(publication, facts).entryOids;
-
-  test('are told apart by the names of their tables, and rise', () => {
-    const mixed = { ...publication, tables: [plain(9), plain(2), plain(1)] };
-    expect(entriesOf(mixed, facts)).toEqual({ entryOids: [10_001, 10_002], otherEntryOids: [10_009] });
-    expect(entriesOf(mixed, new Map())).toEqual({ entryOids: [], otherEntryOids: [10_001, 10_002, 10_009] });
-  });
-
-  test.each<[string, PublicationFacts['tables'], readonly number[] | undefined, string[]]>([
-    ['are as they were', [plain(1), plain(2)], known, []],
-    ['are not known', [plain(3), plain(2)], undefined, []],
-    ['are less: what is missing is seen without them', [plain(1)], known, []],
-    ['have an addition of another name', [plain(1), plain(2), plain(3)], known, []],
-    [
-      'hold a table anew',
-      [{ ...plain(1), entryOid: 7 }, plain(2)],
-      known,
-      ['a table of it was taken out and put back'],
-    ],
-    [
-      'hold a table under another name',
-      [{ ...plain(3), entryOid: 10_001 }, plain(2)],
-      known,
-      ['a table of it has another name or schema now'],
-    ],
-  ])('that %s', (_, entries, knownOids, findings) => {
-    expect(describeEntries(entriesOf({ ...publication, tables: entries }, facts), knownOids)).toEqual(findings);
   });
 });

@@ -1,0 +1,146 @@
+/**
+ * Publications as the catalogs describe them. A namespace has a publication of its own name for its tables `NS_processes`
+ * and `NS_events`.
+ * Source: PostgreSQL manual, system catalogs pg_publication, pg_publication_rel, pg_publication_namespace.
+ */
+import type { Sql } from 'postgres';
+import { readTables, type TableFacts, tableNames } from './tables.ts';
+
+/** One publication as the catalogs describe it. */
+export interface PublicationFacts {
+  readonly name: string;
+  readonly oid: number;
+  readonly owner: string;
+  readonly forAllTables: boolean;
+  /** Published operations: `insert`, `update`, `delete`, `truncate` */
+  readonly operations: readonly string[];
+  readonly tables: readonly PublishedTable[];
+  /** FOR TABLES IN SCHEMA (PostgreSQL 15): the number of schemas */
+  readonly schemaCount: number;
+  /** Schema public, with every table of it, is one of them */
+  readonly holdsPublic: boolean;
+  /** COMMENT ON PUBLICATION */
+  readonly comment: string | undefined;
+}
+
+/** A table of a publication. */
+export interface PublishedTable {
+  readonly oid: number;
+  /** OID of its entry in the publication (pg_publication_rel): removing and adding the table gives it another one */
+  readonly entryOid: number;
+  /** Has a row filter (PostgreSQL 15) */
+  readonly filtered: boolean;
+  /** Its column list (PostgreSQL 15); null = all columns */
+  readonly columns: readonly string[] | null;
+}
+
+/** Reads those of the publications that exist, by name. */
+export async function readPublications(
+  control: Sql,
+  names: readonly string[],
+  serverMajor: number,
+): Promise<Map<string, PublicationFacts>> {
+  // PostgreSQL 15 added row filters, column lists and schemas, and the catalog columns for them.
+  const modern = serverMajor >= 15;
+  // One statement, so that all facts about a publication are from one moment.
+  const publications = await control`
+    SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
+      pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment,
+      (
+        SELECT coalesce(json_agg(json_build_object('oid', prrelid::int8, 'entryOid', oid::int8,
+          'filtered', ${modern ? control`prqual IS NOT NULL` : control`false`},
+          'columns', ${
+            modern
+              ? control`(SELECT json_agg(attname ORDER BY attnum) FROM pg_attribute
+                  WHERE attrelid = prrelid AND attnum = ANY (prattrs::int2[]))`
+              : control`NULL`
+          }) ORDER BY prrelid), '[]')
+        FROM pg_publication_rel WHERE prpubid = pg_publication.oid
+      ) AS tables,
+      ${
+        modern
+          ? control`(
+              SELECT coalesce(json_agg(pnnspid = 'public'::regnamespace), '[]')
+              FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
+            )`
+          : control`'[]'::json`
+      } AS schemas
+    FROM pg_publication WHERE pubname IN ${control([...names])}`;
+  return new Map(
+    publications.map((row) => [
+      row.pubname as string,
+      {
+        name: row.pubname,
+        oid: Number(row.oid),
+        owner: row.owner,
+        forAllTables: row.puballtables,
+        operations: ['insert', 'update', 'delete', 'truncate'].filter((operation) => row[`pub${operation}`]),
+        tables: row.tables,
+        schemaCount: row.schemas.length,
+        holdsPublic: row.schemas.includes(true),
+        comment: row.comment ?? undefined,
+      },
+    ]),
+  );
+}
+
+/** What a set of namespaces publishes: the publications and tables that exist, by name. */
+export interface PublishingFacts {
+  readonly publications: ReadonlyMap<string, PublicationFacts>;
+  readonly tables: ReadonlyMap<string, TableFacts>;
+}
+
+/** Reads the publications and tables of these namespaces, with two short queries that take no table lock. */
+export async function readPublishing(
+  control: Sql,
+  namespaces: readonly string[],
+  serverMajor: number,
+): Promise<PublishingFacts> {
+  const publications = await readPublications(control, namespaces, serverMajor);
+  const tables = await readTables(control, tableNames(namespaces));
+  return { publications, tables };
+}
+
+/** OIDs of those of the publications that exist, by name: a publication that was recreated has another OID. */
+export async function readPublicationOids(control: Sql, names: readonly string[]): Promise<Map<string, number>> {
+  const rows = await control`
+    SELECT pubname, oid::int8 AS oid FROM pg_publication WHERE pubname IN ${control([...names])}`;
+  return new Map(rows.map((row) => [row.pubname as string, Number(row.oid)]));
+}
+
+/** The OIDs of a publication's entries for tables, in ascending order. */
+export interface PublicationEntries {
+  /** Of the tables of its namespace */
+  readonly entryOids: readonly number[];
+  /** Of tables with other names */
+  readonly otherEntryOids: readonly number[];
+}
+
+/** @param facts the tables of the namespace that exist, by name */
+export function entriesOf(
+  { name, tables }: PublicationFacts,
+  facts: ReadonlyMap<string, TableFacts>,
+): PublicationEntries {
+  const needed = tableNames([name]).map((table) => facts.get(table)?.oid);
+  const entries = tables.toSorted((one, other) => one.entryOid - other.entryOid);
+  return {
+    entryOids: entries.filter(({ oid }) => needed.includes(oid)).map(({ entryOid }) => entryOid),
+    otherEntryOids: entries.filter(({ oid }) => !needed.includes(oid)).map(({ entryOid }) => entryOid),
+  };
+}
+
+/** The entry of a table in a publication; undefined when the publication does not list the table. */
+export function publishedTable({ tables }: PublicationFacts, { oid }: TableFacts): PublishedTable | undefined {
+  return tables.find((table) => table.oid === oid);
+}
+
+/** Those of the columns that the table's column list leaves out. */
+export function missingColumns({ columns: list }: PublishedTable, columns: readonly string[]): string[] {
+  return list === null ? [] : columns.filter((column) => !list.includes(column));
+}
+
+/** True when the table's column list, if any, holds the replica identity; FULL is covered by no list. */
+export function coversIdentity(published: PublishedTable, { replicaIdentity, identityColumns }: TableFacts): boolean {
+  if (published.columns === null) return true;
+  return replicaIdentity !== 'f' && missingColumns(published, identityColumns).length === 0;
+}

@@ -1,0 +1,83 @@
+/** The tables of namespaces: what they are called, and how the catalogs describe them. */
+import type { Sql } from 'postgres';
+import { identifiesStatus } from '../../progressor/tables.ts';
+
+/** One table as the catalogs describe it. */
+export interface TableFacts {
+  /** Without schema and quotes: `invoice_events` */
+  readonly name: string;
+  readonly oid: number;
+  /** pg_class.relkind: `r` is an ordinary table, `p` a partitioned one */
+  readonly kind: string;
+  /** pg_class.relpersistence: `p` is permanent, `u` unlogged */
+  readonly persistence: string;
+  /** pg_class.relreplident: default, nothing, full, index */
+  readonly replicaIdentity: 'd' | 'n' | 'f' | 'i';
+  /** The key of the index by which updates and deletes identify rows; empty with FULL, and where there is none */
+  readonly identityColumns: readonly string[];
+  readonly owner: string;
+  /** The role of this connection is the owner, a member of it, or a superuser */
+  readonly isOwner: boolean;
+}
+
+/** The two tables of one namespace. */
+export interface NamespaceTables {
+  readonly namespace: string;
+  readonly processes: TableFacts;
+  readonly events: TableFacts;
+}
+
+/** Names of the tables of these namespaces. */
+export function tableNames(namespaces: readonly string[]): string[] {
+  return namespaces.flatMap((namespace) => [`${namespace}_processes`, `${namespace}_events`]);
+}
+
+/** The tables of one namespace; undefined unless both exist. */
+export function tablesOf(namespace: string, facts: ReadonlyMap<string, TableFacts>): NamespaceTables | undefined {
+  const [processes, events] = tableNames([namespace]).map((name) => facts.get(name));
+  return processes === undefined || events === undefined ? undefined : { namespace, processes, events };
+}
+
+/** Reads those of the tables that exist in schema public, by name. */
+export async function readTables(control: Sql, names: readonly string[]): Promise<Map<string, TableFacts>> {
+  const rows = await control`
+    SELECT c.relname, c.oid::int8 AS oid, c.relkind::text AS relkind, c.relpersistence::text AS relpersistence,
+      c.relreplident::text AS relreplident, pg_get_userbyid(c.relowner) AS owner,
+      pg_has_role(c.relowner, 'USAGE') AS is_owner,
+      (
+        SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]')
+        FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+          AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
+      ) AS identity_columns
+    FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ${control([...names])}`;
+  return new Map(
+    rows.map((row) => [
+      row.relname as string,
+      {
+        name: row.relname,
+        oid: Number(row.oid),
+        kind: row.relkind,
+        persistence: row.relpersistence,
+        replicaIdentity: row.relreplident,
+        identityColumns: row.identity_columns,
+        owner: row.owner,
+        isOwner: row.is_owner,
+      },
+    ]),
+  );
+}
+
+/**
+ * True when the replica identity of a processes table is an index over process_id and status. PostgreSQL then writes an
+ * old key if, and only if, one of the two changes, so that an update without one proves that the status did not change.
+ */
+export function hasStatusIndex({ replicaIdentity, identityColumns }: TableFacts): boolean {
+  return replicaIdentity === 'i' && identifiesStatus(identityColumns);
+}
+
+/** True when every update of a processes table shows whether the status changed: by such an index, or by its whole old row. */
+export function showsStatusChanges(processes: TableFacts): boolean {
+  return processes.replicaIdentity === 'f' || hasStatusIndex(processes);
+}

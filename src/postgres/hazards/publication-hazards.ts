@@ -1,0 +1,117 @@
+/**
+ * By what a publication makes the stream lack something that a record needs: changes that it does not publish, columns that
+ * it leaves out, an update without the status before it; and by what it makes PostgreSQL refuse the writer's updates. Pure:
+ * facts of the catalog in, sentences for logs and errors out, each about one publication (`it does not publish delete`).
+ */
+import { RECORD_COLUMNS } from '../../progressor/tables.ts';
+import {
+  coversIdentity,
+  entriesOf,
+  missingColumns,
+  type PublicationEntries,
+  type PublicationFacts,
+  type PublishingFacts,
+  publishedTable,
+} from '../catalog/publications.ts';
+import { type NamespaceTables, showsStatusChanges, type TableFacts, tablesOf } from '../catalog/tables.ts';
+import { quoteIdentifier, quoteTable } from '../client/quote.ts';
+
+/** Operations that a publication must publish. It may publish truncate as well: that produces no record. */
+export const NEEDED_OPERATIONS = ['insert', 'update', 'delete'] as const;
+
+/** Independent of the settings: with either identity every change of a status shows. */
+const IDENTITY_HAZARD =
+  'replica identity of the processes table is neither FULL nor an index over process_id and status';
+
+/**
+ * All hazards of the publications that exist, each with its namespace; empty when nothing is left out. A table that does not
+ * exist is no hazard: nothing writes to it.
+ * @param entryOids entries of the publications as the stream knows them, by namespace
+ */
+export function describePublicationHazards(
+  namespaces: readonly string[],
+  { publications, tables: facts }: PublishingFacts,
+  entryOids?: ReadonlyMap<string, readonly number[]>,
+): readonly string[] {
+  return namespaces.flatMap((namespace) => {
+    const publication = publications.get(namespace);
+    const tables = tablesOf(namespace, facts);
+    if (publication === undefined) return [];
+    return [
+      ...(tables === undefined ? [] : describeOmissions(publication, tables)),
+      // No change is lost by it, but the next start corrects it.
+      ...(tables === undefined ? [] : describeUncovered(publication, tables)),
+      ...describeEntries(entriesOf(publication, facts), entryOids?.get(namespace)),
+      ...(tables === undefined || showsStatusChanges(tables.processes) ? [] : [IDENTITY_HAZARD]),
+    ].map((hazard) => `publication ${quoteIdentifier(namespace)}: ${hazard}`);
+  });
+}
+
+/** Changes of the two tables that a publication leaves out, and columns that records are made of. */
+export function describeOmissions(publication: PublicationFacts, tables: NamespaceTables): string[] {
+  if (publication.forAllTables) return [];
+  return [...describeTableOmissions(publication, tables), ...describeMissingOperations(publication)];
+}
+
+/** Needed operations that a publication does not publish. */
+export function describeMissingOperations({ operations }: PublicationFacts): string[] {
+  const missing = NEEDED_OPERATIONS.filter((operation) => !operations.includes(operation));
+  return missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
+}
+
+/** Tables, rows and columns that a publication leaves out. */
+export function describeTableOmissions(
+  publication: PublicationFacts,
+  { processes, events }: NamespaceTables,
+): string[] {
+  const omissions: string[] = [];
+  // FOR TABLES IN SCHEMA publishes all changes of a table, even if an entry for the table has a filter or a column list.
+  if (publication.holdsPublic) return omissions;
+  for (const [table, columns] of [
+    [processes, RECORD_COLUMNS.processes],
+    [events, RECORD_COLUMNS.events],
+  ] as const) {
+    const published = publishedTable(publication, table);
+    if (published === undefined) {
+      omissions.push(`it does not hold ${quoteTable(table.name)}`);
+      continue;
+    }
+    if (published.filtered) omissions.push(`it has a row filter on ${quoteTable(table.name)}`);
+    const missing = missingColumns(published, columns).map(quoteIdentifier);
+    if (missing.length > 0) {
+      omissions.push(`it has a column list on ${quoteTable(table.name)} without ${missing.join(', ')}`);
+    }
+  }
+  return omissions;
+}
+
+/** Column lists that make PostgreSQL refuse every update and delete of a table, whoever runs it. */
+export function describeUncovered(publication: PublicationFacts, { processes, events }: NamespaceTables): string[] {
+  return [processes, events].flatMap((table) => {
+    const published = publishedTable(publication, table);
+    return published === undefined || coversIdentity(published, table) ? [] : [uncoveredHazard(table)];
+  });
+}
+
+/** The hazard of a table whose column list does not cover its replica identity. */
+export function uncoveredHazard({ name }: TableFacts): string {
+  return `its column list on ${quoteTable(name)} does not cover the replica identity, so that updates and deletes fail`;
+}
+
+/**
+ * By what a publication has left changes out since its entries were `knownOids`, even if it is complete again: PostgreSQL
+ * gives no entry the OID of an earlier one. Empty where the earlier entries are unknown.
+ */
+export function describeEntries(
+  { entryOids, otherEntryOids }: PublicationEntries,
+  knownOids: readonly number[] | undefined,
+): string[] {
+  if (knownOids === undefined) return [];
+  const isReadded = entryOids.some((oid) => !knownOids.includes(oid));
+  const isRenamed = otherEntryOids.some((oid) => knownOids.includes(oid));
+  return [
+    ...(isReadded ? ['a table was removed from it and added again'] : []),
+    // Its rows arrive under the new name, which belongs to no namespace.
+    ...(isRenamed ? ['a table of it has another name or schema now'] : []),
+  ];
+}

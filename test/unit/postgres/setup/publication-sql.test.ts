@@ -1,0 +1,113 @@
+import { describe, expect, test } from 'bun:test';
+import type { PublishSettings } from '../../../../src/config/config.ts';
+import type { PublicationFacts } from '../../../../src/postgres/catalog/publications.ts';
+import type { NamespaceTables, TableFacts } from '../../../../src/postgres/catalog/tables.ts';
+import { planPublication } from '../../../../src/postgres/setup/publication-plan.ts';
+import {
+  type PublicationTask,
+  planAdvice,
+  planSql,
+  planStatements,
+} from '../../../../src/postgres/setup/publication-sql.ts';
+
+const SYSTEM = '7710967555485513451';
+
+function table(name: string, oid: number, change: Partial<TableFacts> = {}): TableFacts {
+  return {
+    name,
+    oid,
+    kind: 'r',
+    persistence: 'p',
+    replicaIdentity: 'f',
+    identityColumns: [],
+    owner: 'app',
+    isOwner: true,
+    ...change,
+  };
+}
+
+const tables: NamespaceTables = {
+  namespace: `a"b`,
+  processes: table(`a"b_processes`, 1),
+  events: table(`a"b_events`, 2, { replicaIdentity: 'd', identityColumns: ['process_id', 'event_id'] }),
+};
+const withoutIdentity = { ...tables, processes: { ...tables.processes, replicaIdentity: 'd' as const } };
+
+const plain = (oid: number) => ({ oid, entryOid: oid + 10_000, filtered: false, columns: null });
+const publication: PublicationFacts = {
+  name: `a"b`,
+  oid: 10,
+  owner: 'app',
+  forAllTables: false,
+  operations: ['insert', 'update', 'delete'],
+  tables: [plain(1), plain(2)],
+  schemaCount: 0,
+  holdsPublic: false,
+  comment: undefined,
+};
+
+const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
+const taskOf = (publication: PublicationFacts | undefined, given: NamespaceTables): PublicationTask => ({
+  plan: planPublication(publication, given, WHOLE_ROWS),
+  publication,
+  tables: given,
+  systemIdentifier: SYSTEM,
+});
+
+describe('planSql', () => {
+  const sql = (facts: PublicationFacts | undefined, given = tables) => planSql(taskOf(facts, given));
+
+  test('is identity, lock, publication and mark, in this order and in one transaction, for a creation', () => {
+    const text = sql(undefined, withoutIdentity);
+    expect(text).toStartWith(
+      'BEGIN; ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL; ' +
+        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
+        `CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); ` +
+        'DO ',
+    );
+    expect(text).toEndWith(' COMMIT;');
+  });
+
+  test('is one statement without a transaction for one change', () => {
+    expect(sql({ ...publication, operations: [] })).toBe(
+      `ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete');`,
+    );
+    expect(sql(publication, withoutIdentity)).toBe('ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL;');
+  });
+
+  test('replaces a publication FOR ALL TABLES in one transaction', () => {
+    expect(sql({ ...publication, forAllTables: true })).toBe(
+      `BEGIN; DROP PUBLICATION "a""b"; CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); COMMIT;`,
+    );
+  });
+
+  test('planAdvice names the role that may run it, and a superuser where no single role may', () => {
+    const advice = (facts: PublicationFacts | undefined, given = tables) => planAdvice(taskOf(facts, given));
+    const filtered = { ...publication, tables: [plain(1)] };
+    expect(advice(undefined)).toStartWith(
+      'Run as "app" (which also needs CREATE on the database) or as a superuser: BEGIN; LOCK',
+    );
+    expect(advice(filtered)).toStartWith('Run as "app" or as a superuser: BEGIN; LOCK');
+    expect(advice({ ...filtered, owner: 'dba' })).toStartWith('Run as a superuser: BEGIN; LOCK');
+    expect(advice({ ...publication, owner: 'dba' }, withoutIdentity)).toStartWith(
+      'Run as "app" or as a superuser: ALTER',
+    );
+  });
+
+  test('every statement says which role may run it, and which lock it takes on which tables', () => {
+    const plan = planPublication(undefined, withoutIdentity, WHOLE_ROWS);
+    const task = { plan, publication: undefined, tables: withoutIdentity, systemIdentifier: SYSTEM };
+    const [identity, lock, create, mark] = planStatements(task);
+    expect(identity).toMatchObject({ role: 'app', lock: 'ACCESS EXCLUSIVE', tables: [`a"b_processes`] });
+    expect(lock).toMatchObject({ role: 'app', lock: 'SHARE ROW EXCLUSIVE', tables: [`a"b_events`] });
+    expect(create).toMatchObject({ lock: 'SHARE UPDATE EXCLUSIVE', tables: [`a"b_processes`, `a"b_events`] });
+    expect(mark).toMatchObject({ role: 'app', lock: undefined, tables: [] });
+    const mixed = { ...withoutIdentity, events: { ...withoutIdentity.events, owner: 'other' } };
+    expect(planStatements({ ...task, tables: mixed }).map(({ role }) => role)).toEqual([
+      'app',
+      'other',
+      undefined,
+      undefined,
+    ]);
+  });
+});
