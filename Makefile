@@ -4,7 +4,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-BUN_VERSION := 1.4.5
+BUN_VERSION := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' src/build/bun-runtimes.json)
 KAFKA_VERSIONS := 3.9.2 4.3.0
 DEMO_KAFKA_VERSION := 4.3.0
 
@@ -94,10 +94,8 @@ codegen: tools ## Generate the Thrift codec from the IDL
 build: $(BINARY) ## Build dist/cdc-notifier, a single file that needs nothing else
 	@:
 
-$(BINARY): $(SOURCES) package.json tsconfig.json $(DEMO_PACKAGES)
-	$(call step,Building $(BINARY),bun build --compile --minify-syntax --minify-whitespace --sourcemap --no-compile-autoload-dotenv \
-	  --no-compile-autoload-bunfig --define '__dirname="/"' --compile-exec-argv=--use-system-ca src/main.ts --outfile $(BINARY),build)
-	@touch $(BINARY)
+$(BINARY): $(SOURCES) src/build/compile.ts src/build/project.ts src/build/bun-runtimes.json package.json tsconfig.json $(DEMO_PACKAGES)
+	$(call step,Building $(BINARY),bun src/build/compile.ts,build)
 
 .PHONY: release
 release: tools ## Build dist/release/: binaries for Linux x64, x64 with musl and arm64, checksums, SBOMs, licenses
@@ -152,10 +150,11 @@ $(TEST_PACKAGES): $(TOOL_PACKAGES)
 	@touch $@
 
 # npm may be configured to run no install scripts; the script that puts Bun in its place can be run by hand.
-$(BUN):
+$(BUN): src/build/bun-runtimes.json
 	$(call step,Installing Bun $(BUN_VERSION) (50 MB),npm install --prefix $(BUN_HOME) --no-save --no-audit --no-fund --loglevel=error bun@$(BUN_VERSION),npm)
 	@[[ "$$(bun --version 2>/dev/null)" == $(BUN_VERSION) ]] || node $(BUN_HOME)/node_modules/bun/install.js
-	@[[ "$$(bun --version)" == $(BUN_VERSION) ]] || { echo 'Cannot run Bun $(BUN_VERSION)' >&2; exit 1; }
+	@sha256=$$(node -p 'require("crypto").createHash("sha256").update(require("fs").readFileSync(process.argv[1])).digest("hex")' $(BUN_HOME)/node_modules/.bin/bun); \
+	  grep -q "\"$$sha256\"" src/build/bun-runtimes.json || { echo "Cannot use Bun $(BUN_VERSION) from npm: its SHA-256 is $$sha256, which is not in src/build/bun-runtimes.json" >&2; exit 1; }
 	@touch $@
 
 .PHONY: kafka

@@ -1,17 +1,21 @@
-/** Compiles the program for a platform, with a Bun whose bytes are pinned. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+/**
+ * Compiles the program for a platform: the one list of compile options, and the Bun whose bytes are pinned.
+ * `bun src/build/compile.ts` is `make build`: it writes dist/cdc-notifier for this machine.
+ */
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { $ } from 'bun';
 import pins from './bun-runtimes.json' with { type: 'json' };
-import { CACHE, makeOnce, PROJECT, ReleaseError } from './project.ts';
+import { BuildError, CACHE, DIST, makeOnce, NAME, PROJECT, runMain, sha256 } from './project.ts';
 
-/** Where a program runs: system, processor, and the C library unless it is glibc. */
+/** A platform: operating system, processor, and the C library where it is not glibc. */
 export type Target = keyof typeof pins.runtimes;
 
-export const TARGETS = Object.keys(pins.runtimes) as Target[];
+/** The platforms of a release; the other pinned ones are those on which a developer may run `make build`. */
+export const RELEASE_TARGETS: readonly Target[] = ['linux-x64', 'linux-x64-musl', 'linux-arm64'];
 
-/** The part of Bun's metafile that is needed here. */
+/** The part of Bun's metafile that the inventory reads. */
 export interface Metafile {
   readonly outputs: Readonly<
     Record<string, { readonly inputs: Readonly<Record<string, { readonly bytesInOutput: number }>> }>
@@ -28,10 +32,6 @@ export function runtimePackage(target: Target): {
   return { name, version: pins.version, integrity };
 }
 
-/**
- * Bun gives the program the name of the file that it writes, and CommonJS modules the directory that they were built in,
- * unless it is told otherwise: both would make the bytes depend on where they were built.
- */
 const OPTIONS = [
   '--compile',
   '--minify-syntax',
@@ -39,38 +39,64 @@ const OPTIONS = [
   '--sourcemap',
   '--no-compile-autoload-dotenv',
   '--no-compile-autoload-bunfig',
+  // By default Bun writes the directory of each CommonJS module into the program: the bytes would depend on the place.
   '--define',
   '__dirname="/"',
-  // Otherwise Bun trusts the authorities that it brings, and of the system's only those that are linked by their hash.
+  // By default Bun trusts the certificate authorities it contains, and of the system's only those linked by their hash.
   '--compile-exec-argv=--use-system-ca',
 ];
 
-/** Writes the program for `target` into `directory`, under its own name, and tells what it was made of. */
-export async function compile(target: Target, directory: string): Promise<{ file: string; metafile: Metafile }> {
-  if (Bun.version !== pins.version) {
-    throw new ReleaseError(
-      `Cannot compile: this is Bun ${Bun.version}, and src/build/bun-runtimes.json pins ${pins.version}`,
-    );
-  }
-  const runtime = await fetchRuntime(target);
-  await mkdir(directory, { recursive: true });
-  const file = join(directory, 'cdc-notifier');
-  const metafile = join(directory, 'metafile.json');
-  const entry = join(PROJECT, 'src/main.ts');
-  await $`${process.execPath} build ${OPTIONS} --target=bun-${target} --compile-executable-path=${runtime} --metafile=${metafile} ${entry} --outfile ${file}`
-    .cwd(PROJECT)
-    .quiet()
-    .catch((error: unknown) => {
-      const output = error instanceof $.ShellError ? error.stderr.toString() : String(error);
-      throw new ReleaseError(`Cannot compile for ${target}:\n${output}`);
-    });
-  const result = { file, metafile: (await Bun.file(metafile).json()) as Metafile };
-  // The map is inside as well.
-  await Promise.all([rm(metafile), rm(`${file}.map`, { force: true })]);
-  return result;
+/** What to compile. */
+export interface Compilation {
+  /** Default: this machine */
+  readonly target?: Target | undefined;
+  /** Path of the result. A file that exists is replaced in one step, so a running program is not disturbed */
+  readonly file: string;
+  /** The module to start with, relative to the project; default src/main.ts */
+  readonly entry?: string | undefined;
 }
 
-/** Returns the path of a target's Bun, from its npm package the first time. */
+/** Compiles a program. The metafile says which modules are in it. */
+export async function compile({ target, file, entry = 'src/main.ts' }: Compilation): Promise<Metafile> {
+  const host = await hostTarget();
+  const platform = target ?? host;
+  const runtime = platform === host ? process.execPath : await fetchRuntime(platform);
+  await mkdir(dirname(file), { recursive: true });
+  const work = await mkdtemp(join(dirname(file), `.${basename(file)}-`));
+  try {
+    // Bun writes the name of the output file into the program: with one name the same sources give the same bytes.
+    const program = join(work, NAME);
+    const metafile = join(work, 'metafile.json');
+    await $`${process.execPath} build ${OPTIONS} --target=bun-${platform} --compile-executable-path=${runtime} --metafile=${metafile} ${join(PROJECT, entry)} --outfile ${program}`
+      .cwd(PROJECT)
+      .quiet()
+      .catch((error: unknown) => {
+        const output = error instanceof $.ShellError ? error.stderr.toString() : String(error);
+        throw new BuildError(`Cannot compile ${entry} for ${platform}:\n${output}`);
+      });
+    await rename(program, file);
+    return (await Bun.file(metafile).json()) as Metafile;
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The platform of this machine, recognized by the bytes of the Bun that runs: so the compiler is a pinned one, and a
+ * program for this machine contains the same file.
+ * @throws BuildError when these bytes are not pinned
+ */
+async function hostTarget(): Promise<Target> {
+  const digest = sha256(await Bun.file(process.execPath).bytes());
+  const found = Object.entries(pins.runtimes).find(([, runtime]) => runtime.sha256 === digest);
+  if (found !== undefined) return found[0] as Target;
+  throw new BuildError(
+    `Cannot compile with ${process.execPath} (Bun ${Bun.version}): its SHA-256 is ${digest}, which is not in ` +
+      `src/build/bun-runtimes.json. Run make, which installs Bun ${pins.version}`,
+  );
+}
+
+/** Path of a target's Bun; the first call downloads it from npm. */
 async function fetchRuntime(target: Target): Promise<string> {
   const { name, version, integrity } = runtimePackage(target);
   const path = join(CACHE, `bun-${version}-${target}`);
@@ -81,8 +107,8 @@ async function fetchRuntime(target: Target): Promise<string> {
       const [archive] = [...new Bun.Glob('*.tgz').scanSync({ cwd: directory, absolute: true })];
       const digest = new Bun.CryptoHasher('sha512').update(await Bun.file(archive!).arrayBuffer()).digest('base64');
       if (`sha512-${digest}` !== integrity) {
-        throw new ReleaseError(
-          `Cannot use ${name}@${version}: its integrity is sha512-${digest}, and ${integrity} is pinned`,
+        throw new BuildError(
+          `Cannot use ${name}@${version}: its integrity is sha512-${digest}, but ${integrity} is pinned`,
         );
       }
       await $`tar -xzf ${archive} -O package/bin/bun > ${partial} && chmod 755 ${partial}`.quiet();
@@ -91,4 +117,10 @@ async function fetchRuntime(target: Target): Promise<string> {
     }
   });
   return path;
+}
+
+if (import.meta.main) {
+  runMain(async () => {
+    await compile({ file: join(DIST, NAME) });
+  });
 }

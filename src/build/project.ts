@@ -1,4 +1,4 @@
-/** What every part of a release needs to know of the project, and the two tools that they share. */
+/** Names and places of the project, and the helpers that compiling, release and image share. */
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
@@ -8,25 +8,26 @@ import packageJson from '../../package.json' with { type: 'json' };
 /** The project's directory. */
 export const PROJECT = resolve(import.meta.dirname, '../..');
 
-/** Where releases and images are put. */
+/** Where the results go. */
 export const DIST = resolve(PROJECT, 'dist');
 
-/** What was fetched and is kept. */
+/** Where downloads are kept. */
 export const CACHE = resolve(PROJECT, '.cache/release');
 
 export const { name: NAME, version: VERSION, description: DESCRIPTION, license: LICENSE } = packageJson;
 
-/** What stands for a failure that a person can do something about. */
-export class ReleaseError extends Error {}
+/** A failure whose message tells the developer what to do; it is printed without a stack. */
+export class BuildError extends Error {}
 
-/** The commit that is built, and its time in seconds since 1970. */
+/** The commit that is built. */
 export interface Revision {
-  /** With `-dirty` when files differ from it; undefined outside of a git repository */
+  /** Ends with `-dirty` when files differ from the commit; undefined outside a git repository */
   readonly commit: string | undefined;
+  /** Time of the commit, in seconds since 1970 */
   readonly epoch: number;
 }
 
-/** Time is the commit's, not the clock's, so that the same commit gives the same bytes; SOURCE_DATE_EPOCH goes first. */
+/** Reads the commit. The time is not the clock's, so that the same commit gives the same bytes; SOURCE_DATE_EPOCH overrides it. */
 export async function readRevision(): Promise<Revision> {
   const git = async (command: readonly string[]): Promise<string | undefined> => {
     const { exitCode, stdout } = await $`git -C ${PROJECT} ${command}`.quiet().nothrow();
@@ -37,12 +38,12 @@ export async function readRevision(): Promise<Revision> {
   return { commit, epoch };
 }
 
-/** Seconds since 1970 in RFC 3339. */
+/** Formats seconds since 1970 as RFC 3339. */
 export function timestamp(epoch: number): string {
   return new Date(epoch * 1000).toISOString().replace('.000Z', 'Z');
 }
 
-/** Makes the file `path` unless it is there; `make` is given another name, so that nobody sees a half-made one. */
+/** Creates the file `path` unless it exists. `make` writes to another name, so that a partial file is never used. */
 export async function makeOnce(path: string, make: (partial: string) => Promise<void>): Promise<void> {
   if (existsSync(path)) return;
   await mkdir(dirname(path), { recursive: true });
@@ -55,20 +56,20 @@ export async function makeOnce(path: string, make: (partial: string) => Promise<
   }
 }
 
-/** Digest of bytes in hexadecimal digits. */
+/** SHA-256 in hexadecimal digits. */
 export function sha256(data: Uint8Array | string): string {
   return new Bun.CryptoHasher('sha256').update(data).digest('hex');
 }
 
-/** Bytes for a person. */
+/** Formats a number of bytes for output. */
 export function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-/** Runs the main function of a program; a `ReleaseError` is told in one line, anything else is a bug. */
+/** Runs the main function of a program. A `BuildError` prints its message; any other error is a bug and prints its stack. */
 export function runMain(main: () => Promise<void>): void {
   main().catch((error: unknown) => {
-    process.stderr.write(error instanceof ReleaseError ? `${error.message}\n` : `${Bun.inspect(error)}\n`);
+    process.stderr.write(error instanceof BuildError ? `${error.message}\n` : `${Bun.inspect(error)}\n`);
     process.exit(1);
   });
 }

@@ -1,10 +1,10 @@
-/** `make release`: the program for every target under dist/release/, with checksums, bills of materials and licences. */
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+/** `make release`: binaries for every release target in dist/release/, with checksums, SBOMs and licenses. */
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { compile, TARGETS, type Target } from './compile.ts';
+import { compile, RELEASE_TARGETS, type Target } from './compile.ts';
 import { DIST, megabytes, NAME, readRevision, runMain, sha256, VERSION } from './project.ts';
 import { licenseReport, takeInventory } from './sbom/inventory.ts';
-import { billOfMaterials } from './sbom/sbom.ts';
+import { formatSbom } from './sbom/sbom.ts';
 
 const DIRECTORY = join(DIST, 'release');
 
@@ -14,26 +14,22 @@ async function main(): Promise<void> {
   const { commit, epoch } = await readRevision();
   process.stdout.write(`${NAME} ${VERSION}, commit ${commit ?? 'unknown'}\n`);
   const files = [join(DIRECTORY, 'LICENSES.txt')];
-  for (const target of TARGETS) files.push(...(await releaseTarget(target, epoch)));
+  for (const target of RELEASE_TARGETS) files.push(...(await releaseTarget(target, epoch)));
   const sums = await Promise.all(
     files.map(async (file) => `${sha256(await Bun.file(file).bytes())}  ${basename(file)}\n`),
   );
   await writeFile(join(DIRECTORY, 'SHA256SUMS'), sums.join(''));
 }
 
-/** Returns the paths of what it wrote. */
+/** Builds one target and returns the paths of the files that it wrote. */
 async function releaseTarget(target: Target, epoch: number): Promise<string[]> {
-  const work = join(DIRECTORY, `.${target}`);
-  const { file, metafile } = await compile(target, work);
   const program = join(DIRECTORY, `${NAME}-${VERSION}-${target}`);
-  await rename(file, program);
-  await rm(work, { recursive: true });
-
+  const metafile = await compile({ target, file: program });
   const components = await takeInventory(metafile, target);
   const bytes = await Bun.file(program).bytes();
   const purl = `pkg:generic/${NAME}@${VERSION}?target=${target}`;
   const subject = { type: 'application', purl, sha256: sha256(bytes), epoch } as const;
-  await writeFile(`${program}.cdx.json`, billOfMaterials(subject, components));
+  await writeFile(`${program}.cdx.json`, formatSbom(subject, components));
   await writeFile(join(DIRECTORY, 'LICENSES.txt'), licenseReport(components));
   process.stdout.write(`${basename(program)}: ${megabytes(bytes.length)}, ${components.length} components\n`);
   return [program, `${program}.cdx.json`];

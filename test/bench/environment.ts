@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { cpus, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
+import { compile } from '../../src/build/compile.ts';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres/server.ts';
 import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
-import { compileBinary } from '../support/service/binary.ts';
 import { findRecvLogical, type RecvLogical } from './backlog/recvlogical.ts';
 
 /** Everything that a measurement needs. */
@@ -98,7 +98,7 @@ async function notifierCommand(directory: string, profileDirectory: string | und
     return [process.execPath, '--cpu-prof', '--cpu-prof-dir', profileDirectory, main];
   }
   const binary = join(directory, 'cdc-notifier');
-  await compileBinary(binary);
+  await compile({ file: binary });
   return [binary];
 }
 

@@ -1,13 +1,21 @@
-/** The project in another directory, to see that what is made there is the same. */
+/** Copies of the project in other directories, to check that builds are reproducible. */
 import { cp, mkdir, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from '../support/process/make-once.ts';
 import { runProgram } from '../support/process/run-program.ts';
 
-/** What a release is made of, beside the packages. */
-const MATERIAL = ['LICENSE', 'bun.lock', 'bunfig.toml', 'package.json', 'src', 'tsconfig.json'];
+/** The files that a release is built from, besides the packages. */
+const MATERIAL = [
+  'LICENSE',
+  'bun.lock',
+  'bunfig.toml',
+  'package.json',
+  'src',
+  'test/support/package.json',
+  'tsconfig.json',
+];
 
-/** Two places of different depths, where the clock shows different hours. */
+/** Two places of different depths and time zones. */
 const PLACES = [
   { path: 'here', zone: 'UTC' },
   { path: 'far/away/from/here', zone: 'Asia/Tokyo' },
@@ -16,11 +24,11 @@ const PLACES = [
 /** A copy of the project. */
 export interface ProjectCopy {
   readonly directory: string;
-  /** Runs a program of its `src/release/` */
+  /** Runs a program of its `src/build/` */
   run(program: string, ...args: string[]): Promise<void>;
 }
 
-/** Copies the sources to two places below `directory` and installs the packages anew; what a release fetches is shared. */
+/** Copies the sources to two places below `directory` and installs the packages; both share the downloads of a release. */
 export function copyProject(directory: string): Promise<ProjectCopy[]> {
   return Promise.all(PLACES.map(({ path, zone }) => copyTo(join(directory, path), zone)));
 }
@@ -31,13 +39,14 @@ async function copyTo(directory: string, zone: string): Promise<ProjectCopy> {
   await mkdir(join(CACHE_DIRECTORY, 'release'), { recursive: true });
   await symlink(join(CACHE_DIRECTORY, 'release'), cache);
   for (const name of MATERIAL) await cp(join(PROJECT_DIRECTORY, name), join(directory, name), { recursive: true });
-  await runProgram(process.execPath, ['install', '--production', '--frozen-lockfile'], { cwd: directory });
-  // There is no commit here that would tell the time.
+  const packages = ['--production', '--omit=peer', '--filter=cdc-notifier'];
+  await runProgram(process.execPath, ['install', '--frozen-lockfile', ...packages], { cwd: directory });
+  // The copy is no git repository, so it has no commit to take the time from.
   const env = { ...process.env, TZ: zone, SOURCE_DATE_EPOCH: '1000000000' };
   return {
     directory,
     async run(program, ...args) {
-      await runProgram(process.execPath, [`src/release/${program}.ts`, ...args], { cwd: directory, env });
+      await runProgram(process.execPath, [`src/build/${program}.ts`, ...args], { cwd: directory, env });
     },
   };
 }

@@ -65,7 +65,7 @@ beforeAll(async () => {
   const copies = await copyProject(directory.path);
   await providePackages(copies);
   images = copies.map((copy) => join(copy.directory, 'image.tar'));
-  await Promise.all(copies.map((copy, number) => copy.run('image', images[number]!)));
+  await Promise.all(copies.map((copy, number) => copy.run('image/image', images[number]!)));
   pristine = join(directory.path, 'pristine');
   configuration = await unpackImage(images[0]!, pristine);
 }, 240_000);
@@ -80,7 +80,7 @@ async function providePackages(copies: readonly ProjectCopy[]): Promise<void> {
     if (!(error instanceof SupersededError)) throw error;
     // That the archive moves on is no mistake in here. It is one to release, and `make image` refuses to.
     console.warn(`${error.message}\nTested are the newest ones.`);
-    await copies[0]!.run('pin-debian');
+    await copies[0]!.run('image/pin-debian');
     const [pins, ...others] = copies.map((copy) => join(copy.directory, 'src/build/image/debian-packages.json'));
     for (const other of others) await cp(pins!, other);
   }

@@ -1,25 +1,25 @@
 /**
- * Debian packages of pinned versions, by apt-get, with an apt configuration of our own: whatever release the machine
- * runs, nothing of it is used but its tools and Debian's keys, and nothing of it is changed. No root rights are needed.
+ * Downloads Debian packages of pinned versions with apt-get and an apt configuration of its own. Of the machine it uses
+ * only the tools and Debian's keys, whichever release it runs, and it changes nothing there. It needs no root rights.
  */
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';
-import { CACHE, makeOnce, ReleaseError, sha256 } from '../project.ts';
+import { BuildError, CACHE, makeOnce, sha256 } from '../project.ts';
 import type { Component } from '../sbom/inventory.ts';
 import pins from './debian-packages.json' with { type: 'json' };
 
-/** As Debian and OCI name processors. */
+/** Processors, by the names that Debian and OCI share. */
 export type Architecture = keyof typeof pins.packages;
 
-/** A version of a package, and what its file must be. */
+/** A version of a package, and the digest of its file. */
 export interface Pin {
   readonly version: string;
   readonly sha256: string;
 }
 
-/** A package as a file. */
+/** A downloaded package. */
 export interface DebianPackage extends Pin {
   readonly name: string;
   readonly file: string;
@@ -27,21 +27,21 @@ export interface DebianPackage extends Pin {
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-/** @throws ReleaseError on a machine that is not Debian */
+/** @throws BuildError when this machine lacks Debian's tools or keys */
 export function requireDebian(): void {
   const missing = ['apt-get', 'apt-cache', 'dpkg-deb'].filter((tool) => Bun.which(tool) === null);
   if (!existsSync(KEYRING)) missing.push(KEYRING);
   if (missing.length === 0) return;
-  throw new ReleaseError(
-    `Cannot make the image: its files come from Debian packages, and this machine lacks ${missing.join(', ')}. ` +
+  throw new BuildError(
+    `Cannot build the image: its files come from Debian packages, and this machine lacks ${missing.join(', ')}. ` +
       'Run it on Debian (on Ubuntu: apt-get install debian-archive-keyring), or use a container engine with src/build/image/Dockerfile',
   );
 }
 
-/** A pinned version that Debian's archive has no more. */
-export class SupersededError extends ReleaseError {}
+/** Debian's archive no longer has a pinned version. */
+export class SupersededError extends BuildError {}
 
-/** Brings the pinned packages of an architecture, from the archive the first time. */
+/** Returns the pinned packages of an architecture; the first call downloads them. */
 export async function fetchPackages(architecture: Architecture): Promise<DebianPackage[]> {
   requireDebian();
   const packages: DebianPackage[] = [];
@@ -50,7 +50,7 @@ export async function fetchPackages(architecture: Architecture): Promise<DebianP
     await makeOnce(file, (partial) => download({ name, architecture, ...pin }, partial, file));
     const digest = sha256(await Bun.file(file).bytes());
     if (digest !== pin.sha256)
-      throw new ReleaseError(`Cannot use ${file}: its sha256 is ${digest}, and ${pin.sha256} is pinned`);
+      throw new BuildError(`Cannot use ${file}: its SHA-256 is ${digest}, but ${pin.sha256} is pinned`);
     packages.push({ name, file, ...pin });
   }
   return packages;
@@ -62,12 +62,12 @@ async function download(
   kept: string,
 ): Promise<void> {
   const options = [...(await aptOptions()), `-oAPT::Architecture=${architecture}`];
-  // It says nothing, and is content, when there is no such version.
+  // apt-cache prints nothing and succeeds when there is no such version.
   if ((await $`apt-cache ${options} show ${name}=${version}`.quiet().nothrow().text()) === '') {
     throw new SupersededError(
       `Cannot fetch ${name} ${version} for ${architecture}: Debian's archive has superseded it. ` +
         '`bun src/build/image/pin-debian.ts` pins the newest versions: run it, test, and commit src/build/image/debian-packages.json. ' +
-        `For the image as it was, bring the file from elsewhere and name it ${kept}`,
+        `To build the same image again, get the old file from elsewhere and save it as ${kept}`,
     );
   }
   const directory = await mkdtemp(join(CACHE, 'download-'));
@@ -76,7 +76,7 @@ async function download(
       .cwd(directory)
       .quiet()
       .nothrow();
-    if (exitCode !== 0) throw new ReleaseError(`Cannot fetch ${name} ${version}: ${stderr.toString().trim()}`);
+    if (exitCode !== 0) throw new BuildError(`Cannot fetch ${name} ${version}: ${stderr.toString().trim()}`);
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory, absolute: true })];
     await $`mv ${file} ${path}`;
   } finally {
@@ -86,7 +86,7 @@ async function download(
 
 let fetchedLists: Promise<string[]> | undefined;
 
-/** Package lists of the pinned release, fetched once per process, and the options by which apt's tools use them. */
+/** Downloads the package lists of the pinned release, once per process; returns the options that make apt's tools use them. */
 export function aptOptions(): Promise<string[]> {
   fetchedLists ??= (async () => {
     const directory = join(CACHE, 'apt');
@@ -105,9 +105,9 @@ export function aptOptions(): Promise<string[]> {
       'Dir::Etc::preferencesparts': '/dev/null',
       'Acquire::Languages': 'none',
       'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled': 'false',
-      // Else a list that could not be fetched is a warning, and an old one or none is taken.
+      // By default a failed download of a list is only a warning, and apt uses an old list or none.
       'APT::Update::Error-Mode': 'any',
-      // As root apt would hand its files to a user who may not be able to reach this directory.
+      // When run by root, apt would download as a user who may have no access to this directory.
       'APT::Sandbox::User': 'root',
     };
     const architectures = Object.keys(pins.packages).map((name) => `"${name}"; `);
@@ -115,22 +115,22 @@ export function aptOptions(): Promise<string[]> {
       ...Object.entries(settings).map(([key, value]) => `${key} "${value}";\n`),
       '#clear APT::Architectures;\n',
       `APT::Architectures { ${architectures.join('')}};\n`,
-      // What the machine does after an update of its own: some images empty the machine's cache there.
+      // Hooks of the machine: in some container images they delete the cache after an update.
       '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n',
     ];
     const configuration = join(directory, 'apt.conf');
     await writeFile(configuration, lines.join(''));
-    // Read behind the machine's own, of which the proxy stays.
+    // apt reads this after the machine's own configuration, so that a configured proxy stays in use.
     const option = `--config-file=${configuration}`;
     const { exitCode, stderr } = await $`apt-get ${option} -qq update`.quiet().nothrow();
     if (exitCode !== 0)
-      throw new ReleaseError(`Cannot read the package lists of ${pins.distribution}: ${stderr.toString().trim()}`);
+      throw new BuildError(`Cannot read the package lists of ${pins.distribution}: ${stderr.toString().trim()}`);
     return [option];
   })();
   return fetchedLists;
 }
 
-/** For the bill of materials. */
+/** Describes a package for the SBOM. */
 export function debianComponent(
   { name, version, sha256: digest }: DebianPackage,
   architecture: Architecture,

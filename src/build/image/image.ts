@@ -1,18 +1,18 @@
 /**
- * `make image`: an OCI image, as a layout in a tar, made without a container engine.
- * `bun src/build/image/image.ts FILE.tar ARCHITECTURE...` writes it elsewhere, or with fewer architectures.
+ * `make image`: builds an OCI image, a layout in a tar, without a container engine.
+ * `bun src/build/image/image.ts FILE.tar ARCHITECTURE...` chooses the file and the architectures.
  */
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { compile, type Target } from '../compile.ts';
 import {
+  BuildError,
   DESCRIPTION,
   DIST,
   LICENSE,
   megabytes,
   NAME,
   PROJECT,
-  ReleaseError,
   type Revision,
   readRevision,
   runMain,
@@ -20,7 +20,7 @@ import {
   VERSION,
 } from '../project.ts';
 import { licenseReport, takeInventory } from '../sbom/inventory.ts';
-import { billOfMaterials } from '../sbom/sbom.ts';
+import { formatSbom } from '../sbom/sbom.ts';
 import { type Architecture, debianComponent, fetchPackages, requireDebian } from './debian.ts';
 import { type ImageConfiguration, type Layer, OciLayout } from './oci-layout.ts';
 import { archive, layOutProgram, layOutSystem, NONROOT } from './root-file-system.ts';
@@ -33,7 +33,7 @@ async function main(): Promise<void> {
   const architectures = names.length > 0 ? names.map(parseArchitecture) : (Object.keys(TARGETS) as Architecture[]);
   const revision = await readRevision();
   await mkdir(dirname(file), { recursive: true });
-  // Beside the result, so that it can be renamed.
+  // In the directory of the result, so that a rename puts it in place.
   const work = await mkdtemp(`${file}.partial-`);
   try {
     const layout = await OciLayout.create(join(work, 'layout'));
@@ -54,24 +54,25 @@ async function main(): Promise<void> {
 
 function parseArchitecture(name: string): Architecture {
   if (name in TARGETS) return name as Architecture;
-  throw new ReleaseError(`Cannot make an image for ${name}: there are ${Object.keys(TARGETS).join(', ')}`);
+  throw new BuildError(`Cannot build an image for ${name}: the architectures are ${Object.keys(TARGETS).join(', ')}`);
 }
 
-/** What seldom changes below, the program above. */
+/** The layer of Debian's files below, because it seldom changes; the layer of the program above. */
 async function makeLayers(architecture: Architecture, work: string, { epoch }: Revision): Promise<Layer[]> {
   const packages = await fetchPackages(architecture);
   const system = join(work, `${architecture}-system`);
   await layOutSystem(system, packages);
 
-  const { file, metafile } = await compile(TARGETS[architecture], join(work, `${architecture}-program`));
+  const binary = join(work, `${architecture}-program`);
+  const metafile = await compile({ target: TARGETS[architecture], file: binary });
   const components = await takeInventory(metafile, TARGETS[architecture]);
   const debian = packages.map((one) => debianComponent(one, architecture));
   const subject = { type: 'container', purl: `pkg:oci/${NAME}@${VERSION}?arch=${architecture}`, epoch } as const;
   const program = join(work, `${architecture}-root`);
-  await layOutProgram(program, file, {
+  await layOutProgram(program, binary, {
     LICENSE: await readFile(join(PROJECT, 'LICENSE'), 'utf8'),
     'LICENSES.txt': licenseReport(components),
-    'sbom.cdx.json': billOfMaterials(subject, [...components, ...debian]),
+    'sbom.cdx.json': formatSbom(subject, [...components, ...debian]),
   });
   return [
     {
@@ -100,7 +101,7 @@ function configuration(architecture: Architecture, revision: Revision): ImageCon
   };
 }
 
-/** Under the names of OCI (annotations.md). */
+/** Labels with the names that OCI defines (annotations.md). */
 function labels({ commit, epoch }: Revision): Record<string, string> {
   const values = {
     title: NAME,

@@ -3,14 +3,14 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sha256 } from '../project.ts';
 
-/** A descriptor: what points to a blob. */
+/** A reference to a blob (descriptor.md). */
 export interface Descriptor {
   readonly mediaType: string;
   readonly digest: string;
   readonly size: number;
 }
 
-/** What a container of the image is (config.md), without what follows from the layers. */
+/** How to run the image (config.md), without the parts computed from the layers. */
 export interface ImageConfiguration {
   readonly architecture: string;
   readonly os: 'linux';
@@ -19,17 +19,17 @@ export interface ImageConfiguration {
   readonly config: object;
 }
 
-/** A layer, from the lowest to the highest. */
+/** One layer of the file system. */
 export interface Layer {
   /** Uncompressed */
   readonly tar: Uint8Array;
-  /** What it holds */
+  /** Its contents, for the history of the image */
   readonly comment: string;
 }
 
 const MEDIA = 'application/vnd.oci.image';
 
-/** An image of several architectures. */
+/** Writes an image of several architectures. */
 export class OciLayout {
   readonly #directory: string;
   readonly #manifests: object[] = [];
@@ -38,7 +38,7 @@ export class OciLayout {
     this.#directory = directory;
   }
 
-  /** Begins one in a directory, which it makes. */
+  /** Creates an empty layout in a new directory. */
   static async create(directory: string): Promise<OciLayout> {
     await mkdir(join(directory, 'blobs/sha256'), { recursive: true });
     await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
@@ -51,7 +51,7 @@ export class OciLayout {
       layers.map(({ tar }) =>
         this.#write(
           'layer.v1.tar+gzip',
-          // As small as zlib's level 9, in less than half of the time.
+          // As small as level 9 of zlib, in less than half the time.
           Bun.gzipSync(tar as Uint8Array<ArrayBuffer>, { library: 'libdeflate', level: 6 }),
         ),
       ),
@@ -72,14 +72,14 @@ export class OciLayout {
     return [manifest, config, ...compressed].reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Ends it: one index of all architectures, under the name that `load` of an engine gives it. */
+  /** Writes the index of all architectures, with the name that `docker load` and `podman load` give to the image. */
   async finish(name: string, tag: string, annotations: Readonly<Record<string, string>>): Promise<void> {
     const manifests = this.#manifests;
     const mediaType = `${MEDIA}.index.v1+json`;
     const index = await this.#writeJson('index.v1+json', { schemaVersion: 2, mediaType, manifests, annotations });
     const names = {
       'org.opencontainers.image.ref.name': tag,
-      // As engines write NAME:TAG in full; without it they would take the tag for the name.
+      // The full form of NAME:TAG; without it engines would use the tag as the name.
       'io.containerd.image.name': `localhost/${name}:${tag}`,
     };
     const named = { ...index, annotations: names };

@@ -1,6 +1,6 @@
 /**
- * The files of the image: the program, and of Debian only what that needs. There is no shell, no package manager and
- * nothing that is set-uid.
+ * Chooses the files of the image: the program, and from Debian only what the program needs. There is no shell, no
+ * package manager and no set-uid file.
  */
 import { lstatSync, readdirSync } from 'node:fs';
 import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -8,15 +8,15 @@ import { dirname, join } from 'node:path';
 import { $, Glob } from 'bun';
 import type { DebianPackage } from './debian.ts';
 
-/** The same number as in the distroless images. */
+/** The unprivileged user, with the same number as in the distroless images. */
 export const NONROOT = 65532;
 
-/** Of each package, what is taken as it is. */
+/** The files to copy from each package. */
 const TAKEN: Readonly<Record<string, readonly string[]>> = {
   'base-files': ['etc/debian_version', 'usr/lib/os-release'],
-  // Its certificates become one file.
+  // Its certificates are joined into one file.
   'ca-certificates': [],
-  // The program is linked with these and nothing else; libc resolves names by itself.
+  // The program is linked with these only; name resolution is part of libc.
   libc6: ['usr/lib{,64}/ld-linux-*', 'usr/lib/*-linux-gnu/{ld-linux-*,libc.so.6,libdl.so.2,libm.so.6,libpthread.so.0}'],
   tzdata: ['usr/share/zoneinfo/**'],
 };
@@ -27,17 +27,17 @@ const FILES: Readonly<Record<string, string>> = {
   'etc/nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files dns\n',
 };
 
-/** As base-files has them. */
+/** Symbolic links, as in base-files. */
 const LINKS: Readonly<Record<string, string>> = {
   lib: 'usr/lib',
   lib64: 'usr/lib64',
   'etc/os-release': '../usr/lib/os-release',
 };
 
-/** Where something is mounted, whether an engine makes such directories or not. */
+/** Mount points: not every engine creates missing directories. */
 const DIRECTORIES = ['etc/cdc-notifier', 'proc', 'usr/lib64'];
 
-/** Lays out what comes from Debian in an empty directory. */
+/** Copies the files from Debian into an empty directory. */
 export async function layOutSystem(root: string, packages: readonly DebianPackage[]): Promise<void> {
   for (const path of DIRECTORIES) await mkdir(join(root, path), { recursive: true });
   for (const [path, text] of Object.entries(FILES)) await put(root, path, text);
@@ -46,14 +46,14 @@ export async function layOutSystem(root: string, packages: readonly DebianPackag
     const unpacked = `${root}-${name}`;
     await $`dpkg-deb --extract ${file} ${unpacked}`.quiet();
     await takeFiles(unpacked, root, [...(TAKEN[name] ?? []), `usr/share/doc/${name}/copyright`]);
-    // Scanners look here for what a distroless image is made of.
+    // Vulnerability scanners look here for the packages of a distroless image.
     await put(root, `var/lib/dpkg/status.d/${name}`, await $`dpkg-deb --field ${file}`.text());
     if (name === 'ca-certificates') await put(root, 'etc/ssl/certs/ca-certificates.crt', await authorities(unpacked));
     await rm(unpacked, { recursive: true });
   }
 }
 
-/** Lays out what is ours in an empty directory. */
+/** Copies the program and its documents into an empty directory. */
 export async function layOutProgram(
   root: string,
   program: string,
@@ -66,7 +66,7 @@ export async function layOutProgram(
 
 async function takeFiles(from: string, to: string, patterns: readonly string[]): Promise<void> {
   for (const pattern of patterns) {
-    // Among "only files" there would be no symbolic links.
+    // `onlyFiles` would leave out symbolic links.
     const found = [...new Glob(pattern).scanSync({ cwd: from, onlyFiles: false })];
     const paths = found.filter((path) => !lstatSync(join(from, path)).isDirectory());
     if (paths.length === 0) throw new Error(`Cannot find ${pattern} in ${from}`);
@@ -77,7 +77,7 @@ async function takeFiles(from: string, to: string, patterns: readonly string[]):
   }
 }
 
-/** As update-ca-certificates joins them. */
+/** Joins the certificates as update-ca-certificates does. */
 async function authorities(unpacked: string): Promise<string> {
   const directory = join(unpacked, 'usr/share/ca-certificates');
   const files = [...new Glob('**/*.crt').scanSync({ cwd: directory, absolute: true })].sort();
@@ -91,7 +91,7 @@ async function put(root: string, path: string, text: string): Promise<void> {
   await writeFile(file, text);
 }
 
-/** A directory as a tar: everything belongs to root, nothing but root may write, and the time is the one that is given. */
+/** Packs a directory into a tar: root owns every file, only root may write, and every timestamp is `epoch`. */
 export async function archive(directory: string, epoch: number): Promise<Uint8Array> {
   const options = [
     '--format=gnu',

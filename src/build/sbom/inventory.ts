@@ -1,43 +1,43 @@
-/** What is inside of a compiled program: found in what the bundler put in, not in what package.json asks for. */
+/** Lists the contents of a compiled program: what the bundler put into it, not what package.json asks for. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Glob } from 'bun';
 import { type Metafile, runtimePackage, type Target } from '../compile.ts';
-import { PROJECT, ReleaseError } from '../project.ts';
+import { BuildError, PROJECT } from '../project.ts';
 import libraries from './bun-libraries.json' with { type: 'json' };
 
-/** One thing that somebody else made. */
+/** A third-party component of the program. */
 export interface Component {
   readonly name: string;
-  /** Undefined where nobody tells it */
+  /** Undefined where it is unknown */
   readonly version: string | undefined;
   /** SPDX expression */
   readonly license: string;
-  /** Package URL, or undefined where there is no package */
+  /** Package URL; undefined for a library inside Bun, which is no package */
   readonly purl: string | undefined;
-  /** Where it comes from */
+  /** Home page */
   readonly url?: string | undefined;
-  /** Of the package, as `sha512-BASE64` or `sha256-HEX` */
+  /** Digest of the package: `sha512-BASE64` or `sha256-HEX` */
   readonly integrity?: string | undefined;
-  /** Text of its licence files */
+  /** Text of its license files */
   readonly licenseText?: string | undefined;
-  /** Package URLs of others in the inventory that it needs */
+  /** Package URLs of the components that it depends on */
   readonly needs: readonly string[];
-  /** What is inside of it in turn */
+  /** Components compiled into it */
   readonly parts: readonly Component[];
 }
 
-/** Licences of Rust crates, whose packages are not at hand: only what was compiled of them. */
+/** Licenses of Rust crates. Their compiled code does not carry them. */
 const CRATE_LICENSES: Readonly<Record<string, string>> = {
   lz4_flex: 'MIT',
   snap: 'BSD-3-Clause',
   'twox-hash': 'MIT',
 };
 
-/** What Bun tells versions of and is no library inside of it: interfaces that it imitates, data, its compilers. */
+/** Keys of Bun's `process.versions` that are not libraries inside Bun: emulated interfaces, data, compilers. */
 const NO_LIBRARIES = ['bun', 'node', 'openssl', 'v8', 'uv', 'napi', 'modules', 'unicode', 'zig', 'typescript'];
 
-/** Everything inside of the program of a target, by name: the packages of the bundle, and Bun with its libraries. */
+/** Lists the components of a target's program: the packages of the bundle, and Bun with its libraries. Sorted by package URL. */
 export async function takeInventory(metafile: Metafile, target: Target): Promise<Component[]> {
   const integrities = await readLockFile();
   const roots = packageRoots(metafile);
@@ -51,7 +51,7 @@ export async function takeInventory(metafile: Metafile, target: Target): Promise
   return [...components, bunRuntime(target)].sort((a, b) => (a.purl! < b.purl! ? -1 : 1));
 }
 
-/** Directory of the package that `name` means in the package of `root`: the nearest one, from within to without. */
+/** Directory of the package that `name` resolves to inside the package `root`: the innermost one that exists. */
 function resolvePackage(name: string, root: string, packages: ReadonlyMap<string, unknown>): string | undefined {
   const levels = root.split('/node_modules/');
   const directories = levels.map(
@@ -60,7 +60,7 @@ function resolvePackage(name: string, root: string, packages: ReadonlyMap<string
   return [...directories, `node_modules/${name}`].find((directory) => packages.has(directory));
 }
 
-/** Directories of the packages of which at least one byte is in the output. */
+/** Directories of the packages that have at least one byte in the output. */
 export function packageRoots({ outputs }: Metafile): string[] {
   const inside = Object.values(outputs).flatMap(({ inputs }) =>
     Object.entries(inputs).flatMap(([path, { bytesInOutput }]) => (bytesInOutput > 0 ? [path] : [])),
@@ -86,7 +86,8 @@ async function readPackage(root: string, integrities: ReadonlyMap<string, string
     homepage,
     dependencies = {},
   } = (await Bun.file(join(directory, 'package.json')).json()) as PackageJson;
-  if (license === undefined) throw new ReleaseError(`Cannot tell the licence of ${name}: its package.json names none`);
+  if (license === undefined)
+    throw new BuildError(`Cannot determine the license of ${name}: its package.json names none`);
   const texts = [
     ...new Glob('{*[lL][iI][cC][eE][nN][sScC][eE]*,NOTICE*,COPYING*}').scanSync({ cwd: directory }),
   ].sort();
@@ -104,7 +105,7 @@ async function readPackage(root: string, integrities: ReadonlyMap<string, string
   };
 }
 
-/** Rust crates inside of a package's WebAssembly: the compiler leaves the paths of their sources in its messages. */
+/** Finds the Rust crates inside a package's WebAssembly, by the source paths that the compiler leaves in panic messages. */
 async function readCrates(directory: string): Promise<Component[]> {
   const crates = new Map<string, string>();
   for (const file of new Glob('**/*.wasm').scanSync({ cwd: directory, absolute: true })) {
@@ -116,7 +117,7 @@ async function readCrates(directory: string): Promise<Component[]> {
   return [...crates].sort().map(([name, version]) => {
     const license = CRATE_LICENSES[name];
     if (license === undefined)
-      throw new ReleaseError(`Cannot tell the licence of crate ${name}: add it to src/build/sbom/inventory.ts`);
+      throw new BuildError(`Cannot determine the license of crate ${name}: add it to src/build/sbom/inventory.ts`);
     return { name, version, license, purl: `pkg:cargo/${name}@${version}`, needs: [], parts: [] };
   });
 }
@@ -126,8 +127,8 @@ function bunRuntime(target: Target): Component {
   const versions = process.versions as Readonly<Record<string, string>>;
   const unknown = Object.keys(versions).filter((key) => !(key in libraries) && !NO_LIBRARIES.includes(key));
   if (unknown.length > 0) {
-    throw new ReleaseError(
-      `Cannot tell what ${unknown.join(', ')} inside of Bun is: add it to src/build/sbom/bun-libraries.json`,
+    throw new BuildError(
+      `Cannot describe ${unknown.join(', ')} inside Bun: add it to src/build/sbom/bun-libraries.json`,
     );
   }
   return {
@@ -148,7 +149,7 @@ function bunRuntime(target: Target): Component {
   };
 }
 
-/** `name@version` to the integrity of the package, of every package that the lock file names. */
+/** Maps `name@version` of every package in the lock file to its integrity. */
 async function readLockFile(): Promise<ReadonlyMap<string, string>> {
   const lock = Bun.JSONC.parse(await readFile(join(PROJECT, 'bun.lock'), 'utf8')) as {
     packages: Record<string, readonly [string, string, object, string]>;
@@ -156,7 +157,7 @@ async function readLockFile(): Promise<ReadonlyMap<string, string>> {
   return new Map(Object.values(lock.packages).map(([id, , , integrity]) => [id, integrity]));
 }
 
-/** Licences of everything, as one text; equal for all targets. */
+/** Joins the licenses of all components into one text, which is the same for all targets. */
 export function licenseReport(components: readonly Component[]): string {
   const line = '='.repeat(100);
   const sections = components.map(({ name, version, license, url, licenseText, parts }) => {

@@ -1,21 +1,20 @@
-/** A bill of materials, as CycloneDX 1.6 wants it (https://cyclonedx.org/docs/1.6/json/). */
-
+/** Formats the SBOM (bill of materials): CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/. */
 import { DESCRIPTION, LICENSE, NAME, sha256, timestamp, VERSION } from '../project.ts';
 import type { Component } from './inventory.ts';
 
-/** What the bill is for. */
+/** The binary or image that an SBOM describes. */
 export interface Subject {
   readonly type: 'application' | 'container';
   /** Package URL */
   readonly purl: string;
-  /** Hexadecimal digits; undefined for a thing that holds its own bill */
+  /** Hexadecimal digits; undefined for an image, which contains its own SBOM */
   readonly sha256?: string | undefined;
   /** Seconds since 1970 */
   readonly epoch: number;
 }
 
-/** The same subject and components give the same text. */
-export function billOfMaterials(subject: Subject, components: readonly Component[]): string {
+/** Formats an SBOM. The same subject and components give the same text. */
+export function formatSbom(subject: Subject, components: readonly Component[]): string {
   const described = components.map((component) => describe(component));
   const content = JSON.stringify([subject, described]);
   return `${JSON.stringify(
@@ -69,13 +68,13 @@ function hashOf(integrity: string): object {
     : { alg: 'SHA-256', content: digest };
 }
 
-/** What no other component needs, is needed by the subject itself. */
+/** Components that no other component needs: direct dependencies of the subject. */
 function roots(components: readonly Component[]): (string | undefined)[] {
   const needed = new Set(components.flatMap(({ needs }) => needs));
   return components.map(({ purl }) => purl).filter((purl) => purl !== undefined && !needed.has(purl));
 }
 
-/** A UUID (version 8, RFC 9562) that follows from a content. */
+/** Derives a UUID (version 8, RFC 9562) from a text. */
 function uuidOf(content: string): string {
   const digits = [...sha256(content)];
   digits[12] = '8';

@@ -7,13 +7,13 @@
  * where a gain may lie; what a row costs in the service, with sockets, library and collector, is told by `make bench`.
  */
 import { join } from 'node:path';
+import { compile } from '../../../src/build/compile.ts';
 import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
 import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
-import { compileBinary } from '../../support/service/binary.ts';
 
 await using directory = await temporaryDirectory('stages');
 const program = join(directory.path, 'stages');
-await compileBinary(program, 'test/bench/stages/stages-program.ts');
+await compile({ file: program, entry: 'test/bench/stages/stages-program.ts' });
 const measurement = Bun.spawn([program, ...process.argv.slice(2)], { stdio: ['ignore', 'inherit', 'inherit'] });
 guardProcess(measurement.pid, 'KILL');
 process.exitCode = await measurement.exited;

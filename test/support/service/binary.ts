@@ -5,11 +5,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants, existsSync, readdirSync, statSync } from 'node:fs';
-import { copyFile, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { compile } from '../../../src/build/compile.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
 import { PROJECT_DIRECTORY } from '../process/make-once.ts';
-import { runProgram } from '../process/run-program.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../process/temporary-directory.ts';
 import { waitFor } from '../process/wait.ts';
 
@@ -68,28 +68,8 @@ export const STARTED = 'replication started';
 /** Name of the configuration file in the program's directory. */
 export const CONFIG_FILE = 'config.yaml';
 
-/** The program that `make build` makes. */
+/** The program that `make build` writes. */
 const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');
-
-const BUILD_OPTIONS = [
-  '--compile',
-  '--minify-syntax',
-  '--minify-whitespace',
-  '--sourcemap',
-  '--no-compile-autoload-dotenv',
-  '--no-compile-autoload-bunfig',
-  '--define',
-  '__dirname="/"',
-  '--compile-exec-argv=--use-system-ca',
-];
-
-/** Compiles the program to a file as `make build` does, or another entry point in the same way. */
-export async function compileBinary(file: string, entry = 'src/main.ts'): Promise<void> {
-  const source = join(PROJECT_DIRECTORY, entry);
-  await runProgram(process.execPath, ['build', ...BUILD_OPTIONS, source, '--outfile', file], {
-    cwd: PROJECT_DIRECTORY,
-  });
-}
 
 /**
  * Starts the service with a configuration, text or an object (written as JSON, which is YAML). It runs until it is stopped;
@@ -181,15 +161,7 @@ let built: Promise<TemporaryDirectory> | undefined;
 function builtBinary(): Promise<TemporaryDirectory> {
   built ??= (async () => {
     if (!existsSync(BINARY) || statSync(BINARY).mtimeMs < newestSourceMs()) {
-      // Under a temporary name first: other processes may be running the old one or building a new one.
-      const partial = `${BINARY}.partial-${crypto.randomUUID()}`;
-      try {
-        await compileBinary(partial);
-        await rename(partial, BINARY);
-      } finally {
-        await rm(partial, { force: true });
-        await rm(`${partial}.map`, { force: true });
-      }
+      await compile({ file: BINARY });
     }
     const copy = await temporaryDirectory('binary');
     await copyFile(BINARY, join(copy.path, 'cdc-notifier'), constants.COPYFILE_FICLONE);

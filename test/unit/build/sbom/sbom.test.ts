@@ -1,12 +1,11 @@
-/** The bill of materials: whether it is one, and whether it tells of everything that is inside. */
+/** The SBOM: it is valid CycloneDX, and it lists everything that is in the program. */
 import { beforeAll, expect, test } from 'bun:test';
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import Ajv from 'ajv';
-import packageJson from '../../../../package.json' with { type: 'json' };
-import { type Metafile, runtimePackage } from '../../../../src/build/compile.ts';
+import type { Metafile } from '../../../../src/build/compile.ts';
 import { type Component, licenseReport, packageRoots, takeInventory } from '../../../../src/build/sbom/inventory.ts';
-import { billOfMaterials } from '../../../../src/build/sbom/sbom.ts';
+import { formatSbom } from '../../../../src/build/sbom/sbom.ts';
 import { PROJECT_DIRECTORY } from '../../../support/process/make-once.ts';
 
 const SUBJECT = {
@@ -41,15 +40,15 @@ async function cycloneDxValidator() {
   return ajv.compile(await schema('bom-1.6'));
 }
 
-test('the bill is CycloneDX 1.6, and the same for the same content', async () => {
-  const bill = billOfMaterials(SUBJECT, components);
+test('the SBOM is valid CycloneDX 1.6, and the same content gives the same text', async () => {
+  const bill = formatSbom(SUBJECT, components);
   const validate = await cycloneDxValidator();
   validate(JSON.parse(bill));
   expect(validate.errors).toBeNull();
-  expect(billOfMaterials(SUBJECT, components)).toBe(bill);
+  expect(formatSbom(SUBJECT, components)).toBe(bill);
 });
 
-test('every dependency whose code is bundled is listed, and what is only for development is not', () => {
+test('every bundled dependency is listed, and no development dependency', () => {
   const names = components.map(({ name }) => name);
   expect(names).toEqual(
     expect.arrayContaining(['@platformatic/kafka', 'pino', 'postgres', 'prom-client', 'valibot', 'yaml']),
@@ -57,30 +56,30 @@ test('every dependency whose code is bundled is listed, and what is only for dev
   expect(names.filter((name) => ['fast-check', 'kubernetes-models', 'typescript'].includes(name))).toEqual([]);
 });
 
-test('every package has an integrity and a licence', () => {
+test('every package has an integrity and a license', () => {
   for (const { integrity, license, licenseText, name } of components) {
     expect([name, integrity]).toEqual([name, expect.stringMatching(/^sha512-/)]);
     expect(license).not.toBe('');
-    // Whose package holds no text of it.
+    // These packages contain no text of their license.
     if (!['bun', 'postgres'].includes(name)) expect([name, licenseText?.length]).toEqual([name, expect.any(Number)]);
   }
   expect(licenseReport(components)).toContain('WebKit (JavaScriptCore)');
 });
 
-test('what is inside of a package is found: crates in WebAssembly, libraries in Bun', () => {
+test('components inside a package are listed: crates in WebAssembly, libraries in Bun', () => {
   const partsOf = (name: string) => components.find((one) => one.name === name)?.parts.map((part) => part.name);
   expect(partsOf('@platformatic/wasm-utils')).toContain('lz4_flex');
   expect(partsOf('bun')).toEqual(expect.arrayContaining(['BoringSSL', 'WebKit (JavaScriptCore)']));
 });
 
-test('needs point to the version that is nearest', () => {
+test('a dependency points to the nearest version', () => {
   const purls = new Set(components.map(({ purl }) => purl));
   const needs = components.flatMap((component) => component.needs);
   expect(needs.length).toBeGreaterThan(10);
   expect(needs.filter((purl) => !purls.has(purl))).toEqual([]);
 });
 
-test('packageRoots takes packages with bytes in the output, nested and scoped ones under their own names', () => {
+test('packageRoots lists the packages with bytes in the output, nested and scoped ones by their own names', () => {
   const input = (bytesInOutput: number) => ({ bytesInOutput });
   const inputs = {
     'src/main.ts': input(10),
@@ -92,8 +91,4 @@ test('packageRoots takes packages with bytes in the output, nested and scoped on
     'node_modules/a',
     'node_modules/a/node_modules/@s/b',
   ]);
-});
-
-test('the pinned Bun is the one that the project is built and tested with', () => {
-  expect(runtimePackage('linux-x64').version).toBe(packageJson.engines.bun);
 });
