@@ -1,4 +1,4 @@
-/** What the running service tells of itself over HTTP, held against what happens to it. Real servers. */
+/** What a running service reports over HTTP while its servers fail and recover. Real servers. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { parseLsn } from '../../../src/lsn.ts';
 import type { ReadinessReport, StreamReadinessReport, StreamReport } from '../../../src/status/report.ts';
@@ -31,13 +31,13 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
+const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
 
-/** A service with its listener. */
-interface ToldService {
+/** A service and a client of its HTTP listener. */
+interface ObservedService {
   readonly service: InProcessService;
   get(path: string): Promise<Response>;
-  /** The answer of `/ready`, which has the status that it must have, with what it says of one slot of the fixture */
+  /** The body of `/ready`, after a check of its status code, with the report of one slot of the fixture */
   ready(slotName?: string): Promise<ReadinessReport & { readonly stream: StreamReadinessReport }>;
   status(slotName?: string): Promise<StreamReport>;
   metrics(): Promise<Map<string, ParsedFamily>>;
@@ -49,7 +49,7 @@ async function start(
   fixture: StreamFixture,
   options: StartOptions = {},
   inFlightLimitMs = 30_000,
-): Promise<ToldService> {
+): Promise<ObservedService> {
   const http = { port: await freePort(), in_flight_limit: inFlightLimitMs };
   const service = fixture.start({ ...options, settings: { ...options.settings, http } });
   const get = (path: string) => fetch(`http://127.0.0.1:${http.port}${path}`);
@@ -79,11 +79,11 @@ async function start(
   };
 }
 
-/** Resolves when every stream is ready; the error of a wait in vain says why they were not. */
-async function becomesReady(told: ToldService): Promise<void> {
+/** Resolves when every stream is ready; a timeout says why they were not. */
+async function becomesReady(observed: ObservedService): Promise<void> {
   let last: ReadinessReport | undefined;
   const isReady = async () => {
-    last = await told.ready();
+    last = await observed.ready();
     return last.ready;
   };
   await waitFor('readiness', isReady, { timeoutMs: 60_000 }).catch((error: Error) => {
@@ -91,17 +91,17 @@ async function becomesReady(told: ToldService): Promise<void> {
   });
 }
 
-test('a service that streams is ready, and counts and places what has passed', async () => {
-  await using fixture = await openScene();
-  const told = await start(fixture);
-  expect(await (await told.get('/live')).json()).toEqual({ live: true });
-  await becomesReady(told);
+test('a service that streams is ready and reports counts and positions', async () => {
+  await using fixture = await openFixture();
+  const observed = await start(fixture);
+  expect(await (await observed.get('/live')).json()).toEqual({ live: true });
+  await becomesReady(observed);
 
   await fixture.commit(async (tx) => {
     await insertProcess(tx, ONE, 'p');
     for (const eventId of [1, 2, 3]) await insertEvent(tx, ONE, 'p', eventId);
   });
-  // An update that no record is made of, and one that is.
+  // An update without a record, and one with a record.
   await fixture.commit((tx) => setStatus(tx, ONE, 'p', 'running', 'a detail'));
   await fixture.commit((tx) => setStatus(tx, ONE, 'p', 'error', 'a reason'));
   await fixture.commit((tx) => insertProcess(tx, TWO, 'q'));
@@ -111,27 +111,27 @@ test('a service that streams is ready, and counts and places what has passed', a
   const counts = (kind: string, namespace = ONE) =>
     Promise.all(
       ['rows_received', 'rows_converted', 'records_produced', 'rows_parked', 'rows_skipped'].map((name) =>
-        told.metric(`${name}_total`, { progressor_namespace: namespace, kind }),
+        observed.metric(`${name}_total`, { progressor_namespace: namespace, kind }),
       ),
     );
   expect(await counts('event')).toEqual([3, 3, 3, 0, 0]);
   expect(await counts('lifecycle')).toEqual([3, 2, 2, 0, 0]);
   expect(await counts('event', TWO)).toEqual([0, 0, 0, 0, 0]);
   expect(await counts('lifecycle', TWO)).toEqual([1, 1, 1, 0, 0]);
-  expect(lintExposition(await told.metrics())).toEqual([]);
+  expect(lintExposition(await observed.metrics())).toEqual([]);
   for (const name of ['received_bytes', 'produced_bytes', 'produced_batches'])
-    expect(await told.metric(`${name}_total`)).toBeGreaterThan(0);
+    expect(await observed.metric(`${name}_total`)).toBeGreaterThan(0);
   for (const name of ['commit_receive', 'commit_acknowledge', 'produce_round_trip']) {
-    const { samples } = (await told.metrics()).get(`cdc_notifier_${name}_seconds`)!;
+    const { samples } = (await observed.metrics()).get(`cdc_notifier_${name}_seconds`)!;
     const counted = samples.find((one) => one.name.endsWith('_count') && one.labels.slot === fixture.slot('one'))!;
     expect([name, counted.value > 0]).toEqual([name, true]);
   }
-  expect(await told.metric('stream_state', { slot: fixture.slot('one'), state: 'streaming' })).toBe(1);
-  expect(await told.metric('stream_ready')).toBe(1);
+  expect(await observed.metric('stream_state', { slot: fixture.slot('one'), state: 'streaming' })).toBe(1);
+  expect(await observed.metric('stream_ready')).toBe(1);
 
   const goal = await fixture.currentLsn();
   const status = await waitFor('the slot as the server shows it', async () => {
-    const one = await told.status();
+    const one = await observed.status();
     return one.walStatus !== null && parseLsn(one.flushedLsn!) >= goal ? one : undefined;
   });
   const [{ active_pid, wal_status }] = (await fixture.sql`
@@ -155,61 +155,61 @@ test('a service that streams is ready, and counts and places what has passed', a
   expect(parseLsn(status.receivedLsn!)).toBeGreaterThanOrEqual(parseLsn(status.flushedLsn!));
 }, 120_000);
 
-test('a Kafka that is stuck ends readiness after in_flight_limit, and liveness never', async () => {
-  await using fixture = await openScene();
-  const told = await start(fixture, { kafkaSettings: { request_timeout: 120_000 } }, 1_000);
-  await becomesReady(told);
+test('a stuck Kafka makes the service unready after in_flight_limit, and the service stays live', async () => {
+  await using fixture = await openFixture();
+  const observed = await start(fixture, { kafkaSettings: { request_timeout: 120_000 } }, 1_000);
+  await becomesReady(observed);
   kafka.pause();
   try {
     await fixture.commit((tx) => insertProcess(tx, ONE, 'p'));
     const { stream } = await waitFor('the end of readiness', async () => {
-      const report = await told.ready();
-      expect((await told.get('/live')).status).toBe(200);
+      const report = await observed.ready();
+      expect((await observed.get('/live')).status).toBe(200);
       return report.ready ? undefined : report;
     });
     expect(stream.state).toBe('streaming');
     expect(stream.reasons).toEqual([
       expect.stringMatching(/^Kafka has not acknowledged a row received \S+ s ago; http\.in_flight_limit is 1 s$/),
     ]);
-    const status = await told.status();
+    const status = await observed.status();
     expect(status.oldestInFlightSeconds).toBeGreaterThan(1);
     expect(status.lagSeconds).toBeGreaterThan(1);
     expect(status.lagBytes).toBeGreaterThan(0);
-    expect(await told.metric('in_flight_age_seconds')).toBeGreaterThan(1);
-    expect(await told.metric('stream_ready')).toBe(0);
-    // The other slot waits for nothing.
-    expect((await told.ready('two')).stream).toMatchObject({ ready: true, reasons: [] });
+    expect(await observed.metric('in_flight_age_seconds')).toBeGreaterThan(1);
+    expect(await observed.metric('stream_ready')).toBe(0);
+    // The other slot has nothing in flight.
+    expect((await observed.ready('two')).stream).toMatchObject({ ready: true, reasons: [] });
   } finally {
     kafka.resume();
   }
-  await becomesReady(told);
+  await becomesReady(observed);
   await fixture.confirmed('one');
-  expect(await told.status()).toMatchObject({ oldestInFlightSeconds: 0, lagSeconds: 0 });
+  expect(await observed.status()).toMatchObject({ oldestInFlightSeconds: 0, lagSeconds: 0 });
 }, 120_000);
 
-test('a row that cannot be converted stops its slot: it says so, and the other one stays ready', async () => {
-  await using fixture = await openScene();
-  const told = await start(fixture);
-  await becomesReady(told);
+test('a row that cannot be converted makes its slot unready with a reason, and the other slot stays ready', async () => {
+  await using fixture = await openFixture();
+  const observed = await start(fixture);
+  await becomesReady(observed);
   await fixture.commit((tx) => insertEvent(tx, ONE, 'p', 1, POISON));
-  await waitFor('some attempts', async () => (await told.status()).consecutiveFailures >= 3);
-  const { ready, stream } = await told.ready();
+  await waitFor('some attempts', async () => (await observed.status()).consecutiveFailures >= 3);
+  const { ready, stream } = await observed.ready();
   expect({ ready, state: stream.state, streamReady: stream.ready }).toEqual({
     ready: false,
     state: 'needs_operator',
     streamReady: false,
   });
   expect(stream.reasons[0]).toMatch(/^Needs an operator, after failure \d+ in a row: /);
-  const status = await told.status();
+  const status = await observed.status();
   expect(status.failures).toEqual({ 'invalid-row': status.consecutiveFailures });
   expect(status.lastError?.reason).toBe('invalid-row');
-  expect(await told.metric('reconnects_total')).toBeGreaterThanOrEqual(3);
-  expect((await told.ready('two')).stream).toMatchObject({ state: 'streaming', ready: true });
-  expect((await told.get('/live')).status).toBe(200);
+  expect(await observed.metric('reconnects_total')).toBeGreaterThanOrEqual(3);
+  expect((await observed.ready('two')).stream).toMatchObject({ state: 'streaming', ready: true });
+  expect((await observed.get('/live')).status).toBe(200);
 }, 120_000);
 
-test('of two instances the second stands by, is ready, and takes over', async () => {
-  await using fixture = await openScene();
+test('the second of two processes is a ready standby, and takes over', async () => {
+  await using fixture = await openFixture();
   const slots = { one: [ONE] };
   const first = await start(fixture, { slots });
   await becomesReady(first);
@@ -220,7 +220,7 @@ test('of two instances the second stands by, is ready, and takes over', async ()
   });
   expect(stream).toMatchObject({ state: 'standby', ready: true, reasons: [] });
   expect(await second.metric('stream_state', { state: 'standby' })).toBe(1);
-  // What a standby does not know it does not tell.
+  // A standby reports null for what it does not know.
   expect(await second.status()).toMatchObject({ lagBytes: null, lagSeconds: null, oldestInFlightSeconds: null });
 
   await first.service.stop();
@@ -229,30 +229,30 @@ test('of two instances the second stands by, is ready, and takes over', async ()
   await becomesReady(second);
 }, 120_000);
 
-test('a PostgreSQL that is down ends readiness with its reason, until it is back', async () => {
-  await using fixture = await openScene();
-  const told = await start(fixture);
-  await becomesReady(told);
+test('a PostgreSQL that is down makes the service unready with a reason until it is back', async () => {
+  await using fixture = await openFixture();
+  const observed = await start(fixture);
+  await becomesReady(observed);
   await postgres.stop('fast');
   try {
-    await waitFor('failed attempts', async () => (await told.status()).consecutiveFailures >= 2);
-    const { ready, stream } = await told.ready();
+    await waitFor('failed attempts', async () => (await observed.status()).consecutiveFailures >= 2);
+    const { ready, stream } = await observed.ready();
     expect({ ready, state: stream.state }).toEqual({ ready: false, state: 'retrying' });
     expect(stream.reasons[0]).toMatch(/^Waiting for the next attempt, after failure \d+ in a row: /);
-    expect((await told.get('/live')).status).toBe(200);
-    const { failures, lastError } = await told.status();
+    expect((await observed.get('/live')).status).toBe(200);
+    const { failures, lastError } = await observed.status();
     expect(lastError!.message.length).toBeGreaterThan(0);
     expect(Object.values(failures).reduce((sum, count) => sum + count)).toBeGreaterThanOrEqual(2);
   } finally {
     await postgres.start();
   }
-  await becomesReady(told);
-  expect(await told.status()).toMatchObject({ state: 'streaming', consecutiveFailures: 0 });
+  await becomesReady(observed);
+  expect(await observed.status()).toMatchObject({ state: 'streaming', consecutiveFailures: 0 });
 }, 120_000);
 
-test('a port in use ends the service at once with a clear error', async () => {
-  await using fixture = await openScene();
-  // One that would share its port, as another process of Bun might.
+test('a port in use stops the service at once with an error that names it', async () => {
+  await using fixture = await openFixture();
+  // The port is shared (reusePort), as another Bun process might do.
   const blocker = Bun.serve({ hostname: '127.0.0.1', port: 0, reusePort: true, fetch: () => new Response() });
   try {
     const settings = { http: { port: blocker.port } };

@@ -1,4 +1,4 @@
-/** Which record each change of progressor's tables gives, through the whole service, on real servers. */
+/** The record of each change of progressor's tables, through the whole service. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn } from '../../../src/lsn.ts';
 import { encodePayload, int, str, type Value } from '../../support/codecs/etf.ts';
@@ -27,7 +27,7 @@ afterAll(async () => {
   await kafka?.[Symbol.asyncDispose]();
 });
 
-/** Resolves in a later second of the clock, so that a time of now can be told from one of before. */
+/** Resolves in the next second of the clock, so that a time from now differs from one before. */
 async function nextSecond(): Promise<void> {
   const second = Math.floor(Date.now() / 1000);
   await waitFor('the next second', () => Math.floor(Date.now() / 1000) > second);
@@ -42,17 +42,17 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     await postgres?.[Symbol.asyncDispose]();
   });
 
-  const openScene = (generation?: 'old' | 'new') =>
+  const openFixture = (generation?: 'old' | 'new') =>
     openStreamFixture({ postgres, kafka, slots: { main: [NS] }, generation });
 
-  test('gives created, failed, working and removed with the commit time, and nothing for any other change of a process', async () => {
-    await using fixture = await openScene();
+  test('delivers created, failed, working and removed with the commit time, and nothing for other changes of a process', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     const service = fixture.start();
     await fixture.confirmed('main');
     await service.stop();
 
-    // Written while nobody reads, and read a second later: whatever took the clock of the service would show.
+    // Written while the service is down and read a second later: a time from the service's clock would differ.
     const expected = [];
     for (const from of STATUSES) {
       for (const to of STATUSES) {
@@ -87,7 +87,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     for (const change of ['created', 'failed: ошибка\n"quoted"', 'working', 'removed']) {
       expected.push(lifecycle(NS, 'all at once', change, whole));
     }
-    // Marks of ours, forged, and of others.
+    // Logical messages with our prefix, forged, and with another one.
     for (const transactional of [true, false]) {
       await sql`SELECT pg_logical_emit_message(${transactional}, 'cdc-notifier', ${NS}::text)`;
       await sql`SELECT pg_logical_emit_message(${transactional}, 'another', 'text')`;
@@ -100,8 +100,8 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     expect(await fixture.emitted()).toEqual(inOrder(expected));
   }, 60_000);
 
-  test('gives each event with its payload, version and time, whatever of them is NULL or large', async () => {
-    await using fixture = await openScene();
+  test('delivers each event with payload, format_version and time, also when they are NULL or large', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     fixture.start();
     await fixture.confirmed('main');
@@ -152,8 +152,8 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     expect(await fixture.emitted()).toEqual(inOrder([...expected, lifecycle(NS, 'p', 'created', created)]));
   }, 60_000);
 
-  test('takes the reason of a failure from the old row where a large detail did not change', async () => {
-    await using fixture = await openScene();
+  test('takes the reason of a failure from the old row when a TOASTed detail is unchanged', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     const { processes } = tablesOf(NS);
     await sql`ALTER TABLE ${sql(processes)} ALTER COLUMN detail SET STORAGE EXTERNAL`;
@@ -173,8 +173,8 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     ]);
   }, 60_000);
 
-  test('a replay gives the same records byte for byte', async () => {
-    await using fixture = await openScene();
+  test('delivers the same bytes when it reads the same WAL again', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     const service = fixture.start();
     await fixture.confirmed('main');
@@ -202,8 +202,8 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     expect(text(twice)).toEqual(text([...once, ...once]));
   }, 60_000);
 
-  test('gives interleaved, aborted, partly undone and prepared transactions as they were committed', async () => {
-    await using fixture = await openScene();
+  test('delivers interleaved, aborted, partly rolled back and prepared transactions as committed', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     const service = fixture.start();
     await fixture.confirmed('main');
@@ -243,7 +243,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
         lifecycle(NS, 'two', 'created', twoAt),
       ];
       await fixture.confirmed('main');
-      // Confirmed beyond the rows of transactions that are still open, which arrive whole all the same.
+      // Confirmed after the rows of transactions that are still open; these arrive complete nevertheless.
       expect(await fixture.emitted()).toEqual(inOrder(expectedFirst));
       await service.stop();
       fixture.start();
@@ -273,7 +273,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('follows tables that change while it streams: added and moved columns, a migration that updates every row', async () => {
-    await using fixture = await openScene('old');
+    await using fixture = await openFixture('old');
     const { sql } = fixture;
     const { processes, events } = tablesOf(NS);
     const service = fixture.start();
@@ -287,7 +287,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     const failedAt = await fixture.commit((tx) => setStatus(tx, NS, 'p4', 'error', 'before the move'));
     const movedAt = await fixture.commit(async (tx) => {
       await setStatus(tx, NS, 'p1', 'error', 'in the old place');
-      // Neither column keeps its position, and what stands there now has another type.
+      // No column keeps its position, and the columns there now have other types.
       await tx`ALTER TABLE ${tx(processes)} DROP COLUMN detail, DROP COLUMN metadata, ADD COLUMN note BIGINT DEFAULT 5`;
       await tx`ALTER TABLE ${tx(processes)} ADD COLUMN detail TEXT`;
       await tx`ALTER TABLE ${tx(events)} DROP COLUMN metadata, DROP COLUMN "timestamp", ADD COLUMN extra TEXT DEFAULT 'x'`;
@@ -319,7 +319,7 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
   }, 60_000);
 
   test('ignores the rows of a relation that is not configured, with one warning', async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const { sql } = fixture;
     const service = fixture.start();
     await fixture.confirmed('main');
@@ -340,8 +340,8 @@ describe.each([14, 18] as const)('the stream of PostgreSQL %d', (major) => {
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('confirms exactly what it has delivered: a stop and a start bring nothing twice', async () => {
-    await using fixture = await openScene();
+  test('confirms exactly what it has delivered: a graceful restart repeats no record', async () => {
+    await using fixture = await openFixture();
     const expected = [];
     for (const id of ['a', 'b', 'c']) {
       const service = fixture.start();

@@ -1,6 +1,6 @@
 /**
- * A primary that is gone and a standby that was promoted in its place, under a service that has the addresses of both:
- * it goes on without loss, or says what is lost. Real servers.
+ * A standby is promoted in place of a primary that is gone. The service has the addresses of both: it continues without
+ * loss, or reports the lost range. Real servers.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
@@ -31,20 +31,20 @@ afterAll(async () => {
   await kafka?.[Symbol.asyncDispose]();
 }, 30_000);
 
-/** A primary with a standby, and a service that knows both. */
+/** A primary with a standby, and services that have the addresses of both. */
 interface FailoverFixture extends AsyncDisposable {
   readonly fixture: StreamFixture;
   readonly primary: PostgresServer;
   readonly standby: PostgresStandby;
   /** A client of the fixture's database on the standby */
   readonly there: Sql;
-  /** Starts the service; settings of the slot as in the configuration file */
+  /** Starts a service; slot settings as in the configuration file */
   start(slotSettings?: Readonly<Record<string, unknown>>): InProcessService;
-  /** Resolves when the standby has a copy of the slot that outlives a promotion */
-  synchronise(): Promise<void>;
-  /** Commits a process on the standby, which must have been promoted; returns the record that must come of it */
+  /** Resolves when the standby has a copy of the slot that survives a promotion */
+  synchronize(): Promise<void>;
+  /** Commits a process on the promoted standby; returns the record that it must lead to */
   writeThere(id: string): Promise<Emitted>;
-  /** Resolves when all that is committed there now is confirmed on its slot */
+  /** Resolves when everything committed there now is confirmed on its slot */
   confirmedThere(): Promise<void>;
 }
 
@@ -55,11 +55,11 @@ async function openFailoverFixture(major: PostgresMajor): Promise<FailoverFixtur
   const services: InProcessService[] = [];
   undo.defer(async () => {
     await Promise.all(services.map((service) => service.stop()));
-    // The fixture clears up where it began.
+    // The fixture drops its slots on the first primary.
     await primary.start();
     await fixture[Symbol.asyncDispose]();
   });
-  // Slots are synchronised when a test asks for it: the server's own worker does so each half a minute.
+  // Tests synchronize slots themselves: the server's worker does so only every 30 s.
   const address = `host=${primary.host} port=${primary.port} user=${primary.superuser} password=${primary.password}`;
   const conninfo = { primary_conninfo: `${address} application_name=standby dbname=postgres` };
   const standby = undo.use(await startStandby(primary, { slotSync: false, settings: conninfo }));
@@ -74,11 +74,11 @@ async function openFailoverFixture(major: PostgresMajor): Promise<FailoverFixtur
       return slots.length === 1;
     });
   };
-  const synchronise = async () => {
+  const synchronize = async () => {
     const worker = standby.sql('postgres', { max: 1 });
     try {
       await waitFor('the slot on the standby', async () => {
-        // The copy is taken for good when the slot has moved on since, for which the server has to note what runs.
+        // The copy becomes permanent when the slot advances after it, which needs the snapshot record of a checkpoint.
         await fixture.sql`CHECKPOINT`;
         await fixture.confirmed('one');
         await standby.catchUp();
@@ -113,7 +113,7 @@ async function openFailoverFixture(major: PostgresMajor): Promise<FailoverFixtur
       return service;
     },
     writeThere: (id) => writeProcess({ commit: (statements) => commitOn(there, statements) }, NS, id),
-    synchronise,
+    synchronize,
     confirmedThere,
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
@@ -141,7 +141,7 @@ async function waitForLoss(
   return { error: error!, fromLsn: parseLsn(from!), toLsn: parseLsn(to!) };
 }
 
-/** Where the slot stands on the new primary; undefined when it has none, or not a whole one yet. */
+/** The confirmed LSN of the slot on the new primary; undefined without a slot or while it is being created. */
 async function positionThere({ there, fixture }: FailoverFixture): Promise<Lsn | undefined> {
   const [row] = await there`
     SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`;
@@ -150,7 +150,7 @@ async function positionThere({ there, fixture }: FailoverFixture): Promise<Lsn |
 
 describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => {
   test(
-    'goes on behind the promotion, with what was written right before it, in this and another process, and not on the former primary',
+    'continues after the promotion with the last rows before it, in this process and the next, and never on the former primary',
     async () => {
       await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;
@@ -158,9 +158,9 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await fixture.confirmed('one');
       const expected = [await write(failover, 'before')];
       await fixture.confirmed('one');
-      await failover.synchronise();
+      await failover.synchronize();
 
-      // Whether these are confirmed when the primary goes is nobody's guess.
+      // The test does not know which of these are confirmed when the primary stops.
       for (let index = 0; index < 20; index++) expected.push(await write(failover, `last ${index}`));
       await primary.stop('fast');
       await standby.promote();
@@ -177,7 +177,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       for (const { name } of service.failures()) expect(name).not.toBe('LossError');
       expect(next.failures()).toEqual([]);
 
-      // The former primary comes back when the present one is away: what it takes belongs to nobody.
+      // The former primary returns while the current one is down: the service must not read from it.
       await standby.stop();
       await primary.start();
       await reconnect(fixture.sql);
@@ -198,7 +198,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
   );
 
   test(
-    'stops where the new primary lacks what was delivered, from the promotion to there, until that is accepted',
+    'stops with the range when the new primary lacks delivered changes, until that loss is accepted',
     async () => {
       await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;
@@ -206,9 +206,9 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await fixture.confirmed('one');
       const expected = [await write(failover, 'before')];
       await fixture.confirmed('one');
-      await failover.synchronise();
+      await failover.synchronize();
       await standby.stop();
-      // Without synchronized_standby_slots nobody keeps these back until the standby has them.
+      // Without synchronized_standby_slots the walsender sends these before the standby has them.
       const kept = await fixture.currentLsn();
       expected.push(await write(failover, 'lost by the database'));
       const delivered = await fixture.currentLsn();
@@ -225,20 +225,20 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       expect(loss.fromLsn).toBeLessThanOrEqual(kept);
       expect(loss.toLsn).toBeGreaterThanOrEqual(delivered);
       expect((await positionThere(failover))!).toBeLessThanOrEqual(loss.fromLsn);
-      await failover.writeThere('warming the WAL up');
+      await failover.writeThere('before the acceptance');
       await service.stop();
 
-      // The ledger of the new primary knew nothing of it; the process that did has left a word there.
+      // The new primary's ledger did not have this LSN; the process that knew it has stored it there.
       const next = failover.start({ failover: true });
       expect((await waitForLoss(failover, next)).fromLsn).toBe(loss.fromLsn);
       await next.stop();
       failover.start({ failover: true, accept_loss_after: formatLsn(loss.fromLsn) });
       await failover.confirmedThere();
       const emitted = await fixture.emitted();
-      expect(emitted.map(({ key }) => key)).toContain(`${NS} warming the WAL up`);
+      expect(emitted.map(({ key }) => key)).toContain(`${NS} before the acceptance`);
       const after = await failover.writeThere('after');
       await failover.confirmedThere();
-      const warm = emitted.find(({ key }) => key.endsWith('warming the WAL up'))!;
+      const warm = emitted.find(({ key }) => key.endsWith('before the acceptance'))!;
       await expectEmitted(fixture, [...expected, warm, after]);
     },
     TIMEOUT_MS,
@@ -247,7 +247,7 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
 
 describe.each([14, 18] as const)('a slot without failover on PostgreSQL %d', (major) => {
   test(
-    'is missing on the new primary, is not made there, and is made when that loss is accepted',
+    'is missing on the new primary and is created there only when that loss is accepted',
     async () => {
       await using failover = await openFailoverFixture(major);
       const { fixture, primary, standby } = failover;

@@ -1,4 +1,4 @@
-/** What stops a slot on purpose: rows that cannot be converted, publications that are gone. Real servers. */
+/** What stops a slot until an operator acts: rows that cannot be converted, dropped publications. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
@@ -29,7 +29,7 @@ afterAll(async () => {
   await kafka?.[Symbol.asyncDispose]();
 });
 
-/** Where the first change of a kind stands in what a slot still holds. */
+/** The LSN of the first insert or update that a slot has not confirmed. */
 async function lsnOfChange(fixture: StreamFixture, slotName: string, kind: 'I' | 'U'): Promise<Lsn> {
   const [row] = await fixture.sql`
     SELECT lsn::text FROM pg_logical_slot_peek_binary_changes(${fixture.slot(slotName)}, NULL, NULL,
@@ -37,12 +37,12 @@ async function lsnOfChange(fixture: StreamFixture, slotName: string, kind: 'I' |
   return parseLsn(row!.lsn);
 }
 
-/** Settings that accept the loss which the slot has stopped at. */
+/** Settings that accept the loss in this error of a slot. */
 function accepting(fixture: StreamFixture, slotName: string, error: LoggedError): Readonly<Record<string, unknown>> {
   return { slots: { [fixture.database]: { [fixture.slot(slotName)]: { accept_loss_after: error.place?.lsn } } } };
 }
 
-/** Resolves when nobody streams from the slot, which it then can be advanced by hand. */
+/** Advances a slot by hand, between two attempts of the service to stream from it. */
 async function advancePast(fixture: StreamFixture, slotName: string, lsn: Lsn): Promise<void> {
   await waitFor('the slot to be advanced', async () => {
     const [row] =
@@ -50,7 +50,7 @@ async function advancePast(fixture: StreamFixture, slotName: string, lsn: Lsn): 
     if (row!.active) return false;
     return fixture.sql`SELECT pg_replication_slot_advance(${fixture.slot(slotName)}, ${formatLsn(lsn)}::pg_lsn)`.then(
       () => true,
-      () => false, // taken up again in between
+      () => false, // active again
     );
   });
 }
@@ -63,7 +63,7 @@ describe('a row that cannot be converted', () => {
   afterAll(async () => {
     await postgres?.[Symbol.asyncDispose]();
   });
-  const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [SICK], two: [SOUND] } });
+  const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [SICK], two: [SOUND] } });
 
   const POISONS = [
     { what: 'a payload that is no term', row: { payload: Buffer.of(131, 255) }, reason: 'payload' },
@@ -71,15 +71,15 @@ describe('a row that cannot be converted', () => {
     { what: 'a time without end', row: { timestamp: 'infinity' }, reason: 'timestamp' },
   ] as const;
   test.each(POISONS)(
-    '($what) stops its slot alone, with table, key, LSN and reason, until it is passed',
+    '($what) stops only its slot, with table, key, LSN and reason, until it is skipped',
     async ({ row, reason }) => {
-      await using fixture = await openScene();
+      await using fixture = await openFixture();
       const first = fixture.start();
       await fixture.confirmed('one');
       await fixture.confirmed('two');
       await first.stop();
 
-      // All in the backlog of one start: what stands before the poison is read together with it.
+      // All in the backlog of one start: the rows before the invalid one are read together with it.
       const expected: Emitted[] = [];
       const soundAt = await fixture.commit((tx) => insertProcess(tx, SOUND, 'p'));
       const goodAt = await fixture.commit((tx) => insertProcess(tx, SICK, 'p'));
@@ -101,7 +101,7 @@ describe('a row that cannot be converted', () => {
       });
       const lsn = parseLsn(String(error.place?.lsn));
       expect(lsn >= good && lsn < poisonEnd).toBe(true);
-      // What came before it is delivered and confirmed, so that nothing but the row is lost when it is passed.
+      // Everything before it is delivered and confirmed: skipping it loses only this row.
       expect(await fixture.confirmedLsn('one')).toBeGreaterThanOrEqual(good);
       expect(await fixture.confirmedLsn('one')).toBeLessThan(poisonEnd);
       expect(await fixture.emitted()).toEqual(inOrder(expected));
@@ -109,7 +109,7 @@ describe('a row that cannot be converted', () => {
       await fixture.confirmed('two');
       expect(service.failures(fixture.slot('two'))).toEqual([]);
 
-      // Whoever passes it by hand has to say so: the slot could as well have been made anew.
+      // An operator who advances the slot must accept that: the slot might as well have been dropped and created again.
       await advancePast(fixture, 'one', poisonEnd);
       const loss = await waitFor('the loss', () =>
         service.failures(fixture.slot('one')).find(({ name }) => name === 'LossError'),
@@ -126,8 +126,8 @@ describe('a row that cannot be converted', () => {
     60_000,
   );
 
-  test('from before the replica identity was FULL stops its slot with the setting that passes it, or is counted and skipped', async () => {
-    await using fixture = await openScene();
+  test('from before replica identity FULL stops its slot and names the setting that skips it, which counts and skips it', async () => {
+    await using fixture = await openFixture();
     const { sql } = fixture;
     await sql`CREATE PUBLICATION ${sql(SICK)} FOR TABLE ${sql(tablesOf(SICK).processes)}, ${sql(tablesOf(SICK).events)}`;
     await sql`SELECT pg_create_logical_replication_slot(${fixture.slot('one')}, 'pgoutput')`;
@@ -184,7 +184,7 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
     await postgres?.[Symbol.asyncDispose]();
   });
 
-  /** Drops the publication, writes to its namespace, and checks that the slot does not go on. */
+  /** Drops the publication, writes to its namespace, and checks that the slot stops. */
   async function dropAndExpectStop(fixture: StreamFixture, slotName: string): Promise<void> {
     const { sql } = fixture;
     const service = fixture.start();
@@ -212,7 +212,7 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
     const arrived = [...loaded, lifecycle('other', 'p', 'created', otherAt)];
     expect(await fixture.emitted()).toEqual(inOrder(arrived));
 
-    // It is remembered by a process that never saw the publication, and whether or not there is one again.
+    // A process that never saw the publication reports the same, also when the publication exists again.
     await service.stop();
     await sql`CREATE PUBLICATION ${sql(SICK)} FOR TABLE ${sql(tablesOf(SICK).processes)}, ${sql(tablesOf(SICK).events)}`;
     const restarted = fixture.start();
@@ -229,8 +229,8 @@ describe.each([14, 17, 18] as const)('a publication that is dropped on PostgreSQ
   }
 
   for (const state of ['loaded', 'fresh'] as const) {
-    const which = state === 'loaded' ? 'that has brought rows' : 'that has not brought a row yet';
-    test(`and ${which} stops its slot at that LSN, also when it is made anew, until the loss is accepted`, async () => {
+    const which = state === 'loaded' ? 'after it delivered rows' : 'before it delivered a row';
+    test(`${which} stops its slot at that LSN, also when it is created again, until the loss is accepted`, async () => {
       await using fixture = await openStreamFixture({
         postgres,
         kafka,

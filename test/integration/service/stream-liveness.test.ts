@@ -1,4 +1,4 @@
-/** What keeps a stream alive, and what ends it: silence, a stuck Kafka, a server that stops, lost connections. Real servers. */
+/** What a stream survives and what ends it: silence, a stuck Kafka, a server shutdown, lost connections. Real servers. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
@@ -22,11 +22,11 @@ import {
 
 const NAMESPACE = 'default/default';
 const WAL_SENDER_TIMEOUT_MS = 2_000;
-/** A walsender that lives for so long would have died more than once without our statuses */
+/** A walsender that lives for so long would have timed out more than once without status updates */
 const SEVERAL_TIMEOUTS_MICROS = 2.5 * WAL_SENDER_TIMEOUT_MS * 1000;
-/** Longer than any test: the sink is stuck and does not fail */
+/** Longer than any test: the producer waits and does not fail */
 const PATIENT = { request_timeout: 120_000 } as const;
-/** A server that waits for our confirmation stops never; one that we leave stops at once */
+/** A server that waits for our confirmation never stops; one whose walsender is disconnected stops at once */
 const SHUTDOWN_BOUND_MS = 15_000;
 
 let postgres: PostgresServer;
@@ -39,9 +39,9 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [NAMESPACE] } });
+const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [NAMESPACE] } });
 
-/** Starts the service on the slot, which there is from then on. */
+/** Starts the service; the slot exists when this resolves. */
 async function start(fixture: StreamFixture, options?: StartOptions): Promise<InProcessService> {
   const service = fixture.start(options);
   await fixture.confirmed('one');
@@ -53,7 +53,7 @@ async function writeEvents(
   fixture: StreamFixture,
   id: string,
   count: number,
-): Promise<{ readonly expected: Emitted[] /** The Commit stands at or behind it */; readonly beforeCommitLsn: Lsn }> {
+): Promise<{ readonly expected: Emitted[] /** The Commit is at or after it */; readonly beforeCommitLsn: Lsn }> {
   let beforeCommitLsn = 0n;
   const createdAt = await fixture.commit(async (tx) => {
     for (let eventId = 1; eventId <= count; eventId++) await insertEvent(tx, NAMESPACE, id, eventId);
@@ -64,7 +64,7 @@ async function writeEvents(
   return { expected, beforeCommitLsn };
 }
 
-/** As `writeEvents`, but all of them written by the server, each with a payload of so many random bytes. */
+/** As `writeEvents`, in one statement, with the same random payload in each. */
 async function writeLargeEvents(
   fixture: StreamFixture,
   id: string,
@@ -84,7 +84,7 @@ async function walsenderOf(fixture: StreamFixture): Promise<Walsender> {
   return waitFor('the walsender', () => fixture.walsender('one'));
 }
 
-/** Resolves when the last status is so much younger than that of `since`; the walsender must stay the same all the time. */
+/** Resolves when status updates have continued for so long after `since`; the walsender must stay the same. */
 async function statusesGoOn(
   fixture: StreamFixture,
   since: Walsender,
@@ -98,13 +98,13 @@ async function statusesGoOn(
     replies.add(now!.replyMicros);
     return now!.replyMicros - since.replyMicros >= micros;
   });
-  // One for each third of the timeout, and allowance for a busy machine: no two may be a whole timeout apart.
+  // The service sends one each third of the timeout; on a busy machine no two may be a whole timeout apart.
   const times = [...replies].sort((one, other) => one - other);
   const gaps = times.slice(1).map((time, index) => time - times[index]!);
   expect(Math.max(...gaps)).toBeLessThan(WAL_SENDER_TIMEOUT_MS * 1000);
 }
 
-/** Resolves when the service has received everything that is committed now. */
+/** Resolves when the service has received everything committed now. */
 async function received(fixture: StreamFixture): Promise<void> {
   const goal = await fixture.currentLsn();
   await waitFor('the rows at the service', async () => {
@@ -115,7 +115,7 @@ async function received(fixture: StreamFixture): Promise<void> {
   });
 }
 
-/** Process id of the service's ordinary connection. */
+/** Backend pid of the service's control connection. */
 async function controlPid(fixture: StreamFixture): Promise<number | undefined> {
   const rows = await fixture.sql`
     SELECT pid FROM pg_stat_activity WHERE application_name = ${`cdc-notifier ${fixture.slot('one')} control`}`;
@@ -132,7 +132,7 @@ const FAILED = 'replication failed, it will be started again';
 const STARTED = 'replication started';
 
 test('an idle slot keeps its walsender over several wal_sender_timeouts, and unrelated WAL is confirmed', async () => {
-  await using fixture = await openScene();
+  await using fixture = await openFixture();
   await fixture.sql`CREATE TABLE unrelated (note text)`;
   const service = await start(fixture);
   const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
@@ -163,14 +163,14 @@ test('an idle slot keeps its walsender over several wal_sender_timeouts, and unr
 }, 60_000);
 
 const BACKLOGS = [
-  { what: 'a few rows, the socket still read', large: undefined },
-  // More than the service takes in and the sockets between hold: the walsender waits for us in the middle of a send.
-  { what: 'more rows than are taken in, the socket paused', large: { count: 3_000, payloadBytes: 10_000 } },
+  { what: 'few rows, the socket is still read', large: undefined },
+  // More than in-flight budget and socket buffers hold: the walsender blocks in the middle of a send.
+  { what: 'more rows than may be in flight, the socket is paused', large: { count: 3_000, payloadBytes: 10_000 } },
 ] as const;
 test.each(BACKLOGS)(
-  'a Kafka that is stuck for several wal_sender_timeouts ($what) costs no walsender, and nothing is confirmed before it is back',
+  'a slot keeps its walsender while Kafka is stuck for several wal_sender_timeouts ($what), and confirms nothing until Kafka is back',
   async ({ large }) => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const service = await start(fixture, { kafkaSettings: PATIENT });
     const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
     await fixture.confirmed('one');
@@ -201,8 +201,8 @@ test.each(BACKLOGS)(
   60_000,
 );
 
-test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing is lost by it', async () => {
-  await using fixture = await openScene();
+test('a fast shutdown of the server does not wait for a stuck Kafka and loses nothing', async () => {
+  await using fixture = await openFixture();
   const service = await start(fixture, { kafkaSettings: PATIENT });
   const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
@@ -227,12 +227,12 @@ test('a fast shutdown of the server does not wait for a stuck Kafka, and nothing
   await reconnect(fixture.sql);
   expected.push(await writeProcess(fixture, NAMESPACE, 'after'));
   await fixture.confirmed('one');
-  // What was in flight may have reached Kafka; it comes again with the rest that was not confirmed.
+  // Records in flight may have reached Kafka; they are delivered again with everything unconfirmed.
   await expectEmitted(fixture, expected);
 }, 90_000);
 
-test('the control connection alone may be lost, again and again: replication goes on, and another one is opened', async () => {
-  await using fixture = await openScene();
+test('replication continues when the control connection is lost repeatedly, and another one is opened', async () => {
+  await using fixture = await openFixture();
   const service = await start(fixture);
   const expected = [await writeProcess(fixture, NAMESPACE, 'p')];
   await fixture.confirmed('one');
@@ -249,8 +249,8 @@ test('the control connection alone may be lost, again and again: replication goe
   expect(service.failures()).toEqual([]);
 }, 60_000);
 
-test('a slot whose walsender is lost begins again after reconnect_timeout, says why, whence and how often, and loses nothing', async () => {
-  await using fixture = await openScene();
+test('a slot that loses its walsender streams again after reconnect_timeout, logs reason, LSN and count, and loses nothing', async () => {
+  await using fixture = await openFixture();
   const { sql } = fixture;
   const reconnectTimeoutMs = 500;
   const service = await start(fixture, { settings: { reconnect_timeout: reconnectTimeoutMs } });
@@ -259,7 +259,7 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
   let { pid } = await walsenderOf(fixture);
   for (const count of [1, 2]) {
     const confirmed = await fixture.confirmedLsn('one');
-    // Before, at and after the loss
+    // Rows before, during and after the loss
     expected.push(...(await writeEvents(fixture, `before-${count}`, 20)).expected);
     await sql`SELECT pg_terminate_backend(${pid})`;
     expected.push(...(await writeEvents(fixture, `at-${count}`, 20)).expected);
@@ -279,7 +279,7 @@ test('a slot whose walsender is lost begins again after reconnect_timeout, says 
     });
     expect(failure.message).toContain('SQLSTATE 57P01');
     expect(parseLsn(String(started.at(-1)!.fromLsn))).toBeGreaterThanOrEqual(confirmed);
-    // A millisecond is what both times are rounded by.
+    // Both times are rounded to 1 ms.
     const waitedMs = loggedAtMs(service, STARTED).at(-1)! - loggedAtMs(service, FAILED).at(-1)!;
     expect(waitedMs).toBeGreaterThanOrEqual(reconnectTimeoutMs - 1);
     const next = await walsenderOf(fixture);

@@ -1,6 +1,6 @@
 /**
- * Slots and publications that are not what they were, seen by the running service: the stream stops with the exact range,
- * confirms nothing, disturbs no other slot, and goes on when the configuration accepts that loss. Real servers.
+ * Slots and publications that were dropped, moved or replaced under the service: the stream stops with the exact range,
+ * confirms nothing, disturbs no other slot, and continues when the configuration accepts that loss. Real servers.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
@@ -45,7 +45,7 @@ interface LossFixture extends AsyncDisposable {
   readonly fixture: StreamFixture;
   readonly proxy: TcpProxy;
   start(options?: StartOptions): InProcessService;
-  /** Takes the server away from the services, and waits until none of these slots is held */
+  /** Disconnects the services from the server and waits until these slots are inactive */
   cutOff(slotNames: readonly string[]): Promise<void>;
 }
 
@@ -89,7 +89,7 @@ async function released(fixture: StreamFixture, slotNames: readonly string[]): P
   });
 }
 
-/** What the server remembers of a slot. */
+/** The stored ledger of a slot. */
 async function ledgerOf(fixture: StreamFixture, slotName: string): Promise<SlotLedger | undefined> {
   const [row] = await fixture.sql`
     SELECT obj_description(oid, 'pg_publication') AS comment FROM pg_publication
@@ -101,12 +101,12 @@ async function slotExists(fixture: StreamFixture, slotName: string): Promise<boo
   return (await fixture.sql`SELECT FROM pg_replication_slots WHERE slot_name = ${fixture.slot(slotName)}`).length > 0;
 }
 
-/** Resolves when a slot is whole: it is there before, and what is written then need not be in it. */
-async function isMade(fixture: StreamFixture, slotName: string): Promise<void> {
+/** Resolves when a slot is complete: while it is being created, rows may not be in it. */
+async function isCreated(fixture: StreamFixture, slotName: string): Promise<void> {
   await waitFor('the slot', async () => (await fixture.confirmedLsn(slotName)) > 0n);
 }
 
-/** Publishes the tables of a namespace again, as a person does. */
+/** Publishes the tables of a namespace, as an operator does. */
 async function publish(fixture: StreamFixture, namespace: string): Promise<void> {
   const { processes, events } = tablesOf(namespace);
   await fixture.sql`CREATE PUBLICATION ${fixture.sql(namespace)} FOR TABLE ${fixture.sql(processes)}, ${fixture.sql(events)}`;
@@ -120,16 +120,16 @@ async function dropSlot(fixture: StreamFixture, slotName: string): Promise<void>
   await fixture.sql`SELECT pg_drop_replication_slot(${fixture.slot(slotName)})`;
 }
 
-/** A loss as an error tells it. */
-interface ToldLoss {
+/** A loss as an error reports it. */
+interface ReportedLoss {
   readonly error: LoggedError;
   readonly fromLsn: Lsn;
-  /** Undefined where the end is not known */
+  /** Undefined when the end is unknown */
   readonly toLsn: Lsn | undefined;
 }
 
-/** Resolves with the second LossError in a row of a slot: it stays with what it said. */
-async function waitForLoss(fixture: StreamFixture, service: InProcessService, slotName: string): Promise<ToldLoss> {
+/** Resolves with a slot's second LossError, which must name the same LSN as the first. */
+async function waitForLoss(fixture: StreamFixture, service: InProcessService, slotName: string): Promise<ReportedLoss> {
   const losses = await waitFor(`the losses of slot ${slotName}`, () => {
     const found = service.failures(fixture.slot(slotName)).filter(({ name }) => name === 'LossError');
     return found.length >= 2 ? found : undefined;
@@ -146,8 +146,8 @@ async function waitForLoss(fixture: StreamFixture, service: InProcessService, sl
   return { error, fromLsn: parseLsn(lsn), toLsn: to === undefined ? undefined : parseLsn(to) };
 }
 
-/** Settings that accept what these slots have stopped at. */
-function accepting(fixture: StreamFixture, losses: Readonly<Record<string, ToldLoss>>): StartOptions['settings'] {
+/** Settings that accept these losses. */
+function accepting(fixture: StreamFixture, losses: Readonly<Record<string, ReportedLoss>>): StartOptions['settings'] {
   const settings = Object.entries(losses).map(([slotName, { fromLsn }]) => [
     fixture.slot(slotName),
     { accept_loss_after: formatLsn(fromLsn) },
@@ -155,32 +155,32 @@ function accepting(fixture: StreamFixture, losses: Readonly<Record<string, ToldL
   return { slots: { [fixture.database]: Object.fromEntries(settings) } };
 }
 
-/** The slots with which a service has gone on without changes, by its warnings. */
+/** The slots whose loss a service has accepted, by its warnings. */
 function acceptances(service: InProcessService): readonly unknown[] {
   return service.log
     .filter(({ level, msg }) => level === 'warn' && msg.includes('as accept_loss_after allows'))
     .map(({ slot }) => slot);
 }
 
-/** What happens to a slot that bears the name; `lost` is written where nobody sees it, `behind` where somebody might. */
+/** What is done to the slot of this name; `writeLost` commits a row that no slot delivers. */
 const HARMS = {
-  /** The slot is gone */
+  /** The slot is dropped */
   dropped: async (fixture: StreamFixture, writeLost: () => Promise<unknown>) => {
     await dropSlot(fixture, 'dropped');
     await writeLost();
   },
-  /** It was made anew, further on */
-  remade: async (fixture: StreamFixture, writeLost: () => Promise<unknown>) => {
-    await dropSlot(fixture, 'remade');
+  /** It is dropped and created again, at a later LSN */
+  recreated: async (fixture: StreamFixture, writeLost: () => Promise<unknown>) => {
+    await dropSlot(fixture, 'recreated');
     await writeLost();
-    await fixture.sql`SELECT pg_create_logical_replication_slot(${fixture.slot('remade')}, 'pgoutput')`;
+    await fixture.sql`SELECT pg_create_logical_replication_slot(${fixture.slot('recreated')}, 'pgoutput')`;
   },
-  /** It was moved forward by hand */
+  /** It is advanced by hand */
   moved: async (fixture: StreamFixture, writeLost: () => Promise<unknown>) => {
     await writeLost();
     await fixture.sql`SELECT pg_replication_slot_advance(${fixture.slot('moved')}, pg_current_wal_lsn())`;
   },
-  /** Its publication is another one */
+  /** Its publication is dropped and created again */
   renewed: async (fixture: StreamFixture, writeLost: () => Promise<unknown>) => {
     await dropPublication(fixture, 'renewed');
     await writeLost();
@@ -189,41 +189,47 @@ const HARMS = {
 } as const;
 type Harm = keyof typeof HARMS;
 const HARMED = Object.keys(HARMS) as Harm[];
-const SLOTS = { dropped: ['dropped'], remade: ['remade'], moved: ['moved'], renewed: ['renewed'], sound: ['sound'] };
+const SLOTS = {
+  dropped: ['dropped'],
+  recreated: ['recreated'],
+  moved: ['moved'],
+  renewed: ['renewed'],
+  sound: ['sound'],
+};
 
 const DETAILS: Readonly<Record<Harm, string>> = {
   dropped: 'the replication slot does not exist any more',
-  remade: 'it was advanced by another program, or dropped and recreated',
+  recreated: 'it was advanced by another program, or dropped and recreated',
   moved: 'it was advanced by another program, or dropped and recreated',
   renewed: 'publication "renewed" was dropped and recreated',
 };
 
-/** Harms all slots but `sound`; returns where each slot then stands, and where the WAL ended before and after. */
+/** Harms all slots but `sound`; returns the position of each slot afterwards, and the end of the WAL before and after. */
 async function harmAll(fixture: StreamFixture) {
   const before = await fixture.currentLsn();
   for (const harm of HARMED) await HARMS[harm](fixture, () => writeProcess(fixture, harm, 'lost'));
   const after = await fixture.currentLsn();
-  const behind: Emitted[] = [];
-  for (const harm of HARMED) behind.push(await writeProcess(fixture, harm, 'behind'));
+  const later: Emitted[] = [];
+  for (const harm of HARMED) later.push(await writeProcess(fixture, harm, 'later'));
   const positions = Object.fromEntries(
     await Promise.all(HARMED.map(async (harm) => [harm, await fixture.confirmedLsn(harm)])),
   ) as Record<Harm, Lsn>;
-  return { before, after, behind, positions };
+  return { before, after, later, positions };
 }
 
-/** Checks what the service says of the harmed slots, and that it leaves all of them as they are. */
+/** Checks the losses that the service reports, and that it changes none of the harmed slots. */
 async function expectLosses(
   fixture: StreamFixture,
   service: InProcessService,
   { before, after, positions }: Awaited<ReturnType<typeof harmAll>>,
-): Promise<Record<Harm, ToldLoss>> {
-  const losses = {} as Record<Harm, ToldLoss>;
+): Promise<Record<Harm, ReportedLoss>> {
+  const losses = {} as Record<Harm, ReportedLoss>;
   for (const harm of HARMED) {
     const loss = await waitForLoss(fixture, service, harm);
     losses[harm] = loss;
     expect([harm, loss.error.message]).toEqual([harm, expect.stringContaining(DETAILS[harm])]);
     expect([harm, loss.fromLsn <= before]).toEqual([harm, true]);
-    if (harm === 'remade' || harm === 'moved') expect([harm, loss.toLsn]).toEqual([harm, positions[harm]]);
+    if (harm === 'recreated' || harm === 'moved') expect([harm, loss.toLsn]).toEqual([harm, positions[harm]]);
     else expect([harm, loss.toLsn! >= after && loss.toLsn! <= (await fixture.currentLsn())]).toEqual([harm, true]);
   }
   for (const harm of HARMED) expect([harm, await fixture.confirmedLsn(harm)]).toEqual([harm, positions[harm]]);
@@ -231,7 +237,7 @@ async function expectLosses(
   return losses;
 }
 
-describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (major) => {
+describe.each([14, 17, 18] as const)('a loss on PostgreSQL %d', (major) => {
   let postgres: PostgresServer;
   beforeAll(async () => {
     postgres = await startPostgres({ major, settings: SETTINGS });
@@ -240,15 +246,15 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
     await postgres?.[Symbol.asyncDispose]();
   });
 
-  /** Starts with the losses accepted, and checks what comes and what does not. */
+  /** Starts a service that accepts the losses and checks what it delivers. */
   async function goOn(
     { fixture, start }: LossFixture,
-    { losses, expected, behind }: { losses: Record<Harm, ToldLoss>; expected: Emitted[]; behind: readonly Emitted[] },
+    { losses, expected, later }: { losses: Record<Harm, ReportedLoss>; expected: Emitted[]; later: readonly Emitted[] },
   ): Promise<void> {
     const service = start({ settings: accepting(fixture, losses) });
     await service.waitForStart(...Object.keys(SLOTS).map(fixture.slot));
-    // A slot that was made at this moment has nothing of what was written before.
-    expected.push(...behind.filter(({ key }) => !key.startsWith('dropped')));
+    // A slot that is created now does not deliver earlier rows.
+    expected.push(...later.filter(({ key }) => !key.startsWith('dropped')));
     for (const namespace of Object.keys(SLOTS)) expected.push(await writeProcess(fixture, namespace, 'after'));
     for (const slotName of Object.keys(SLOTS)) await fixture.confirmed(slotName);
     await expectEmitted(fixture, expected);
@@ -257,7 +263,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   }
 
   test(
-    'while the service is down after a graceful stop is told by the next one, exactly, until it is accepted',
+    'while the service is down after a graceful stop is reported by the next process with its exact range, until it is accepted',
     async () => {
       await using lossFixture = await openLossFixture(postgres, SLOTS);
       const { fixture, start } = lossFixture;
@@ -279,13 +285,13 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(service.failures(fixture.slot('sound'))).toEqual([]);
       await expectEmitted(fixture, expected);
       await service.stop();
-      await goOn(lossFixture, { losses, expected, behind: harmed.behind });
+      await goOn(lossFixture, { losses, expected, later: harmed.later });
     },
     TIMEOUT_MS,
   );
 
   test(
-    'behind the back of a process that was cut off from the server is told by it, and the same by the next one',
+    'while a process is cut off from the server is reported by it, and with the same range by the next process',
     async () => {
       await using lossFixture = await openLossFixture(postgres, SLOTS);
       const { fixture, start, proxy, cutOff } = lossFixture;
@@ -303,20 +309,20 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       const losses = await expectLosses(fixture, service, harmed);
       for (const harm of HARMED) {
         expect([harm, losses[harm].fromLsn >= written]).toEqual([harm, true]);
-        // The next process finds the same by what this one has left.
+        // The next process reports the same from the ledger that this one has stored.
         expect(await ledgerOf(fixture, harm)).toMatchObject({ confirmedLsn: losses[harm].fromLsn, closed: true });
       }
       await fixture.confirmed('sound');
       expect(service.failures(fixture.slot('sound')).filter(({ name }) => name === 'LossError')).toEqual([]);
       await expectEmitted(fixture, expected);
       await service.stop();
-      await goOn(lossFixture, { losses, expected, behind: harmed.behind });
+      await goOn(lossFixture, { losses, expected, later: harmed.later });
     },
     TIMEOUT_MS,
   );
 
   test(
-    'after a process that could say no last word is told from where it last wrote its ledger',
+    'after a process that could not close its ledger is reported from the LSN that the ledger had stored',
     async () => {
       await using lossFixture = await openLossFixture(postgres, { dropped: ['dropped'], sound: ['sound'] });
       const { fixture, start, cutOff, proxy } = lossFixture;
@@ -346,7 +352,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       expect(service.failures(fixture.slot('sound'))).toEqual([]);
       await service.stop();
       const next = start({ settings: accepting(fixture, { dropped: loss }) });
-      await isMade(fixture, 'dropped');
+      await isCreated(fixture, 'dropped');
       expected.push(await writeProcess(fixture, 'dropped', 'after'));
       await fixture.confirmed('dropped');
       await expectEmitted(fixture, expected);
@@ -356,7 +362,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   );
 
   test(
-    'by max_slot_wal_keep_size is told by the process that is too late, and the slot is made anew only when that is accepted',
+    'by max_slot_wal_keep_size is reported, and the slot is created again only when that loss is accepted',
     async () => {
       await using lossFixture = await openLossFixture(postgres, { late: ['late'], sound: ['sound'] });
       const { fixture, start, cutOff, proxy } = lossFixture;
@@ -402,7 +408,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
       await wrong.stop();
       start({ slots: { late: ['late'] }, settings: accepting(fixture, { late: loss }) });
       await waitFor('the end of the old slot', async () => (await state()) !== 'lost');
-      await isMade(fixture, 'late');
+      await isCreated(fixture, 'late');
       expected.push(await writeProcess(fixture, 'late', 'after'));
       await fixture.confirmed('late');
       await expectEmitted(fixture, expected);
@@ -411,7 +417,7 @@ describe.each([14, 17, 18] as const)('what happens to slots on PostgreSQL %d', (
   );
 });
 
-describe.each([17, 18] as const)('a publication that is made anew within the backlog on PostgreSQL %d', (major) => {
+describe.each([17, 18] as const)('a publication that is created again within the backlog on PostgreSQL %d', (major) => {
   let postgres: PostgresServer;
   beforeAll(async () => {
     postgres = await startPostgres({ major, settings: { ...SETTINGS } });
@@ -421,7 +427,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
   });
 
   test(
-    'stops its slot while the service is streaming, and is found out by the next process',
+    'stops its slot while the service streams, and the next process reports the same',
     async () => {
       await using lossFixture = await openLossFixture(postgres, { main: ['renewed', 'other'], sound: ['sound'] });
       const { fixture, start } = lossFixture;
@@ -432,7 +438,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
       await fixture.confirmed('main');
       let drop: Lsn;
       let lost: Lsn;
-      // The server has not come to the drop when it has all happened.
+      // The walsender decodes the drop only after all of this has happened.
       const thaw = await freezeWalsender(fixture, 'main');
       try {
         expected.push(await writeProcess(fixture, 'other', 'backlog'));
@@ -441,7 +447,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
         await writeProcess(fixture, 'renewed', 'lost');
         await publish(fixture, 'renewed');
         lost = await fixture.currentLsn();
-        expected.push(await writeProcess(fixture, 'renewed', 'behind'));
+        expected.push(await writeProcess(fixture, 'renewed', 'later'));
       } finally {
         thaw();
       }
@@ -469,7 +475,7 @@ describe.each([17, 18] as const)('a publication that is made anew within the bac
   );
 });
 
-/** Stops the process that sends for a slot; it goes on when the returned function is called. */
+/** Freezes the walsender of a slot; the returned function resumes it. */
 async function freezeWalsender({ sql, slot }: StreamFixture, name: string): Promise<() => void> {
   const [holder] = await sql<{ pid: number }[]>`
     SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = ${slot(name)}`;
@@ -487,7 +493,7 @@ describe('a ledger', () => {
   });
 
   test(
-    'that the role may not write is warned of once in all sessions, and kept as soon as a superuser has given the right',
+    'that the role may not write causes one warning over all sessions, and is written once a superuser has granted the right',
     async () => {
       const ROLE = 'reader';
       await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: ['main'] } });
@@ -524,12 +530,12 @@ describe('a ledger', () => {
       expect(warnings(service)).toMatchObject([{ level: 'warn', slot: fixture.slot('main'), advice }]);
       expect(await ledgerOf(fixture, 'main')).toBeUndefined();
 
-      // The process itself remembers, as long as it lives.
+      // Without a ledger the process itself remembers, as long as it runs.
       await sql`SELECT pg_terminate_backend(active_pid), pg_sleep(0.01) FROM pg_replication_slots WHERE active`;
       await waitFor('the end of the slot', () =>
         dropSlot(fixture, 'main').then(
           () => true,
-          () => false, // taken up again in between
+          () => false, // active again
         ),
       );
       const loss = await waitForLoss(fixture, service, 'main');
@@ -541,7 +547,7 @@ describe('a ledger', () => {
       const superuser = postgres.sql(fixture.database, { max: 1 });
       await superuser.unsafe(advice).finally(() => superuser.end());
       const next = fixture.start({ settings });
-      await isMade(fixture, 'main');
+      await isCreated(fixture, 'main');
       expected.push(await writeProcess(fixture, 'main', 'after'));
       await fixture.confirmed('main');
       expect(warnings(next)).toEqual([]);
@@ -556,10 +562,10 @@ describe('a ledger', () => {
   );
 
   test(
-    'of another system, as a dump brings it along, stops its slot on the server that db_ref leads to now',
+    'of another system, restored from a dump, stops its slot on the server that the configuration names now',
     async () => {
       await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: ['main'], fresh: ['fresh'] } });
-      // Servers of the same version are copies of one cluster here, and would have the same identifier.
+      // Test servers of one version are copies of one cluster with one system identifier: another version is needed.
       await using other = await startPostgres({ major: 17, settings: SETTINGS });
       const service = fixture.start({ slots: { main: ['main'] } });
       await fixture.confirmed('main');
@@ -586,7 +592,7 @@ describe('a ledger', () => {
           writeProcess({ commit: (statements) => commitOn(there, statements) }, namespace, id);
         const start = (settings?: StartOptions['settings']) =>
           startInProcessService({ ...fixture.serviceOptions({ settings }), postgres: other });
-        let loss: ToldLoss;
+        let loss: ReportedLoss;
         {
           await using moved = start();
           loss = await waitForLoss(fixture, moved, 'main');

@@ -1,4 +1,4 @@
-/** A namespace that is added to a slot with a backlog: every row behind its publication's creation arrives. Real servers. */
+/** A namespace is added to a slot with a backlog: every row after the creation of its publication arrives. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { ReservedSql } from 'postgres';
 import { parseLsn } from '../../../src/lsn.ts';
@@ -28,7 +28,7 @@ afterAll(async () => {
   await kafka?.[Symbol.asyncDispose]();
 });
 
-/** A slot that follows the old namespace, stopped, with rows of both namespaces behind it. */
+/** A slot of the old namespace, with a backlog of rows of both namespaces; no service runs. */
 async function openBacklog(
   postgres: PostgresServer,
   namespaces: readonly string[] = [OLD, NEW],
@@ -43,7 +43,7 @@ async function openBacklog(
   return { fixture, expected };
 }
 
-/** What a person does in advance. */
+/** Publishes a namespace as an operator does in advance. */
 async function publishByHand(fixture: StreamFixture, namespace = NEW): Promise<void> {
   const { sql } = fixture;
   const { processes, events } = tablesOf(namespace);
@@ -93,18 +93,18 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     await postgres?.[Symbol.asyncDispose]();
   });
 
-  test('brings every row since the service made the publication, also when it died in between', async () => {
+  test('delivers every row since the service created the publication, also when the service stopped in between', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
-    // Kafka lacks a topic: the publication is made and nothing is streamed.
+    // Kafka lacks a topic: the service creates the publication and streams nothing.
     await kafka.deleteTopic(fixture.topics(NEW).lifecycle_topic);
-    const dying = fixture.start();
-    await dying.waitForFailure(fixture.slot('main'));
+    const stopping = fixture.start();
+    await stopping.waitForFailure(fixture.slot('main'));
     expect(await isPublished(fixture)).toBe(true);
     expected.push(await writeProcess(fixture, NEW, 'since'));
     expected.push(await writeProcess(fixture, OLD, 'since'));
-    await dying.stop();
-    expected.push(await writeProcess(fixture, NEW, 'while nobody was there'));
+    await stopping.stop();
+    expected.push(await writeProcess(fixture, NEW, 'while the service was down'));
     await kafka.createTopic(fixture.topics(NEW).lifecycle_topic, { partitions: 3 });
 
     const service = fixture.start();
@@ -115,16 +115,16 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('brings every row since a person made the publication, also when the service died in between', async () => {
+  test('delivers every row since an operator created the publication, also when the service stopped in between', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     await publishByHand(fixture);
     expected.push(await writeProcess(fixture, NEW, 'since'));
     expected.push(await writeProcess(fixture, OLD, 'since'));
-    const dying = fixture.start();
-    await dying.waitForStart(fixture.slot('main'));
-    await dying.stop();
-    expected.push(await writeProcess(fixture, NEW, 'while nobody was there'));
+    const stopping = fixture.start();
+    await stopping.waitForStart(fixture.slot('main'));
+    await stopping.stop();
+    expected.push(await writeProcess(fixture, NEW, 'while the service was down'));
 
     const service = fixture.start();
     await fixture.confirmed('main');
@@ -133,7 +133,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('brings every row of namespaces that persons published one after the other', async () => {
+  test('delivers every row of namespaces that an operator published one after the other', async () => {
     const { fixture, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);
     await using _ = fixture;
     await publishByHand(fixture, NEW);
@@ -147,12 +147,12 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('brings every row when Kafka fails behind the place where the publication begins', async () => {
+  test('delivers every row when Kafka fails after the LSN where the publication starts', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     await publishByHand(fixture);
     expected.push(await writeProcess(fixture, NEW, 'since'));
-    // Rows of both namespaces are read, and as none is acknowledged the next session begins at the backlog again.
+    // Rows of both namespaces are read; none is acknowledged, so the next session starts at the same LSN.
     const service = fixture.start({
       settings: { max_retries: 0 },
       kafkaSettings: { request_timeout: 500, connect_timeout: 500 },
@@ -171,7 +171,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures().map(({ name }) => name)).toEqual(service.failures().map(() => 'SinkError'));
   }, 60_000);
 
-  test('is not added while another instance streams from the slot, which would confirm its rows unread', async () => {
+  test('is not added while another process streams from the slot, which would confirm its rows unread', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     const other = fixture.start({ slots: { main: [OLD] } });
@@ -179,7 +179,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     const service = fixture.start();
     await service.waitForLog('a standby', (line) => line.msg.includes('standing by'));
     expect(await isPublished(fixture)).toBe(false);
-    expected.push(await writeProcess(fixture, OLD, 'for the other one'));
+    expected.push(await writeProcess(fixture, OLD, 'for the other process'));
     await fixture.confirmed('main');
     await other.stop();
     await waitFor('the publication', () => isPublished(fixture));
@@ -188,7 +188,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('brings every row around a transaction that was open while the service made the publication', async () => {
+  test('delivers every row around a transaction that was open while the service created the publication', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     using open = await beginOpenTransaction(fixture);
@@ -217,7 +217,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toEqual([]);
   }, 60_000);
 
-  test('brings every row around a transaction that was open while a person made the publication', async () => {
+  test('delivers every row around a transaction that was open while an operator created the publication', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     using open = await beginOpenTransaction(fixture);
@@ -236,7 +236,7 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toHaveLength(1);
   }, 60_000);
 
-  test('a transaction that the server read by what it remembered of a later one can be read again', async () => {
+  test('delivers a transaction again that the server had decoded with the relation cache of a later one', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
     using open = await beginOpenTransaction(fixture);

@@ -1,4 +1,4 @@
-/** Rows that cannot be delivered: parked in their place of the stream, or in front of a slot that stands still. Real servers. */
+/** Rows that cannot be delivered: parked in stream order, or stopping their slot. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
@@ -61,7 +61,7 @@ afterAll(async () => {
 /** A value of a parked row. */
 type ParkedValue = { text: string } | { base64: string } | { null: true } | { unchanged: true };
 
-/** A parking record, as progressor/parked-row.ts describes it. */
+/** A parking record; src/conversion/parking-record.ts describes its fields. */
 interface Parked {
   readonly table: string;
   readonly operation: string;
@@ -71,8 +71,8 @@ interface Parked {
   readonly columns?: readonly { readonly name: string; readonly typeOid: number; readonly value: ParkedValue }[];
 }
 
-/** A fixture with a parking topic, which the namespace of the first slot has unless its rows are to stop it. */
-interface ParkingScene extends AsyncDisposable {
+/** A stream fixture with a parking topic, which the namespace of the first slot uses with `onInvalid: 'park'`. */
+interface ParkingFixture extends AsyncDisposable {
   readonly fixture: StreamFixture;
   readonly parkingTopic: string;
   start(options?: StartOptions & { readonly onInvalid?: 'stop' | 'park' }): InProcessService;
@@ -80,7 +80,7 @@ interface ParkingScene extends AsyncDisposable {
   parked(): Promise<Parked[]>;
 }
 
-async function openParkingScene(parkingConfig: Readonly<Record<string, string>> = {}): Promise<ParkingScene> {
+async function openParkingFixture(parkingConfig: Readonly<Record<string, string>> = {}): Promise<ParkingFixture> {
   const fixture = await openStreamFixture({ postgres, kafka, slots: { one: [SICK], two: [SOUND] } });
   const parkingTopic = `${fixture.database}-parking`;
   await kafka.createTopic(parkingTopic, { partitions: PARKING_PARTITIONS, config: parkingConfig });
@@ -122,7 +122,7 @@ function withParking(options: ServiceOptions, parkingTopic: string): ServiceOpti
   return { ...options, slots };
 }
 
-/** Settings of a Kafka client for whom rights count. */
+/** Settings of a Kafka client that needs ACLs. */
 function asUser(): StartOptions['kafkaSettings'] {
   return {
     brokers: [kafka.secureBootstrap],
@@ -131,7 +131,7 @@ function asUser(): StartOptions['kafkaSettings'] {
   };
 }
 
-/** Commits one transaction of events of one process, numbered in their order; `rows` says what differs from a good one. */
+/** Commits events of one process in one transaction; `rows` gives ids and differences from a valid row. */
 async function writeEvents(
   fixture: StreamFixture,
   rows: readonly (readonly [eventId: number, row?: Parameters<typeof insertEvent>[4]])[],
@@ -151,9 +151,9 @@ const goodEvent = (eventId: number, createdAt: string): Emitted => event(SICK, '
 
 describe('on_invalid: park', () => {
   test(
-    'parks each row that cannot be converted with all that is known of it, counts it, and goes on',
+    'parks each row that cannot be converted with everything known about it, counts it, and continues',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       const { sql } = fixture;
       const port = await freePort();
@@ -212,7 +212,7 @@ describe('on_invalid: park', () => {
         { name: 'payload', typeOid: 17, value: { base64: NO_TERM.toString('base64') } },
       ]);
 
-      // A table that cannot be read at all: every row that would tell something is parked.
+      // A table without a needed column: every row that would have a record is parked.
       const { processes } = tablesOf(SICK);
       const createdP = await fixture.commit((tx) => insertProcess(tx, SICK, 'p'));
       await sql`ALTER TABLE ${sql(processes)} RENAME COLUMN detail TO details`;
@@ -257,9 +257,9 @@ describe('on_invalid: park', () => {
   );
 
   test(
-    'confirms a parked row no sooner than the parking topic has acknowledged it, and nothing behind it before',
+    'confirms a parked row, and what follows it, only when the parking topic has acknowledged it',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       parking.start({
         kafkaSettings: { brokers: [`${kafka.proxy!.host}:${kafka.proxy!.port}`], request_timeout: 120_000 },
@@ -294,9 +294,9 @@ describe('on_invalid: park', () => {
   );
 
   test(
-    'parks a row whose record is larger than max.message.bytes without a single attempt, in its place',
+    'parks a row whose record exceeds max.message.bytes without an attempt to produce it, in stream order',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       await kafka.configureTopic(fixture.topics(SICK).eventsink_topic, { 'max.message.bytes': '2000' });
       const service = parking.start();
@@ -321,9 +321,9 @@ describe('on_invalid: park', () => {
   );
 
   test(
-    'learns from the refusal of a record where it may not read max.message.bytes, and parks what is as large',
+    'learns the limit from a refused record when it may not read max.message.bytes, and parks records as large',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       const topics = [...Object.values(fixture.topics(SICK)), parking.parkingTopic] as string[];
       await kafka.access.allow(
@@ -348,7 +348,7 @@ describe('on_invalid: park', () => {
       expect(firstOccurrences(await fixture.emitted(SICK))).toEqual(expected);
       const numbers = (await parking.parked()).map(({ columns }) => columns?.[2]?.value);
       expect(numbers).toEqual([2, 5].map((eventId) => ({ base64: Buffer.of(0, eventId).toString('base64') })));
-      // One refusal of the batch with its neighbours perhaps, one of the row alone; none for the second row.
+      // The broker refuses the batch with other rows perhaps, then the row alone; the second row is not even tried.
       expect(service.failures().length).toBeGreaterThan(0);
       for (const { message } of service.failures()) expect(message).toContain('MESSAGE_TOO_LARGE');
       expect(service.failures().at(-1)).toMatchObject({
@@ -360,9 +360,9 @@ describe('on_invalid: park', () => {
   );
 
   test(
-    'stops the slot alone when the parking topic refuses the row as well, with both reasons, until it takes it',
+    'stops only the slot, with both reasons, when the parking topic refuses the row as well, until it accepts the row',
     async () => {
-      await using parking = await openParkingScene({ 'max.message.bytes': '1000' });
+      await using parking = await openParkingFixture({ 'max.message.bytes': '1000' });
       const { fixture } = parking;
       const service = parking.start();
       await fixture.confirmed('one');
@@ -389,7 +389,7 @@ describe('on_invalid: park', () => {
       const confirmed = await fixture.confirmedLsn('one');
       expect(confirmed >= good && confirmed < poisonEnd).toBe(true);
       expect(await parking.parked()).toEqual([]);
-      // Not once for each attempt.
+      // Row 2 is delivered once, not with each attempt.
       const sound = lifecycle(SOUND, 'q', 'created', soundAt);
       expect(await fixture.emitted()).toEqual(inOrder([goodEvent(1, goodAt), goodEvent(2, createdAt), sound]));
 
@@ -402,13 +402,35 @@ describe('on_invalid: park', () => {
     },
     TIMEOUT_MS,
   );
+
+  test(
+    'produces to a parking topic again after its limit, which it may not read, was raised',
+    async () => {
+      await using parking = await openParkingFixture({ 'max.message.bytes': '1000' });
+      const { fixture } = parking;
+      const topics = [...Object.values(fixture.topics(SICK)), parking.parkingTopic] as string[];
+      await kafka.access.allow(
+        ...topics.flatMap((topic) =>
+          (['DESCRIBE', 'WRITE'] as const).map((operation) => ({ user: USER, operation, topic })),
+        ),
+      );
+      const service = parking.start({ slots: { one: [SICK] }, kafkaSettings: asUser() });
+      await fixture.confirmed('one');
+      await writeEvents(fixture, [[3, { payload: Buffer.concat([NO_TERM, Buffer.alloc(2_000)]) }]]);
+      await service.waitForFailure(fixture.slot('one'), 3);
+      await kafka.configureTopic(parking.parkingTopic, { 'max.message.bytes': '10000' });
+      await fixture.confirmed('one');
+      expect(await parking.parked()).toHaveLength(1);
+    },
+    TIMEOUT_MS,
+  );
 });
 
 describe('on_invalid: stop', () => {
   test(
-    'sends the rows before a row that cannot be delivered once, and not with each attempt, until the topic takes it',
+    'produces the rows before an undeliverable row once, not with each attempt, until the topic accepts the row',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       const { eventsink_topic } = fixture.topics(SICK);
       await kafka.configureTopic(eventsink_topic, { 'max.message.bytes': '2000' });
@@ -438,16 +460,16 @@ describe('on_invalid: stop', () => {
       const all = [...created, event(SICK, 'p', { eventId: 3, createdAt, data }), goodEvent(4, createdAt)];
       const emitted = await fixture.emitted(SICK);
       expect(firstOccurrences(emitted)).toEqual(inOrder(all));
-      // The transaction as it begins again, once.
+      // The rows before it are repeated once, when the transaction is delivered.
       expect(emitted).toHaveLength(all.length + created.length);
     },
     TIMEOUT_MS,
   );
 
   test(
-    'does so also where only the refusal of the record tells that it is too large',
+    'produces them only a few times when only a refusal by the broker shows that the record is too large',
     async () => {
-      await using parking = await openParkingScene();
+      await using parking = await openParkingFixture();
       const { fixture } = parking;
       const topics = Object.values(fixture.topics(SICK)) as string[];
       await kafka.access.allow(
@@ -472,28 +494,6 @@ describe('on_invalid: stop', () => {
         event(SICK, 'p', { eventId: 1, createdAt, data }),
         lifecycle(SICK, 'p', 'created', createdAt),
       ]);
-    },
-    TIMEOUT_MS,
-  );
-
-  test(
-    'takes a parking topic up whose limit it may not read when that was raised',
-    async () => {
-      await using parking = await openParkingScene({ 'max.message.bytes': '1000' });
-      const { fixture } = parking;
-      const topics = [...Object.values(fixture.topics(SICK)), parking.parkingTopic] as string[];
-      await kafka.access.allow(
-        ...topics.flatMap((topic) =>
-          (['DESCRIBE', 'WRITE'] as const).map((operation) => ({ user: USER, operation, topic })),
-        ),
-      );
-      const service = parking.start({ slots: { one: [SICK] }, kafkaSettings: asUser() });
-      await fixture.confirmed('one');
-      await writeEvents(fixture, [[3, { payload: Buffer.concat([NO_TERM, Buffer.alloc(2_000)]) }]]);
-      await service.waitForFailure(fixture.slot('one'), 3);
-      await kafka.configureTopic(parking.parkingTopic, { 'max.message.bytes': '10000' });
-      await fixture.confirmed('one');
-      expect(await parking.parked()).toHaveLength(1);
     },
     TIMEOUT_MS,
   );

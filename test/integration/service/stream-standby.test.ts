@@ -1,6 +1,6 @@
 /**
- * Several instances of the service with the same slots: one streams, the others take over when it is gone, in whatever
- * way, and nothing is lost, reordered or taken for a loss. Real servers.
+ * Several processes of the service with the same slots: one streams and the others stand by. They take over when it ends, in
+ * any way, and nothing is lost, reordered or mistaken for a loss. Real servers.
  */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { spawn } from 'node:child_process';
@@ -35,7 +35,7 @@ import {
 const ONE = 'default/default';
 const TWO = 'invoice';
 const WAL_SENDER_TIMEOUT_MS = 2_000;
-/** From the release of a slot until another instance streams from it */
+/** Maximum from the release of a slot until another process streams from it */
 const TAKEOVER_MS = 2_000;
 const TIMEOUT_MS = 90_000;
 const STARTED = 'replication started';
@@ -51,9 +51,9 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
+const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [ONE], two: [TWO] } });
 
-/** Starts an instance and waits until it streams from these slots. */
+/** Starts a process and waits until it streams from these slots. */
 async function startActive(
   fixture: StreamFixture,
   options: StartOptions = {},
@@ -64,7 +64,7 @@ async function startActive(
   return service;
 }
 
-/** Starts an instance and waits until it stands by for these slots. */
+/** Starts a process and waits until it stands by for these slots. */
 async function startStandby(
   fixture: StreamFixture,
   options: StartOptions = {},
@@ -75,7 +75,7 @@ async function startStandby(
   return service;
 }
 
-/** Resolves with the time at which a service said this of a slot for the `count`th time, ms since 1970. */
+/** Resolves with the time of the `count`th log line with this message about a slot, ms since 1970. */
 async function sees(
   fixture: StreamFixture,
   service: Pick<InProcessService, 'log'>,
@@ -90,7 +90,7 @@ async function sees(
   return Date.parse(String(line.time));
 }
 
-/** Resolves with the time at which nobody, or another walsender than this one, was seen to have the slot. */
+/** Resolves with the time at which this walsender no longer held the slot, ms since 1970. */
 async function releaseOf(fixture: StreamFixture, slotName: string, pid: number): Promise<number> {
   await waitFor(
     'the release of the slot',
@@ -108,7 +108,7 @@ async function holderPid(fixture: StreamFixture, slotName: string): Promise<numb
   return (await waitFor('the walsender', () => fixture.walsender(slotName))).pid;
 }
 
-/** Commits events of some processes all the time, three at once, until it is stopped. */
+/** Commits transactions of three events, one for each of three processes, until it is stopped. */
 class Writer implements AsyncDisposable {
   readonly expected: Emitted[] = [];
   #isStopped = false;
@@ -119,7 +119,7 @@ class Writer implements AsyncDisposable {
     this.#loop.catch(() => {}); // seen by `stop`
   }
 
-  /** Resolves when so many more transactions are committed. */
+  /** Resolves after so many more transactions. */
   async advance(count: number): Promise<void> {
     const goal = this.expected.length + 3 * count;
     await waitFor('further transactions', () => this.expected.length >= goal);
@@ -145,7 +145,7 @@ class Writer implements AsyncDisposable {
   }
 }
 
-/** Stops the writer and checks that each record came, and came first in its place. */
+/** Stops the writer and checks that every record arrived and is in order, apart from repeats. */
 async function expectAll(fixture: StreamFixture, writer: Writer): Promise<Emitted[]> {
   await writer.stop();
   await fixture.confirmed('one');
@@ -158,7 +158,7 @@ function lossesOf(service: InProcessService): unknown[] {
   return service.failures().filter(({ name }) => name === 'LossError');
 }
 
-/** The service in a process of its own, which signals reach. */
+/** The service in a process of its own, for signals. */
 interface ServiceProcess extends AsyncDisposable {
   signal(signal: NodeJS.Signals): void;
   /** SIGKILL */
@@ -198,9 +198,9 @@ async function startProcess(options: ServiceOptions): Promise<ServiceProcess> {
 }
 
 test(
-  'of two instances each slot has one, and what happens to one slot of an instance leaves its others where they are',
+  'each slot is held by one of two processes, and a process that loses one slot keeps the others',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const first = await startActive(fixture, { settings: { reconnect_timeout: 6_000 } });
     const second = await startStandby(fixture);
     await using writer = new Writer(fixture);
@@ -216,7 +216,7 @@ test(
     expect(await holderPid(fixture, 'two')).toBe(otherPid);
     expect(second.log.some(({ msg, slot }) => msg === STARTED && slot === fixture.slot('two'))).toBe(false);
 
-    // Back again: what the other one has confirmed is no loss.
+    // Back to the first: what the second has confirmed is no loss.
     await second.stop();
     await sees(fixture, first, STARTED, 'one', 2);
     await writer.advance(5);
@@ -230,9 +230,9 @@ test(
 );
 
 test(
-  'a standby takes over within two seconds of a graceful stop, again and again, and nothing comes twice',
+  'a standby takes over within two seconds of a graceful stop, repeatedly, and no record is repeated',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
     let active = await startActive(fixture, options, ['one']);
     await using writer = new Writer(fixture);
@@ -252,9 +252,9 @@ test(
 );
 
 test(
-  'a standby takes over within two seconds of the end of a holder that was killed',
+  'a standby takes over within two seconds after a killed slot holder has released the slot',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
     await using holder = await startProcess(fixture.serviceOptions(options));
     await sees(fixture, holder, STARTED, 'one');
@@ -273,12 +273,12 @@ test(
 );
 
 test(
-  'a standby takes over from a holder that is half-open when wal_sender_timeout is over, and each comes back behind the other',
+  'a standby takes over from a half-open slot holder after wal_sender_timeout, and each continues where the other stopped',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
     await using stack = new AsyncDisposableStack();
-    /** An instance with a network of its own */
+    /** A service with a network of its own */
     const startBehindProxy = async () => {
       const proxy = stack.use(await startTcpProxy({ host: postgres.host, port: postgres.port }));
       const reached = { ...postgres, port: proxy.port };
@@ -305,7 +305,7 @@ test(
     await sees(fixture, first.service, STANDING_BY, 'one');
     await writer.advance(5);
 
-    // The other one is gone without a last word: that it had the slot stands in the ledger all the same.
+    // The second is cut off and cannot close its ledger, which shows nevertheless that it held the slot.
     await second.proxy.refuse(true);
     second.proxy.cut();
     await sees(fixture, first.service, STARTED, 'one', 2);
@@ -323,9 +323,9 @@ test(
 );
 
 test(
-  'a process that was frozen for longer than wal_sender_timeout finds another one in its place, and later goes on behind it',
+  'a process that was frozen for longer than wal_sender_timeout stands by, and later continues where the other stopped',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
     await using frozen = await startProcess(fixture.serviceOptions(options));
     await sees(fixture, frozen, STARTED, 'one');

@@ -1,6 +1,6 @@
 /**
- * Less work for the server, opted for: an index in place of replica identity FULL, and column lists. What arrives is the
- * same to the byte, before, after and while it is switched. Real servers.
+ * Optional savings for the server: an index in place of replica identity FULL, and column lists. The records are the same
+ * bytes before, after and during the switch. Real servers.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { ISql, Sql, TransactionSql } from 'postgres';
@@ -22,7 +22,7 @@ import {
   setStatus,
 } from '../../support/service/stream-fixture.ts';
 
-/** Names of one length, so that one can be put in place of the other in a record. */
+/** Names of equal length, so that one can replace the other within the bytes of a record. */
 const WHOLE = 'whole/"1"';
 const LEAN = 'lean//"1"';
 const NS = LEAN;
@@ -37,7 +37,7 @@ afterAll(async () => {
 
 const indexOf = (namespace: string): string => `${namespace}_identity`;
 
-async function makeIndex(sql: Sql, namespace: string): Promise<void> {
+async function createIndex(sql: Sql, namespace: string): Promise<void> {
   const { processes } = tablesOf(namespace);
   await sql`CREATE UNIQUE INDEX CONCURRENTLY ${sql(indexOf(namespace))} ON ${sql(processes)} (process_id, status)`;
 }
@@ -51,7 +51,7 @@ async function useFull(sql: ISql, namespace: string): Promise<void> {
   await sql`ALTER TABLE ${sql(tablesOf(namespace).processes)} REPLICA IDENTITY FULL`;
 }
 
-/** Every change of the one namespace happens to the other as well, in the same transaction. */
+/** Repeats every change of one namespace in the other, in the same transaction, by triggers. */
 async function mirror(sql: Sql, from: string, to: string): Promise<void> {
   const [source, target] = [tablesOf(from), tablesOf(to)];
   const columns = {
@@ -77,7 +77,7 @@ async function mirror(sql: Sql, from: string, to: string): Promise<void> {
   }
 }
 
-/** The records of a namespace as they are, by kind and key in the order of offsets, under a name that both share. */
+/** The bytes of a namespace's records by kind and key, in offset order, with the namespace replaced by one name. */
 async function sequences(fixture: StreamFixture, namespace: string): Promise<Map<string, string[]>> {
   const found = new Map<string, string[]>();
   for (const { topic, key, value } of await fixture.records(namespace)) {
@@ -90,7 +90,7 @@ async function sequences(fixture: StreamFixture, namespace: string): Promise<Map
   return found;
 }
 
-/** What the publication holds of each table: the names of a column list, or nothing. */
+/** The column list of each published table; null without a list. */
 async function columnLists(sql: Sql): Promise<unknown> {
   const rows = await sql`
     SELECT c.relname, (SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
@@ -109,11 +109,11 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     await postgres?.[Symbol.asyncDispose]();
   });
 
-  test('the same changes give the same records, to the byte, with FULL, with the index and with column lists', async () => {
+  test('the same changes produce identical records with FULL, with the index and with column lists', async () => {
     await using fixture = await openStreamFixture({ postgres, kafka, slots: { whole: [WHOLE], lean: [LEAN] } });
     const { sql } = fixture;
     await mirror(sql, WHOLE, LEAN);
-    await makeIndex(sql, LEAN);
+    await createIndex(sql, LEAN);
     await useIndex(sql, LEAN);
     const lean = { replica_identity: 'status_index', publish_columns: hasLists ? 'needed' : 'all' } as const;
     const start = (settings: Partial<typeof lean>) =>
@@ -158,7 +158,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     }
   }, 120_000);
 
-  test('is switched on and off under load, in any order, and nothing is lost or forged', async () => {
+  test('index and column lists are switched on and off under load in any order, and no record is lost or wrong', async () => {
     await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
     const { sql } = fixture;
     const writer = new ProgressorWriter({
@@ -186,8 +186,8 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     await fixture.confirmed('main');
     writer.start();
 
-    // The database first, the configuration after it
-    await makeIndex(sql, NS);
+    // Database first, then configuration
+    await createIndex(sql, NS);
     await useIndex(sql, NS);
     await fixture.confirmed('main');
     await next('status_index');
@@ -197,7 +197,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(await identity()).toBe('f');
     if (hasLists) expect(await columnLists(sql)).toEqual([null, null]);
 
-    // The configuration first: it goes on with FULL, and says so.
+    // Configuration first: the service continues with FULL and warns.
     await next('status_index', lists);
     expect(services.at(-1)!.log).toContainEqual(
       expect.objectContaining({ level: 'warn', msg: expect.stringContaining('replica identity of processes is FULL') }),
@@ -208,7 +208,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     await sql`REINDEX INDEX CONCURRENTLY ${sql(indexOf(NS))}`;
     await next('status_index');
 
-    // All in one backlog, changes one behind the other with either identity
+    // Both identities alternate within one backlog
     await services.at(-1)!.stop();
     for (const turn of [1, 2]) {
       for (const change of [useFull, useIndex]) {
@@ -237,7 +237,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(verdict.ok).toBe(true);
   }, 120_000);
 
-  test('each update is judged by the identity that it was written with, also within one transaction', async () => {
+  test('each update is converted by the replica identity that it was written with, also within one transaction', async () => {
     await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] }, generation: 'old' });
     const { sql } = fixture;
     const { processes, events } = tablesOf(NS);
@@ -256,7 +256,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
       await change((tx) => tx`INSERT INTO ${tx(processes)} (process_id, status) VALUES ('p', 'running')`),
       'created',
     );
-    await makeIndex(sql, NS);
+    await createIndex(sql, NS);
     note(
       await change(
         to('error', 'of an update without any old row'),
@@ -272,7 +272,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
       ),
       ...['working', 'failed: with an old key', 'working', 'failed: with an old row', 'working'],
     );
-    // progressor's own migration changes the type of a column that the index holds.
+    // progressor's own migration changes the type of an indexed column.
     await migrateNamespace(sql, NS);
     note(await change(to('error', 'after the migration')), 'failed: after the migration');
     await sql.unsafe(`VACUUM FULL "${processes.replaceAll('"', '""')}"`);
@@ -290,11 +290,11 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(skipping.log.filter((line) => 'skippedRowCount' in line)).toMatchObject([{ skippedRowCount: 1 }]);
   }, 60_000);
 
-  test('a failure that leaves a large detail alone has no reason to tell: it stops the slot, or is parked', async () => {
+  test('a failure with an unchanged TOASTed detail has no reason: it stops the slot, or is parked', async () => {
     await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
     const { sql } = fixture;
     const { processes } = tablesOf(NS);
-    await makeIndex(sql, NS);
+    await createIndex(sql, NS);
     await useIndex(sql, NS);
     const settings = { replica_identity: 'status_index' } as const;
     const service = fixture.start({ namespaceSettings: { [NS]: settings } });
@@ -323,11 +323,11 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(await kafka.readAll([parking_topic])).toHaveLength(1);
   }, 60_000);
 
-  test('an index that is dropped while an update runs takes the old key from the rest of it, which is told', async () => {
+  test('an update that loses its old key because the index is dropped meanwhile is reported, never passed over', async () => {
     await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
     const { sql } = fixture;
     const { processes } = tablesOf(NS);
-    await makeIndex(sql, NS);
+    await createIndex(sql, NS);
     await useIndex(sql, NS);
     const service = fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
     await fixture.confirmed('main');
@@ -336,7 +336,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     });
     await fixture.confirmed('main');
     await service.stop();
-    // The server learns what others have changed in the middle of a statement too, whenever it opens a table.
+    // Opening a table makes the server notice catalog changes of other sessions, also within a statement.
     await sql.unsafe(`
       CREATE FUNCTION reason(id text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN
         PERFORM pg_advisory_xact_lock(1);
@@ -359,18 +359,18 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'skip' } as const;
     const skipping = fixture.start({ namespaceSettings: { [NS]: settings } });
     await fixture.confirmed('main');
-    const told = (await fixture.emitted()).length - 3;
+    const delivered = (await fixture.emitted()).length - 3;
     const skipped = skipping.log.filter((line) => 'skippedRowCount' in line).length;
     expect(skipped).toBeGreaterThan(0);
-    expect(told + skipped).toBe(3);
+    expect(delivered + skipped).toBe(3);
   }, 60_000);
 
-  // It takes as long as the service looks away.
+  // Only once: it takes until the service's next look at the catalog.
   if (major === 18) {
-    test('lists by which updates fail, since somebody set FULL, are taken away while it streams', async () => {
+    test('column lists that make updates fail after FULL was set are removed while the service streams', async () => {
       await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
       const { sql } = fixture;
-      await makeIndex(sql, NS);
+      await createIndex(sql, NS);
       await useIndex(sql, NS);
       fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } });
       await fixture.confirmed('main');

@@ -1,4 +1,4 @@
-/** Topics that change, vanish and refuse while the service streams to them. Real servers. */
+/** Topics that grow, are deleted or refuse records while the service produces to them. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
@@ -32,7 +32,7 @@ const PASSWORD = 'secret';
 const PRODUCE = 0;
 const GROWN = 7;
 const TIMEOUT_MS = 90_000;
-/** Looks at its topics again and again */
+/** Refreshes metadata every 100 ms */
 const WATCHFUL = { metadata_max_age: 100 } as const;
 
 let postgres: PostgresServer;
@@ -52,13 +52,13 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-const openScene = () => openStreamFixture({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
+const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
 
 function partitionOf(id: string, partitions: number): number {
   return phash2(Buffer.from(`${NS} ${id}`)) % partitions;
 }
 
-/** Processes whose records change their partition when a topic grows. */
+/** Processes whose records move to another partition when the topic grows. */
 const MOVING = Array.from({ length: 100 }, (_, index) => `p${index}`)
   .filter((id) => partitionOf(id, PARTITIONS.eventsink) !== partitionOf(id, GROWN))
   .slice(0, 20);
@@ -79,13 +79,13 @@ function eventIdOf({ value }: Emitted): number {
   return Number((value as { event_id: bigint }).event_id);
 }
 
-/** What records say, without the partition that they are in. */
+/** Records without their partition, sorted by event id within a key. */
 function anywhere(records: readonly Emitted[]): Emitted[] {
   const placed = records.map((record) => ({ ...record, partition: 0 }));
   return inOrder(placed.sort((one, other) => eventIdOf(one) - eventIdOf(other)));
 }
 
-/** The number of partitions that each transaction went by, oldest first; all of its records must agree. */
+/** The number of partitions by which each transaction was partitioned, oldest first; its records must agree. */
 function modulusByTransaction(emitted: readonly Emitted[]): number[] {
   const byTransaction = Map.groupBy(emitted, eventIdOf);
   const moduli: number[] = [];
@@ -94,7 +94,7 @@ function modulusByTransaction(emitted: readonly Emitted[]): number[] {
       records.every(({ key, partition }) => partition === phash2(Buffer.from(key)) % modulus);
     const found = [PARTITIONS.eventsink, GROWN].find(fits);
     if (found === undefined)
-      throw new Error(`Records of transaction ${eventId} went by different numbers of partitions`);
+      throw new Error(`Records of transaction ${eventId} were partitioned by different numbers of partitions`);
     moduli.push(found);
   }
   return moduli;
@@ -105,9 +105,9 @@ const isRenewal = ({ reason }: LogLine) => reason === 'changed topic';
 
 describe('a topic with more partitions than before', () => {
   test(
-    'is followed between two transactions, logged, with each record once and in order',
+    'is adopted between two transactions, with a log line, each record once and in order',
     async () => {
-      await using fixture = await openScene();
+      await using fixture = await openFixture();
       const { eventsink_topic: topic } = fixture.topics(NS);
       const service = fixture.start({ kafkaSettings: WATCHFUL });
       await fixture.confirmed('one');
@@ -117,7 +117,7 @@ describe('a topic with more partitions than before', () => {
         for (let index = 0; index < count; index++) expected.push(...(await writeEvents(fixture, ++eventId)));
       };
       await writeMore(10);
-      // These go by the former number, whatever comes.
+      // These are partitioned by the former number.
       await fixture.confirmed('one');
       const growing = kafka.setPartitions(topic, GROWN);
       const isFollowed = () => service.log.find(isRenewal);
@@ -135,7 +135,7 @@ describe('a topic with more partitions than before', () => {
         { level: 'warn', slot: fixture.slot('one'), topic, fromPartitions: PARTITIONS.eventsink, toPartitions: GROWN },
       ]);
       expect(service.failures()).toEqual([]);
-      // Nobody else has begun anew.
+      // The other slot has not started a new session.
       const started = service.log.filter(
         ({ msg, slot }) => msg === 'replication started' && slot === fixture.slot('two'),
       );
@@ -145,12 +145,12 @@ describe('a topic with more partitions than before', () => {
   );
 
   test(
-    'is followed when all is acknowledged, also where it was noticed in the middle of a large transaction',
+    'is adopted when everything is acknowledged, also when it was noticed within a large transaction',
     async () => {
-      await using fixture = await openScene();
+      await using fixture = await openFixture();
       const { eventsink_topic: topic } = fixture.topics(NS);
       const { port } = kafka.proxy!;
-      // Another name of the same address: metadata is asked for on a connection of its own.
+      // Another name of the same address: metadata requests get a connection of their own, which the gate does not hold.
       const brokers = [`localhost:${port}`];
       const service = fixture.start({ kafkaSettings: { ...WATCHFUL, brokers, request_timeout: 120_000 } });
       await fixture.confirmed('one');
@@ -162,7 +162,7 @@ describe('a topic with more partitions than before', () => {
         return 'hold';
       });
       try {
-        // More than is taken in while nothing is acknowledged: its Commit has not been seen when the topic grows.
+        // Larger than the in-flight budget: its Commit has not been read when the topic grows.
         const payload = encodePayload({ bin: Buffer.alloc(10_000, 0x61) });
         const createdAt = await fixture.commit(
           (tx) => tx`
@@ -174,7 +174,7 @@ describe('a topic with more partitions than before', () => {
         await waitFor('a request to produce', () => heldCount > 0);
         await kafka.setPartitions(topic, GROWN);
         await waitFor('the change', () => service.log.find(isChange));
-        const behind = await writeEvents(fixture, 62);
+        const later = await writeEvents(fixture, 62);
         expect(service.log.filter(isRenewal)).toEqual([]);
         gate.release();
         await fixture.confirmed('one');
@@ -184,7 +184,7 @@ describe('a topic with more partitions than before', () => {
         );
         const withoutData = (records: readonly Emitted[]) =>
           anywhere(records).map((record) => ({ ...record, value: { ...(record.value as object), data: undefined } }));
-        expect(withoutData(emitted)).toEqual(withoutData([...expected, ...large, ...behind]));
+        expect(withoutData(emitted)).toEqual(withoutData([...expected, ...large, ...later]));
         expect(modulusByTransaction(emitted)).toEqual([
           ...Array.from({ length: 61 }, () => PARTITIONS.eventsink),
           GROWN,
@@ -199,9 +199,9 @@ describe('a topic with more partitions than before', () => {
 });
 
 test(
-  'a topic that was deleted stops its slot alone, clearly, until it is created again, with whatever number of partitions',
+  'a deleted topic stops only its slot, with a clear error, until it is created again with any number of partitions',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const { eventsink_topic: topic } = fixture.topics(NS);
     const service = fixture.start({ settings: { max_retries: 1 } });
     await fixture.confirmed('one');
@@ -237,9 +237,9 @@ test(
 );
 
 test(
-  'the right to write that is taken away stops its slot alone, and is all that it needs to go on',
+  'a revoked right to write stops only its slot, which continues when the right is granted again',
   async () => {
-    await using fixture = await openScene();
+    await using fixture = await openFixture();
     const topics = [NS, OTHER].flatMap((namespace) => Object.values(fixture.topics(namespace)) as string[]);
     const right = (topic: string, operation: 'DESCRIBE' | 'WRITE') => ({ user: USER, operation, topic });
     await kafka.access.allow(...topics.flatMap((topic) => [right(topic, 'DESCRIBE'), right(topic, 'WRITE')]));
@@ -284,7 +284,7 @@ test(
 );
 
 test(
-  'a topic with too few replicas in sync is waited for, however long, and nothing is confirmed before they are back',
+  'a topic with too few in-sync replicas is retried until they are back, and nothing is confirmed before',
   async () => {
     await using cluster = await startKafkaCluster();
     const [first, , third] = cluster.nodes;
@@ -293,7 +293,7 @@ test(
     const { eventsink_topic: topic } = fixture.topics(NS);
     await cluster.configureTopic(topic, { 'min.insync.replicas': '3' });
     const service: InProcessService = fixture.start({
-      // A leader that does not know of the loss yet takes the records and waits for the replica as long as it may.
+      // A leader that has not noticed the loss accepts the records and waits for the replica until the request times out.
       kafkaSettings: { ...WATCHFUL, brokers: cluster.bootstraps, request_timeout: 3_000 },
       settings: { max_retries: 2 },
     });

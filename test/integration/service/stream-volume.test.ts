@@ -1,4 +1,4 @@
-/** Transactions that are larger than memory should ever be: the compiled program on real servers. */
+/** Transactions larger than the memory that the program may use: the compiled program on real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { TransactionSql } from 'postgres';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
@@ -16,9 +16,9 @@ import { openStreamFixture, type StreamFixture } from '../../support/service/str
 const NAMESPACE = 'default/default';
 const MIB = 1024 * 1024;
 const PEAK_BOUND_BYTES = 250 * 1000 * 1000;
-/** What four times the rows may cost more: allowance for the collector, a third of what the rows themselves would take */
+/** What four times the rows may cost in addition: tolerance for garbage, a third of what the rows themselves would take */
 const GROWTH_BOUND_BYTES = 40 * MIB;
-/** Enough that the program collects its garbage now and then, as it does in the large run */
+/** Enough for several garbage collections, as in the large run */
 const SMALL_ROW_COUNT = 250_000;
 const LARGE_ROW_COUNT = 1_000_000;
 const PROCESS_COUNT = 200_000;
@@ -34,7 +34,7 @@ beforeAll(async () => {
     startKafka({ compilation: 'full' }),
   ]);
   fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NAMESPACE] }, generation: 'old' });
-  // Before there is a slot: nobody is told of them.
+  // Before the slot exists: they have no records.
   await fixture.sql`
     INSERT INTO ${fixture.sql(tablesOf(NAMESPACE).processes)} (process_id, status, metadata)
     SELECT 'process-' || i, 'running', '{"created": "long ago"}' FROM generate_series(1, ${PROCESS_COUNT}::int) i`;
@@ -44,10 +44,10 @@ afterAll(async () => {
   await Promise.all([postgres?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
 }, 30_000);
 
-/** What a run of the program over one backlog has shown. */
+/** Measurements of one run of the program over a backlog. */
 interface Run {
   readonly peakBytes: number;
-  /** Records that the backlog brought to each topic */
+  /** Records of the backlog in each topic */
   readonly events: number;
   readonly lifecycle: number;
 }
@@ -57,7 +57,7 @@ const topicNames = (): string[] => {
   return [eventsink_topic, lifecycle_topic];
 };
 
-/** Commits one transaction; returns an LSN at which its Commit stands at the earliest. */
+/** Commits one transaction; returns an LSN at or before its Commit. */
 async function commitLarge(statements: (tx: TransactionSql) => Promise<unknown>): Promise<Lsn> {
   const lsn = await fixture.sql.begin(async (tx) => {
     await statements(tx);
@@ -78,7 +78,7 @@ function writeEvents(prefix: string, count: number): Promise<Lsn> {
   );
 }
 
-/** A program of its own takes what `write` commits; `expectedRecords` is what it must bring, and no more. */
+/** Starts the program on what `write` commits and waits until `expectedRecords` are confirmed. */
 async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<Run> {
   const beforeCommitLsn = await write();
   const topics = topicNames();
@@ -92,7 +92,7 @@ async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<
     async () => {
       const confirmed = await fixture.confirmedLsn('one');
       const [events = 0, lifecycle = 0] = await counts();
-      // Asked in this order: the position is at least as old as the number.
+      // In this order: the LSN was read before the counts.
       if (events + lifecycle - eventsBefore - lifecycleBefore < expectedRecords) {
         samples++;
         expect(confirmed).toBeLessThanOrEqual(beforeCommitLsn);
@@ -112,7 +112,7 @@ async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<
 describe('one transaction', () => {
   let small: Run;
   beforeAll(async () => {
-    // The slot has to be there before the backlog is.
+    // The slot must exist before the backlog.
     const service = fixture.start();
     await fixture.confirmed('one');
     await service.stop();
@@ -120,14 +120,14 @@ describe('one transaction', () => {
     expect(small).toMatchObject({ events: SMALL_ROW_COUNT, lifecycle: 0 });
   }, 60_000);
 
-  test('of 1,000,000 events is delivered with the memory that 250,000 take, and confirmed only as a whole', async () => {
+  test('of 1,000,000 events needs no more memory than one of 250,000 and is confirmed only as a whole', async () => {
     const large = await run(() => writeEvents('large-', LARGE_ROW_COUNT), LARGE_ROW_COUNT);
     expect(large).toMatchObject({ events: LARGE_ROW_COUNT, lifecycle: 0 });
     expect(large.peakBytes).toBeLessThan(PEAK_BOUND_BYTES);
     expect(large.peakBytes - small.peakBytes).toBeLessThan(GROWTH_BOUND_BYTES);
   }, 120_000);
 
-  test("that updates 200,000 processes, progressor's migration, brings nothing, holds no memory and no WAL", async () => {
+  test("that updates 200,000 processes (progressor's migration) produces no record and retains neither memory nor WAL", async () => {
     const migration = await run(async () => {
       await migrateNamespace(fixture.sql, NAMESPACE);
       return fixture.currentLsn();

@@ -20,7 +20,7 @@ import { waitFor } from '../process/wait.ts';
 /** Key and value of a record as text. */
 export type TextRecord = readonly [key: string, value: string];
 
-/** A producer and what it has told; disposal stops it and closes its connections. */
+/** A producer and everything that it has reported; disposal stops it and closes its connections. */
 export interface OpenProducer extends AsyncDisposable {
   readonly producer: Producer;
   readonly failures: readonly SinkError[];

@@ -38,4 +38,4 @@ test('freezeProcess returns when every thread has stopped; SIGCONT resumes them'
     child.kill('SIGKILL');
     await once(child, 'exit');
   }
-});
+}, 60_000);

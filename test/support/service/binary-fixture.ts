@@ -1,6 +1,6 @@
 /**
- * What the end-to-end tests have in common: a database as progressor owns it, topics, a configuration, and the question
- * whether what was written is what arrived.
+ * The fixture of tests that run the compiled program: a database that belongs to progressor's role, topics, a configuration,
+ * a writer, and the comparison of what arrived with what was written.
  */
 import { expect } from 'bun:test';
 import type { Sql } from 'postgres';
@@ -19,19 +19,19 @@ export const ROLE = 'progressor';
 export const PASSWORD = 'pg-Secret-7f3a';
 /** Password of the service's user in Kafka, where a broker asks for one */
 export const KAFKA_PASSWORD = 'kafka-Secret-51c9';
-/** A password that nobody accepts */
+/** A password that every server rejects */
 export const WRONG_PASSWORD = 'wrong-Secret-e08d';
 
-/** What must never be seen in a log: passwords, what the payloads and details of the writer hold, a Buffer as JSON. */
+/** Texts that no log may contain: passwords, parts of the writer's payloads and details, a Buffer as JSON. */
 const SECRETS = [PASSWORD, KAFKA_PASSWORD, WRONG_PASSWORD];
 const PAYLOAD_MARKS = ['invoice_payment_started', 'Магазин', 'of this process', 'badmatch in step', '"type":"Buffer"'];
 
-/** Short waits, so that every step of the failure cycle happens within a test. */
+/** Short timeouts: every step of the failure cycle happens within a test. */
 export const QUICK = { resend_timeout: 100, max_retries: 2, reconnect_timeout: 200, shutdown_timeout: 5000 };
 
 const PARTITIONS = 3;
 
-/** A server that asks everybody for a password, with the role above. */
+/** Starts a server that requires passwords, with the role above. */
 export async function startServer(
   settings: Readonly<Record<string, string>> = {},
   major?: PostgresMajor,
@@ -53,30 +53,30 @@ export async function startServer(
   return server;
 }
 
-/** A namespace, where its tables are and where its records go. */
+/** A namespace and the broker that has its topics. */
 export interface TestNamespace extends WriterNamespace {
   readonly kafka: KafkaServer;
 }
 
-/** A database that belongs to the role of the service. */
+/** A database that belongs to the service's role. */
 export interface TestDatabase extends AsyncDisposable {
   readonly name: string;
   readonly server: PostgresServer;
-  /** As the role of the service */
+  /** A client as the service's role */
   readonly sql: Sql;
-  /** The entry of `databases` in the configuration */
+  /** Its entry under `databases` in the configuration */
   readonly config: { readonly password: unknown; readonly [key: string]: unknown };
 }
 
 let created = 0;
 
-/** A name that no other test of this process has. */
+/** A name that is unique in this process. */
 export function uniqueName(base: string): string {
   created++;
   return `${base}_${created}`;
 }
 
-/** Makes an empty database. */
+/** Creates an empty database. */
 export async function createDatabase(server: PostgresServer): Promise<TestDatabase> {
   const name = uniqueName('progressor');
   const admin = server.sql('postgres', { max: 1 });
@@ -97,7 +97,7 @@ export async function createDatabase(server: PostgresServer): Promise<TestDataba
   };
 }
 
-/** Makes the tables and topics of a namespace. */
+/** Creates the tables and topics of a namespace. */
 export async function createTestNamespace(
   database: TestDatabase,
   kafka: KafkaServer,
@@ -108,7 +108,7 @@ export async function createTestNamespace(
   return createTopics(kafka, namespace, generation);
 }
 
-/** Makes the topics of a namespace alone. */
+/** Creates only the topics of a namespace. */
 export async function createTopics(
   kafka: KafkaServer,
   namespace: string,
@@ -121,7 +121,7 @@ export async function createTopics(
   return { namespace, eventsinkTopic, lifecycleTopic, generation, kafka };
 }
 
-/** Entries of a slot in `streams`. */
+/** A slot's entry under `streams` in the configuration. */
 export function streamConfig(namespaces: readonly TestNamespace[], kafkaClient = 'main'): object {
   return Object.fromEntries(
     namespaces.map(({ namespace, eventsinkTopic, lifecycleTopic }) => [
@@ -133,14 +133,14 @@ export function streamConfig(namespaces: readonly TestNamespace[], kafkaClient =
 
 const started: RunningBinary[] = [];
 
-/** Starts the program; `expectCleanLogs` looks at its log. */
+/** Starts the program; `expectCleanLogs` checks its log. */
 export async function startService(config: object | string): Promise<RunningBinary> {
   const service = await startBinary(config);
   started.push(service);
   return service;
 }
 
-/** To be called after each test: whatever happened, the log is JSON, holds no secret and no payload, and knows no bug. */
+/** To be called after each test: every log must be JSON lines without secrets, payloads and `fatal`. */
 export function expectCleanLogs(): void {
   for (const service of started.splice(0)) {
     for (const secret of [...SECRETS, ...PAYLOAD_MARKS]) expect(service.stderr).not.toContain(secret);
@@ -148,7 +148,7 @@ export function expectCleanLogs(): void {
   }
 }
 
-/** Whether the slot is confirmed up to a position, by default everything that the server has written up to now. */
+/** Resolves when the slot is confirmed up to an LSN, by default the end of the WAL now. */
 export async function waitUntilConfirmed(
   { sql }: TestDatabase,
   slot: string,
@@ -166,13 +166,13 @@ export async function waitUntilConfirmed(
   );
 }
 
-/** Where the server's WAL ends. */
+/** The LSN at which the server inserts next, as text. */
 export async function walPosition(sql: Sql): Promise<string> {
   const [row] = await sql`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
   return row?.lsn as string;
 }
 
-/** Compares what the topics of these namespaces hold with what was written. */
+/** Compares the records in the topics of these namespaces with the expected ones. */
 export async function compareWith(
   expected: Iterable<ExpectedRecord>,
   namespaces: readonly TestNamespace[],
@@ -188,39 +188,39 @@ export async function compareWith(
   return compare({ expected, read, partitionCounts });
 }
 
-/** One database, one slot, one cluster, and a writer: what most tests need. */
+/** One database, one slot, one broker and a writer: what most tests need. */
 export interface BinaryFixture extends AsyncDisposable {
   readonly database: TestDatabase;
   readonly slot: string;
   readonly namespaces: readonly TestNamespace[];
   readonly writer: ProgressorWriter;
-  /** With the settings of `QUICK` and what the test gave */
+  /** Configuration with `QUICK` and the settings of the options */
   readonly config: object;
   /** Starts the program and waits until the slot streams */
   start(): Promise<RunningBinary>;
-  /** Resolves when everything that was written up to now is confirmed */
+  /** Resolves when everything written by now is confirmed */
   confirmed(): Promise<void>;
   verdict(): Promise<Verdict>;
-  /** Expects that nothing is missing, out of order or wrong, and that there was something to lose */
+  /** Expects at least one record, and none missing, out of order or wrong */
   expectAllArrived(): Promise<Verdict>;
 }
 
-/** What a fixture is made of. */
+/** Options of `openBinaryFixture`. */
 export interface BinaryFixtureOptions {
   readonly server: PostgresServer;
   readonly kafka: KafkaServer;
-  /** Default: `default/default` and `invoice`, both new */
+  /** Generation by namespace; default: `default/default` and `invoice`, both new */
   readonly namespaces?: Readonly<Record<string, Generation>> | undefined;
   readonly writer?: Partial<WriterOptions>;
-  /** Keys at the top of the configuration */
+  /** Top-level settings of the configuration */
   readonly settings?: object;
-  /** Keys of the database in the configuration */
+  /** Settings of the database in the configuration */
   readonly databaseKeys?: object;
-  /** Keys of the Kafka client in the configuration */
+  /** Settings of the Kafka client in the configuration */
   readonly kafkaClient?: object;
 }
 
-/** Makes a database with tables, topics and a configuration. Nothing is started, nothing is written. */
+/** Creates database, tables, topics and configuration. It starts and writes nothing. */
 export async function openBinaryFixture(options: BinaryFixtureOptions): Promise<BinaryFixture> {
   const { server, kafka } = options;
   const database = await createDatabase(server);
@@ -269,8 +269,8 @@ export async function openBinaryFixture(options: BinaryFixtureOptions): Promise<
 }
 
 /**
- * Writes an event that cannot be converted, in a transaction of its own, to a namespace that has a process with a task.
- * Returns the key of its record.
+ * Commits an event that cannot be converted; the namespace must have a process with a task. Returns the key of the record
+ * that would come of it.
  */
 export async function insertInvalidEvent({ sql }: TestDatabase, namespace: string): Promise<string> {
   const { events, tasks } = tablesOf(namespace);
@@ -281,7 +281,7 @@ export async function insertInvalidEvent({ sql }: TestDatabase, namespace: strin
   return `${namespace} ${row?.process_id}`;
 }
 
-/** True for the line that tells why a slot failed. */
+/** Matches log lines with the error of a failed session, of one slot or of any. */
 export function isFailure(slot?: string): (line: BinaryLogLine) => boolean {
   return (line) => line.level === 'error' && line.error !== undefined && (slot === undefined || line.slot === slot);
 }

@@ -170,19 +170,19 @@ export class Bench {
     this.flow.start(this.stream as unknown as ReplicationStream, this.sinks as unknown as Sinks);
   }
 
-  /** Gives frames, each in a chunk of its own, and lets the flow work them off. */
+  /** Passes frames to the flow, each in a chunk of its own. */
   async receive(...frames: readonly Buffer[]): Promise<void> {
     for (const frame of frames) this.flow.onChunk(wire.copyData(frame));
     await settle();
   }
 
-  /** Gives frames in one chunk. */
+  /** Passes frames to the flow in one chunk. */
   async receiveAtOnce(...frames: readonly Buffer[]): Promise<void> {
     this.flow.onChunk(wire.copyData(...frames));
     await settle();
   }
 
-  /** Kafka acknowledges everything below an ordinal, by default everything. */
+  /** Acknowledges all records below an ordinal, by default all. */
   async acknowledge(below = Number.POSITIVE_INFINITY): Promise<void> {
     this.sinks.lowestUnacknowledged = below;
     this.flow.onAcknowledged();
@@ -204,7 +204,7 @@ export class Bench {
   }
 }
 
-/** Lets everything that waits for nothing but promises happen. */
+/** Runs everything that waits only for promises. */
 export async function settle(): Promise<void> {
   for (let turn = 0; turn < 10; turn++) await Promise.resolve();
 }

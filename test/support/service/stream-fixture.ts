@@ -1,6 +1,6 @@
 /**
- * The fixture of a streaming test: a database of its own on a server that tests share, namespaces, slots and topics, and
- * what is in the topics in the end, decoded by the independent reader.
+ * The fixture of tests that run the service in process: a database of its own on a shared server, namespaces, slots and
+ * topics, and the records in the topics, decoded by the independent reader.
  */
 import { expect } from 'bun:test';
 import type { ISql, Sql, TransactionSql } from 'postgres';
@@ -29,17 +29,17 @@ import {
 /** Partitions of every eventsink topic, and of every lifecycle topic. */
 export const PARTITIONS = { eventsink: 4, lifecycle: 3 } as const;
 
-/** What to set up. */
+/** Options of `openStreamFixture`. */
 export interface StreamFixtureOptions {
   readonly postgres: PostgresServer;
   readonly kafka: KafkaServer;
-  /** Namespaces by a short name of their slot, which is made unique on the server */
+  /** Namespaces by short slot name; `slot` gives the unique name on the server */
   readonly slots: Readonly<Record<string, readonly string[]>>;
   /** Default `new` */
   readonly generation?: Generation | undefined;
 }
 
-/** A record in the terms of its meaning; `value` is what the independent reader sees, with texts for Buffers. */
+/** A decoded record; `value` is what the independent reader returns, with texts for Buffers. */
 export interface Emitted {
   readonly kind: 'eventsink' | 'lifecycle';
   readonly partition: number;
@@ -47,43 +47,43 @@ export interface Emitted {
   readonly value: unknown;
 }
 
-/** A walsender as pg_stat_replication shows it. */
+/** A walsender, from pg_stat_replication. */
 export interface Walsender {
   readonly pid: number;
   readonly startedAt: string;
-  /** When the last status was received, microseconds since 1970 */
+  /** Time of the last received status update, microseconds since 1970 */
   readonly replyMicros: number;
 }
 
-/** See the head of this file. */
+/** A database with namespaces, slots and topics; disposal stops its services, checks their connections, drops the slots. */
 export interface StreamFixture extends AsyncDisposable {
   readonly database: string;
   readonly sql: Sql;
-  /** The slot's name on the server */
+  /** The name of a slot on the server, by short name */
   slot(name: string): string;
   topics(namespace: string): ServiceNamespace;
-  /** The service on all slots, or on the slots and namespaces given by their short names */
+  /** Starts the service on all slots, or on the given slots and namespaces */
   start(options?: StartOptions): InProcessService;
-  /** As `start`, for a configuration file */
+  /** What `start` would start, for a configuration file */
   serviceOptions(options?: StartOptions): ServiceOptions;
-  /** Commits a transaction; returns its commit time as a record shows it */
+  /** Commits a transaction; returns its commit time as in records */
   commit(statements: (tx: TransactionSql) => Promise<unknown>): Promise<string>;
-  /** Commit time of a transaction by its id, as a record shows it */
+  /** Commit time of a transaction by its id, as in records */
   commitTime(xid: string): Promise<string>;
   confirmedLsn(slotName: string): Promise<Lsn>;
   currentLsn(): Promise<Lsn>;
-  /** Resolves when all that is committed now is confirmed on the slot */
+  /** Resolves when everything committed now is confirmed on the slot */
   confirmed(slotName: string, options?: WaitOptions): Promise<void>;
   walsender(slotName: string): Promise<Walsender | undefined>;
-  /** Resolves when so many further statuses were received from the slot's walsender, which must stay the same */
+  /** Resolves after so many more status updates to the slot's walsender, which must stay the same */
   statuses(slotName: string, count: number): Promise<void>;
-  /** What the topics of these namespaces hold: by kind and key, in the order of offsets */
+  /** The decoded records of these namespaces, by kind and key, in offset order */
   emitted(...namespaces: readonly string[]): Promise<Emitted[]>;
-  /** The records themselves, by topic, partition and offset */
+  /** The raw records, by topic, partition and offset */
   records(...namespaces: readonly string[]): Promise<KafkaRecord[]>;
 }
 
-/** Which part of the fixture the service is to follow. */
+/** Options of a service on a fixture. */
 export interface StartOptions {
   readonly slots?: Readonly<Record<string, readonly string[]>> | undefined;
   readonly onMissingOldTuple?: 'stop' | 'skip' | undefined;
@@ -99,7 +99,7 @@ type Statements = ISql;
 
 let fixtureCount = 0;
 
-/** Makes database, tables and topics; slots and publications are the service's business. */
+/** Creates database, tables and topics; the service creates slots and publications. */
 export async function openStreamFixture(options: StreamFixtureOptions): Promise<StreamFixture> {
   const { postgres, kafka } = options;
   fixtureCount += 1;
@@ -217,14 +217,14 @@ export async function openStreamFixture(options: StreamFixtureOptions): Promise<
   };
 }
 
-/** Tasks do not concern the service, and checking foreign keys takes longer than all else that a large insert does. */
+/** The service ignores tasks, and checking foreign keys would take most of the time of a large insert. */
 async function dropForeignKeys(sql: Sql, table: string): Promise<void> {
   const keys = await sql`
     SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = to_regclass(quote_ident(${table}::text))`;
   for (const { conname } of keys) await sql`ALTER TABLE ${sql(table)} DROP CONSTRAINT ${sql(conname)}`;
 }
 
-/** Commits a transaction through any client, also one of another server; returns its commit time as a record shows it. */
+/** Commits a transaction through any client, also of another server; returns its commit time as in records. */
 export async function commitOn(sql: Sql, statements: (tx: TransactionSql) => Promise<unknown>): Promise<string> {
   const xid = await sql.begin(async (tx) => {
     await statements(tx);
@@ -254,13 +254,13 @@ export async function expectEmitted(fixture: StreamFixture, expected: readonly E
   expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
 }
 
-/** Groups records by kind and key; within one key the order stays as it is. */
+/** Sorts records by kind and key; the order within a key stays. */
 export function inOrder(records: readonly Emitted[]): Emitted[] {
   const rank = ({ kind, key }: Emitted) => `${kind} ${key}`;
   return [...records].sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
 }
 
-/** As `inOrder`, without the repeats that at-least-once delivery may bring: each says what an earlier one says. */
+/** Drops the repeats of at-least-once delivery: records that equal an earlier one. */
 export function firstOccurrences(records: readonly Emitted[]): Emitted[] {
   const seen = new Set<string>();
   return records.filter((record) => {
@@ -304,14 +304,14 @@ function lifeChange(machine: DecodedLifecycleEvent['data']['machine']): string {
   return 'working' in status ? 'working' : `failed: ${status.failed.reason}`;
 }
 
-/** The lifecycle record that a change must lead to: `created`, `removed`, `working` or `failed: REASON`. */
+/** The lifecycle record of a change: `created`, `removed`, `working` or `failed: REASON`. */
 export function lifecycle(namespace: string, id: string, change: string, createdAt: string): Emitted {
   const key = `${namespace} ${id}`;
   const partition = phash2(Buffer.from(key)) % PARTITIONS.lifecycle;
   return { kind: 'lifecycle', partition, key, value: { ns: namespace, id, created_at: createdAt, change } };
 }
 
-/** What an event says beside its process. */
+/** Fields of an event record besides its process. */
 export interface EventFacts {
   readonly eventId: number;
   readonly createdAt: string;
@@ -320,7 +320,7 @@ export interface EventFacts {
   readonly formatVersion?: number | undefined;
 }
 
-/** The record that an events row must lead to. */
+/** The record of an events row. */
 export function event(namespace: string, id: string, facts: EventFacts): Emitted {
   const key = `${namespace} ${id}`;
   const partition = phash2(Buffer.from(key)) % PARTITIONS.eventsink;
@@ -338,7 +338,7 @@ function defaultData(id: string, eventId: number): Value {
   return { arr: [{ str: Buffer.from(id) }, int(eventId)] };
 }
 
-/** Inserts a processes row as a table of generation `new` takes it. */
+/** Inserts a row of processes (generation `new`). */
 export async function insertProcess(
   tx: Statements,
   namespace: string,
@@ -351,7 +351,7 @@ export async function insertProcess(
     VALUES (${id}, ${status}, ${detail}, ${status}, now())`;
 }
 
-/** Inserts an events row; payload and time are text for PostgreSQL. Without a time it is NULL: the commit's counts. */
+/** Inserts an events row; `timestamp` and `metadata` as PostgreSQL text. Without `timestamp` the commit time applies. */
 export async function insertEvent(
   tx: Statements,
   namespace: string,
@@ -365,7 +365,7 @@ export async function insertEvent(
     VALUES (${id}, 1, ${eventId}, ${timestamp}::text::timestamptz, ${metadata}::text::jsonb, ${payload})`;
 }
 
-/** Changes the status of a process and nothing else, unless `detail` is given. */
+/** Changes the status of a process, and its detail if given. */
 export async function setStatus(
   tx: Statements,
   namespace: string,
