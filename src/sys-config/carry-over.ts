@@ -1,8 +1,8 @@
 /** What every part of an import writes to, and the plainest way to do it. */
 
-import type { Draft } from './draft.ts';
-import type { Findings } from './findings.ts';
+import type { Findings } from './import-report.ts';
 import type { Settings, ValueReader } from './settings.ts';
+import type { Draft } from './yaml-draft.ts';
 
 /** Where an import goes. */
 export interface ImportOutput {

@@ -4,10 +4,10 @@
  */
 
 import { carryOver, type ImportOutput, type ImportPlace } from './carry-over.ts';
-import type { Setting } from './findings.ts';
+import type { Setting } from './import-report.ts';
 import { hostText, plainText, Settings, wholeNumber } from './settings.ts';
+import { importTlsOptions, NO_OPTIONS, type Verification } from './ssl-options.ts';
 import { isAtom, textOf } from './term.ts';
-import { importTlsOptions, NO_OPTIONS, type Verification } from './tls.ts';
 
 /** Tells where Vault keeps a field of a database's credentials. */
 type Vault = (ref: string, field: 'pg_user' | 'pg_password') => string;

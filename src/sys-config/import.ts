@@ -7,13 +7,13 @@
 import { ConfigError, type ConfigIssue, formatIssue } from '../config/config-error.ts';
 import { errorCode, readBytes } from '../config/secret.ts';
 import { importDatabases } from './databases.ts';
-import { Draft } from './draft.ts';
-import { Findings, type Setting } from './findings.ts';
+import { Findings, type Setting } from './import-report.ts';
 import { importKafkaClients } from './kafka-clients.ts';
 import { Settings, variableOf, wholeNumber } from './settings.ts';
 import { importStreams } from './streams.ts';
 import { itemsOf, type Term } from './term.ts';
 import { positionAt, readTerm, TermError } from './term-reader.ts';
+import { Draft } from './yaml-draft.ts';
 
 /** A configuration is a few pages; what is longer is another file given by mistake. */
 const MAX_TEXT_LENGTH = 1024 * 1024;

@@ -5,10 +5,10 @@
 import { formatAddress } from '../config/address.ts';
 import type { CompressionType } from '../config/config.ts';
 import { carryOver, type ImportOutput, type ImportPlace } from './carry-over.ts';
-import type { Setting } from './findings.ts';
+import type { Setting } from './import-report.ts';
 import { hostText, plainText, Settings, type ValueReader, wholeNumber } from './settings.ts';
+import { importTlsOptions, NO_OPTIONS } from './ssl-options.ts';
 import { isAtom, itemsOf, textOf } from './term.ts';
-import { importTlsOptions, NO_OPTIONS } from './tls.ts';
 
 const SASL_MECHANISMS: Readonly<Record<string, string>> = {
   plain: 'PLAIN',

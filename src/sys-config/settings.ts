@@ -1,6 +1,6 @@
 /** Ways into the old configuration: maps and property lists, and what single values can be taken for. */
 
-import type { Findings, Setting } from './findings.ts';
+import type { Findings, Setting } from './import-report.ts';
 import { isAtom, itemsOf, type Term, textOf } from './term.ts';
 
 /** `${NAME}` alone, with or without a default as shells write it. */

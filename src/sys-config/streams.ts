@@ -1,7 +1,7 @@
 /** The streams of cdc_progressor: three levels with the names of ours. Source: `cdc_progressor.erl`. */
 
 import { carryOver, type ImportOutput } from './carry-over.ts';
-import type { Setting } from './findings.ts';
+import type { Setting } from './import-report.ts';
 import { plainText, Settings, wholeNumber } from './settings.ts';
 
 /** Carries over the section `cdc_progressor`. */

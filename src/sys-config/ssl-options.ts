@@ -1,7 +1,7 @@
 /** Options of Erlang's `ssl`, as epgsql and brod pass them on. Source: OTP, `ssl:tls_client_option()`. */
 
 import type { ImportPlace } from './carry-over.ts';
-import type { Findings, Setting } from './findings.ts';
+import type { Findings, Setting } from './import-report.ts';
 import { plainText, Settings } from './settings.ts';
 import { isAtom } from './term.ts';
 

@@ -6,7 +6,7 @@
 import { Document, Pair, Scalar, YAMLMap } from 'yaml';
 import { ConfigError, formatPath } from '../config/config-error.ts';
 import { parseConfig } from '../config/load.ts';
-import type { Findings, Setting } from './findings.ts';
+import type { Findings, Setting } from './import-report.ts';
 import { variableOf } from './settings.ts';
 import { textOf } from './term.ts';
 
