@@ -1,34 +1,38 @@
 /**
- * From the `sys.config` of the Erlang service to our configuration. What can be said in it is carried over, what cannot
- * is listed, and nothing is guessed: a required value that the old file does not hold is left out, so that the new file
- * is refused until somebody adds it. Secrets are never copied.
+ * Converts the `sys.config` of the Erlang service to a configuration of cdc-notifier. Settings without a counterpart are
+ * listed, and nothing is guessed: a required value that the old file lacks is left out, so `--check` rejects the new file
+ * until it is added. Secrets are never copied.
  */
 
-import { ConfigError, type ConfigIssue, formatIssue } from '../config/config-error.ts';
+import { ConfigError } from '../config/config-error.ts';
 import { errorCode, readBytes } from '../config/secret.ts';
 import { importDatabases } from './databases.ts';
-import { Findings, type Setting } from './import-report.ts';
+import { ImportReport } from './import-report.ts';
 import { importKafkaClients } from './kafka-clients.ts';
-import { Settings, variableOf, wholeNumber } from './settings.ts';
+import { Settings } from './settings.ts';
 import { importStreams } from './streams.ts';
-import { itemsOf, type Term } from './term.ts';
+import { itemsOf, type Setting, type Term } from './term.ts';
 import { positionAt, readTerm, TermError } from './term-reader.ts';
-import { Draft } from './yaml-draft.ts';
+import { variableOf, wholeNumber } from './values.ts';
+import { YamlDraft } from './yaml-draft.ts';
 
-/** A configuration is a few pages; what is longer is another file given by mistake. */
+/** A configuration is a few pages; a longer text is another file given by mistake. */
 const MAX_TEXT_LENGTH = 1024 * 1024;
 
-/** What became of a `sys.config`. */
+/** Result of a conversion. */
 export interface ImportedConfig {
-  /** Our configuration file, with what follows in comments at its top */
+  /** The configuration file, with the report in comments at its top */
   readonly yaml: string;
-  /** Lines for people: what is to be looked at, what was left out, which environment variables are needed */
+  /** Lines for the operator: open questions, dropped settings, environment variables to set */
   readonly report: readonly string[];
-  /** True when nothing is to be looked at: with the variables set, the new file does what the old one did */
+  /** True when there are no open questions: with the variables set, the new file is equivalent to the old one */
   readonly isComplete: boolean;
 }
 
-/** Carries over a file. Throws ConfigError when it cannot be read, or is no list of Erlang terms. */
+/**
+ * Converts a file.
+ * @throws ConfigError when it cannot be read, or is not a list of Erlang terms
+ */
 export function loadSysConfig(path: string): ImportedConfig {
   let source: Uint8Array;
   try {
@@ -39,71 +43,58 @@ export function loadSysConfig(path: string): ImportedConfig {
   return importSysConfig(source, path);
 }
 
-/** As `loadSysConfig`, from the bytes of the file. */
+/**
+ * As `loadSysConfig`, from the bytes of the file.
+ * @throws ConfigError when it is not a list of Erlang terms
+ */
 export function importSysConfig(source: Uint8Array, fileName: string): ImportedConfig {
   const text = decode(source, fileName);
   const term = readWholeTerm(text, fileName);
-  const findings = new Findings(text, fileName);
-  const draft = new Draft(findings, variablesIn(term));
-  const applications = Settings.read({ term: withoutIncludes(term, findings), steps: [] }, findings);
+  const report = new ImportReport(text, fileName);
+  const draft = new YamlDraft(report, variablesIn(term));
+  const applications = Settings.read({ term: withoutIncludes(term, report), steps: [] }, report);
   if (applications === undefined) {
     throw mistake(fileName, text, term.offset, 'must be a list of {Application, Settings}');
   }
-  importApplications(applications, draft, findings);
+  importApplications(applications, draft, report);
   draft.check();
-  const report = reportLines(findings, draft.variables, fileName);
-  const header = [`Made by cdc-notifier --import ${fileName}`, ...(report.length === 0 ? [] : ['', ...report])];
-  return { yaml: draft.yaml(header), report, isComplete: findings.toLookAt.length === 0 };
+  const lines = report.format(draft.variables);
+  const header = [`Converted by cdc-notifier --import ${fileName}`, ...(lines.length === 0 ? [] : ['', ...lines])];
+  return { yaml: draft.yaml(header), report: lines, isComplete: report.isComplete };
 }
 
-function reportLines(findings: Findings, variables: ReadonlyMap<string, string>, fileName: string): string[] {
-  const issueLines = (issues: readonly ConfigIssue[]) => issues.map((issue) => formatIssue(fileName, issue));
-  const paragraphs: [title: string, lines: readonly string[]][] = [
-    ['To look at:', issueLines(findings.toLookAt)],
-    ['Left out, as nothing here needs it:', issueLines(findings.notNeeded)],
-    [
-      'Secrets are not copied. Set these environment variables, or write {file: PATH} in their place:',
-      [...variables].map(([name, path]) => `${name}: ${path}`),
-    ],
-  ];
-  return paragraphs
-    .filter(([, lines]) => lines.length > 0)
-    .flatMap(([title, lines]) => ['', title, ...lines.map((line) => `  ${line}`)])
-    .slice(1);
-}
-
-function importApplications(applications: Settings, draft: Draft, findings: Findings): void {
-  const output = { draft, findings };
+function importApplications(applications: Settings, draft: YamlDraft, report: ImportReport): void {
+  const output = { draft, report };
   const connector = applications.take('epg_connector');
   if (connector !== undefined) importDatabases(connector, applications.take('canal'), output);
   const brod = applications.take('brod');
   if (brod !== undefined) importKafkaClients(brod, output);
   const progressor = applications.take('cdc_progressor');
   if (progressor !== undefined) importStreams(progressor, output);
-  importListener(applications.take('cdc_notifier'), draft, findings);
+  importListener(applications.take('cdc_notifier'), draft, report);
   for (const [, application] of applications.rest()) {
-    findings.drop(application, 'belongs to an application that does not exist here');
+    report.addDropped(application, 'configures an application that cdc-notifier does not have');
   }
 }
 
-/** The old service serves its metrics on a port of every IPv4 address, by default too. */
-function importListener(notifier: Setting | undefined, draft: Draft, findings: Findings): void {
-  const settings = notifier === undefined ? undefined : Settings.read(notifier, findings);
+/** The old service always serves its metrics on every IPv4 address, on port 8022 by default. */
+function importListener(notifier: Setting | undefined, draft: YamlDraft, report: ImportReport): void {
+  const settings = notifier === undefined ? undefined : Settings.read(notifier, report);
   const origin = settings?.take('port');
-  const port = origin === undefined ? undefined : wholeNumber(origin, findings, ['http', 'port']);
+  const port = origin === undefined ? undefined : wholeNumber(origin, report, ['http', 'port']);
   if (origin !== undefined && port !== undefined) {
-    draft.set(['http', 'host'], '0.0.0.0', { origin, comment: 'As before, every IPv4 address' });
+    draft.set(['http', 'host'], '0.0.0.0', { origin, comment: 'Every IPv4 address, as before' });
     draft.set(['http', 'port'], port, { origin });
   } else {
     draft.closeWith([
-      'The old service served metrics on port 8022 of every address. Here nobody listens without:',
+      'The old service served metrics on port 8022 of every address. To do the same, add:',
       'http: {host: 0.0.0.0}',
     ]);
   }
   settings?.reportRest();
 }
 
-/** Erlang takes UTF-8, unless one of the first two lines says otherwise. */
+/** Erlang reads UTF-8, unless one of the first two lines names Latin-1. */
 function decode(source: Uint8Array, fileName: string): string {
   const bytes = Buffer.from(source);
   const start = bytes.toString('latin1').split('\n', 2).join('\n');
@@ -131,17 +122,17 @@ function mistake(fileName: string, text: string, offset: number, message: string
   return new ConfigError(fileName, [{ path: '', ...positionAt(text, offset), message }]);
 }
 
-/** The top may name further files, whose settings are then added. */
-function withoutIncludes(term: Term, findings: Findings): Term {
+/** The list may name further files to include: each becomes an open question. */
+function withoutIncludes(term: Term, report: ImportReport): Term {
   const items = itemsOf(term) ?? [];
   const isInclude = (item: Term) => item.kind === 'string' && item.text !== '';
   for (const [index, item] of items.entries()) {
-    if (isInclude(item)) findings.open({ term: item, steps: [index] }, 'names a further file, which was not read');
+    if (isInclude(item)) report.addQuestion({ term: item, steps: [index] }, 'names another file, which was not read');
   }
   return term.kind === 'list' ? { ...term, items: items.filter((item) => !isInclude(item)) } : term;
 }
 
-/** Names of environment variables anywhere in a term. */
+/** Returns the names of environment variables anywhere in a term. */
 function variablesIn(term: Term): ReadonlySet<string> {
   const names = new Set<string>();
   const visit = (visited: Term): void => {

@@ -1,12 +1,13 @@
-/** The streams of cdc_progressor: three levels with the names of ours. Source: `cdc_progressor.erl`. */
+/** The streams of cdc_progressor, whose three levels have the same names as ours. Source: `cdc_progressor.erl`. */
 
 import { carryOver, type ImportOutput } from './carry-over.ts';
-import type { Setting } from './import-report.ts';
-import { plainText, Settings, wholeNumber } from './settings.ts';
+import { Settings } from './settings.ts';
+import type { Setting } from './term.ts';
+import { plainText, wholeNumber } from './values.ts';
 
-/** Carries over the section `cdc_progressor`. */
+/** Converts the section `cdc_progressor`. */
 export function importStreams(progressor: Setting, output: ImportOutput): void {
-  const settings = Settings.read(progressor, output.findings);
+  const settings = Settings.read(progressor, output.report);
   if (settings === undefined) return;
   const streams = settings.take('streams');
   if (streams !== undefined) importLevel(streams, ['streams'], output);
@@ -16,9 +17,9 @@ export function importStreams(progressor: Setting, output: ImportOutput): void {
   settings.reportRest();
 }
 
-/** A mapping of databases, slots or namespaces, or at last a namespace. */
+/** Converts a mapping of databases, slots or namespaces, or a namespace itself. */
 function importLevel(level: Setting, target: readonly string[], output: ImportOutput): void {
-  const settings = Settings.read(level, output.findings);
+  const settings = Settings.read(level, output.report);
   if (settings === undefined) return;
   output.draft.setMapping(target, level);
   if (target.length <= NAMESPACE_DEPTH) {
@@ -31,5 +32,5 @@ function importLevel(level: Setting, target: readonly string[], output: ImportOu
   settings.reportRest();
 }
 
-/** `streams`, db_ref and slot stand above a namespace. */
+/** Steps above a namespace: `streams`, db_ref and slot. */
 const NAMESPACE_DEPTH = 3;

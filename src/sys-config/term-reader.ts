@@ -1,20 +1,20 @@
 /**
  * Reads one Erlang term from text, as `file:consult/1` does: literals only, `%` comments, a full stop at the end.
- * In place of a term, `${NAME}` and `${NAME:-default}` of templates are taken as if they stood in quotes.
+ * Template placeholders `${NAME}` and `${NAME:-default}` are read as if they were quoted.
  * Source: Erlang Reference Manual, "Data Types" and "Bit Syntax Expressions".
  *
- * Errors tell where and what is wrong and never quote the text, of which any part may be a secret.
+ * Errors give position and cause, and never quote the text, any part of which may be a secret.
  */
 
 import { NotifierError } from '../errors.ts';
 import { isCharacter, type Term } from './term.ts';
 
-/** A configuration nests a dozen levels; thousands would exhaust the stack. */
+/** A configuration nests a dozen levels; thousands would overflow the stack. */
 const MAX_DEPTH = 128;
-/** No setting is larger, and the time to read a number grows faster than its length. */
+/** No setting is longer, and the time to read a number grows faster than its length. */
 const MAX_DIGITS = 100;
 
-/** Text that is no Erlang term, or one that no configuration file may hold. */
+/** Text that is not an Erlang term, or a term that a configuration file cannot contain. */
 export class TermError extends NotifierError {
   override readonly name = 'TermError';
   /** Counted from 1 */
@@ -24,14 +24,14 @@ export class TermError extends NotifierError {
   readonly detail: string;
 
   constructor({ line, column }: Position, detail: string) {
-    super(`Cannot read Erlang term: ${detail} at line ${line}, column ${column}`);
+    super(`Cannot read Erlang term: ${detail} at line ${line}, column ${column}`, { code: 'erlang_term' });
     this.line = line;
     this.column = column;
     this.detail = detail;
   }
 }
 
-/** A place in a text; both are counted from 1, columns in UTF-16 units. */
+/** A position in a text, counted from 1; columns in UTF-16 units. */
 export interface Position {
   readonly line: number;
   readonly column: number;
@@ -44,12 +44,15 @@ export function positionAt(text: string, offset: number): Position {
   return { line: before.split('\n').length, column: offset - lineStart + 1 };
 }
 
-/** The only term of a text. Throws TermError. */
+/**
+ * Reads the only term of a text.
+ * @throws TermError
+ */
 export function readTerm(text: string): Term {
   return new TermReader(text).wholeText();
 }
 
-/** What stands for a character after a backslash; source: Reference Manual, "Escape Sequences". */
+/** Characters by the letter after a backslash; source: Reference Manual, "Escape Sequences". */
 const ESCAPES: Readonly<Record<string, number>> = { b: 8, d: 127, e: 27, f: 12, n: 10, r: 13, s: 32, t: 9, v: 11 };
 
 const BLANK = /(?:[\s\u0080-\u00a0]|%[^\n]*)*/y;
@@ -70,12 +73,12 @@ class TermReader {
     if (this.#text.startsWith('\uFEFF')) this.#at = 1;
     const term = this.#term(0);
     this.#skipBlank();
-    // A full stop ends a term only where nothing can continue it.
+    // A full stop ends a term only before white space, a comment or the end.
     if (!this.#take('.') || !/^(?:[\s%]|$)/.test(this.#text.slice(this.#at, this.#at + 1))) {
       this.#fail('the full stop after the term is missing');
     }
     this.#skipBlank();
-    if (this.#at < this.#text.length) this.#fail('a second term begins');
+    if (this.#at < this.#text.length) this.#fail('a second term begins here');
     return term;
   }
 
@@ -120,13 +123,13 @@ class TermReader {
     return entries;
   }
 
-  /** True after a comma, false after the end of what was opened. */
+  /** True after a comma, false after the closing delimiter. */
   #continues(close: string): boolean {
     this.#skipBlank();
     if (this.#take(',')) return true;
     if (this.#take(close)) return false;
     return this.#fail(
-      this.#text[this.#at] === '|' ? 'a list with | has no meaning here' : `a comma or ${close} is missing`,
+      this.#text[this.#at] === '|' ? 'lists with | are not supported' : `a comma or ${close} is missing`,
     );
   }
 
@@ -163,7 +166,9 @@ class TermReader {
     const start = this.#at;
     this.#at += 1;
     const value = this.#escape();
-    return isCharacter(value) ? String.fromCodePoint(value) : this.#failAt(start, 'no character has this number');
+    return isCharacter(value)
+      ? String.fromCodePoint(value)
+      : this.#failAt(start, 'this is not the number of a character');
   }
 
   #escape(): number {
@@ -193,7 +198,7 @@ class TermReader {
         for (const byte of isUtf8 ? Buffer.from(text, 'utf8') : lowBytes(text)) bytes.push(byte);
       } else {
         const term = this.#term(depth + 1);
-        if (term.kind !== 'integer') return this.#failAt(term.offset, 'binaries of text and bytes are supported only');
+        if (term.kind !== 'integer') return this.#failAt(term.offset, 'only binaries of text and bytes are supported');
         bytes.push(Number(BigInt.asUintN(8, term.value)));
       }
       this.#skipBlank();
@@ -218,13 +223,13 @@ class TermReader {
     if (integer === undefined) return this.#fail('a number is missing after its sign');
     if (integer.length > MAX_DIGITS) return this.#failAt(offset, 'this number is too long');
     const value = integerValue(integer);
-    if (value === undefined) return this.#failAt(offset, 'these are no digits of this base (2 to 36)');
+    if (value === undefined) return this.#failAt(offset, 'these are not digits of this base (2 to 36)');
     return { kind: 'integer', offset, value: BigInt(sign) * value };
   }
 
   #fun(offset: number): Term {
     if (this.#match(/\s+(?:\w+|'[^'\n]*'):(?:\w+|'[^'\n]*')\/\d+/y) === undefined) {
-      this.#failAt(offset, 'of functions only fun module:name/arity can stand here');
+      this.#failAt(offset, 'only functions of the form fun module:name/arity are supported');
     }
     return { kind: 'fun', offset };
   }
@@ -259,11 +264,11 @@ function insteadOfTerm(next: string): string {
   if (next === '') return 'a term is missing at the end of the text';
   if (next === '#') return 'records are not supported, maps begin with #{';
   if (next === '~') return 'sigils are not supported; write "..." or <<"...">>';
-  if (/[\p{Lu}_]/u.test(next)) return 'a variable has no value here; atoms that begin like this need quotes';
+  if (/[\p{Lu}_]/u.test(next)) return 'variables are not supported; an atom that begins like this needs quotes';
   return 'a term is missing';
 }
 
-/** `255`, `16#ff`; undefined when the base or a digit is none. */
+/** `255`, `16#ff`; undefined when the base or a digit is invalid. */
 function integerValue(text: string): bigint | undefined {
   const [first = '', digits] = text.split('#');
   if (digits === undefined) return BigInt(first);

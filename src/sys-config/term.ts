@@ -1,22 +1,30 @@
-/** Erlang terms as a configuration file writes them, and what they can be taken for. */
+/** Erlang terms as written in a configuration file, and their conversion to text and lists. */
 
-/** One term. `offset` is where it begins in its text, in UTF-16 units. */
+import type { PathStep } from '../config/config-error.ts';
+
+/** One term. `offset` is its start in the text, in UTF-16 units. */
 export type Term = { readonly offset: number } & (
   | { readonly kind: 'atom'; readonly name: string }
   | { readonly kind: 'integer'; readonly value: bigint }
   | { readonly kind: 'float'; readonly value: number }
-  /** `"..."`: to Erlang a list of characters */
+  /** `"..."`: a list of characters in Erlang */
   | { readonly kind: 'string'; readonly text: string }
   | { readonly kind: 'binary'; readonly bytes: Uint8Array }
   | { readonly kind: 'tuple'; readonly items: readonly Term[] }
   | { readonly kind: 'list'; readonly items: readonly Term[] }
-  /** In the order of the text, keys that are given twice included */
+  /** In the order of the text, duplicate keys included */
   | { readonly kind: 'map'; readonly entries: readonly (readonly [key: Term, value: Term])[] }
   /** `fun module:name/arity` */
   | { readonly kind: 'fun' }
 );
 
-/** The text of a string, a binary that is UTF-8, an atom or a list of characters; undefined for all else. */
+/** A term with its path from the top of the old file. */
+export interface Setting {
+  readonly term: Term;
+  readonly steps: readonly PathStep[];
+}
+
+/** The text of a string, a UTF-8 binary, an atom or a list of characters; undefined for anything else. */
 export function textOf(term: Term): string | undefined {
   switch (term.kind) {
     case 'atom':
@@ -32,12 +40,12 @@ export function textOf(term: Term): string | undefined {
   }
 }
 
-/** True for this very atom. */
+/** True for the atom of this name. */
 export function isAtom(term: Term, name: string): boolean {
   return term.kind === 'atom' && term.name === name;
 }
 
-/** The items of a list; to Erlang an empty string is an empty list. Undefined for all else. */
+/** The items of a list; an empty string is an empty list in Erlang. Undefined for anything else. */
 export function itemsOf(term: Term): readonly Term[] | undefined {
   if (term.kind === 'list') return term.items;
   return term.kind === 'string' && term.text === '' ? [] : undefined;
@@ -60,7 +68,7 @@ function charactersText(items: readonly Term[]): string | undefined {
   return text;
 }
 
-/** True for what Unicode calls a scalar value. */
+/** True for a Unicode scalar value. */
 export function isCharacter(value: bigint | number): boolean {
   return (value >= 0 && value < 0xd800) || (value > 0xdfff && value <= 0x10ffff);
 }

@@ -1,49 +1,48 @@
-/**
- * The new configuration while it is made: a YAML document that knows what each of its keys was made of. Secrets never
- * get into it, only the names of the environment variables that are to hold them.
- */
-
 import { Document, Pair, Scalar, YAMLMap } from 'yaml';
 import { ConfigError, formatPath } from '../config/config-error.ts';
 import { parseConfig } from '../config/load.ts';
-import type { Findings, Setting } from './import-report.ts';
-import { variableOf } from './settings.ts';
-import { textOf } from './term.ts';
+import type { ImportReport } from './import-report.ts';
+import { type Setting, textOf } from './term.ts';
+import { variableOf } from './values.ts';
 
-/** What is known of a key that is written. */
+/** Origin and comment of a key in the new file. */
 export interface KeyOptions {
-  /** What it was made of */
+  /** The setting that it was converted from */
   readonly origin: Setting;
-  /** Stands in a line before the key */
+  /** A line before the key */
   readonly comment?: string | undefined;
 }
 
-/** Where a secret goes. */
+/** Options of `YamlDraft.setSecret`. */
 export interface SecretOptions extends KeyOptions {
-  /** The secret of the old file; absent when it came from elsewhere, which the comment then tells */
+  /** The secret in the old file; absent when it is elsewhere, as the comment then says */
   readonly secret: Setting | undefined;
-  /** Name of what it belongs to, for the name of a variable */
+  /** Name of the database or client that it belongs to, for the name of a variable */
   readonly owner: string;
 }
 
-/** A configuration in the making, written in the order of the calls. */
-export class Draft {
+/**
+ * The new configuration under construction: a YAML document that remembers which setting each of its keys was converted
+ * from. Keys appear in the order of the calls. Secrets never get into it, only the names of the environment variables that
+ * contain them.
+ */
+export class YamlDraft {
   readonly #top = new YAMLMap();
   readonly #document = new Document(this.#top);
-  /** By path, as the origins are */
+  /** By path, like the origins */
   readonly #pairs = new Map<string, Pair<Scalar, unknown>>();
   readonly #origins = new Map<string, Setting>();
   readonly #variables = new Map<string, string>();
-  readonly #findings: Findings;
+  readonly #report: ImportReport;
   readonly #usedVariables: ReadonlySet<string>;
 
-  /** `usedVariables`: the environment variables that the old file names. */
-  constructor(findings: Findings, usedVariables: ReadonlySet<string>) {
-    this.#findings = findings;
+  /** @param usedVariables the environment variables named in the old file */
+  constructor(report: ImportReport, usedVariables: ReadonlySet<string>) {
+    this.#report = report;
     this.#usedVariables = usedVariables;
   }
 
-  /** Writes a value, with all mappings around it; a key that is already there keeps its place. */
+  /** Writes a value and the mappings around it; a key that exists keeps its position. */
   set(target: readonly string[], value: unknown, { origin, comment }: KeyOptions): void {
     const pair = this.#pairAt(target);
     pair.value = this.#document.createNode(value);
@@ -51,7 +50,7 @@ export class Draft {
     this.#origins.set(formatPath(target), origin);
   }
 
-  /** True when a value was written there. */
+  /** True when a value was written at the path. */
   has(target: readonly string[]): boolean {
     return this.#origins.has(formatPath(target));
   }
@@ -61,18 +60,18 @@ export class Draft {
     this.set(target, new YAMLMap(), { origin });
   }
 
-  /** Writes what stands in place of a secret: the variable that the old file names, or one of the owner's name. */
+  /** Writes a reference to an environment variable instead of a secret: the one named in the old file, or a new one. */
   setSecret(target: readonly string[], { secret, owner, origin, comment }: SecretOptions): void {
-    const said = comment === undefined ? [] : [comment];
+    const sources = comment === undefined ? [] : [comment];
     const variable = secret === undefined ? undefined : variableOf(secret.term);
     if (secret !== undefined && variable?.hasDefault === true) {
-      this.#findings.open(secret, 'has a default, which is not copied: it may be a secret');
+      this.#report.addQuestion(secret, 'has a default, which is not copied: it may be a secret');
     } else if (secret !== undefined && variable === undefined) {
       const text = textOf(secret.term);
       if (text !== undefined && text !== '') {
-        said.push(`the text at ${this.#findings.placeOf(secret)}, not copied`);
+        sources.push(`the text at ${this.#report.placeOf(secret)}, not copied`);
       } else if (comment === undefined) {
-        this.#findings.open(secret, `${text === '' ? 'is empty' : 'is not text'} and was left out`, target);
+        this.#report.addQuestion(secret, `${text === '' ? 'is empty' : 'is not text'} and was dropped`, target);
         return;
       }
     }
@@ -81,21 +80,21 @@ export class Draft {
     const reference = this.#document.createNode({ env: name }, { flow: true });
     this.set(target, reference, {
       origin: secret ?? origin,
-      comment: said.length === 0 ? undefined : said.join(', else '),
+      comment: sources.length === 0 ? undefined : sources.join(', otherwise '),
     });
   }
 
-  /** Adds comment lines after all else. */
+  /** Sets the comment at the end of the file. */
   closeWith(lines: readonly string[]): void {
     this.#document.comment = commentLines(lines);
   }
 
-  /** The environment variables that the configuration reads, each with a key that reads it. */
+  /** The environment variables of the configuration, each with the path of a key that reads it. */
   get variables(): ReadonlyMap<string, string> {
     return this.#variables;
   }
 
-  /** Has the new configuration checked as the service does it, and reports what it is refused for. */
+  /** Checks the new configuration as the service does, and reports its mistakes. */
   check(): void {
     const environment = Object.fromEntries([...this.#variables.keys()].map((name) => [name, 'a secret']));
     const readFile = () => Buffer.from('-----BEGIN CERTIFICATE-----');
@@ -103,11 +102,11 @@ export class Draft {
       parseConfig(this.yaml([]), { fileName: 'import', environment, readFile });
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
-      for (const { path, message } of error.issues) this.#findings.refuse(path, message, this.#originOf(path));
+      for (const { path, message } of error.issues) this.#report.addRejected(path, message, this.#originOf(path));
     }
   }
 
-  /** The text of the file, below a header of comment lines. */
+  /** Returns the text of the file, after a header of comment lines. */
   yaml(header: readonly string[]): string {
     this.#document.commentBefore = header.length === 0 ? null : commentLines(header);
     return this.#document.toString({ lineWidth: 0 });
@@ -132,7 +131,7 @@ export class Draft {
     return mapping;
   }
 
-  /** What a key, or else the nearest mapping around it, was made of. */
+  /** Returns the origin of a key, or of the nearest mapping around it. */
   #originOf(path: string): Setting | undefined {
     for (let around = path; around !== ''; around = around.slice(0, Math.max(around.search(/[.[][^.[]*$/), 0))) {
       const origin = this.#origins.get(around);
@@ -141,7 +140,7 @@ export class Draft {
     return undefined;
   }
 
-  /** A name that neither the old file nor another secret has: two secrets in one variable would become one. */
+  /** Returns a name that neither the old file nor another secret uses. */
   #freeVariable(owner: string): string {
     const stem = owner
       .toUpperCase()
@@ -155,7 +154,7 @@ export class Draft {
   }
 }
 
-/** To YAML some control characters end a line, and with it a comment. */
+/** Some control characters end a line in YAML, and with it a comment: they become spaces. */
 function commentLines(lines: readonly string[]): string {
   return lines.map((line) => (line === '' ? '' : ` ${line.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')}`)).join('\n');
 }

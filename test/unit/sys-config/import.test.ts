@@ -31,7 +31,7 @@ function variablesIn(yaml: string): string[] {
   return [...yaml.matchAll(/\{ env: (\w+) \}/g)].map((match) => match[1]!);
 }
 
-/** Paths of the keys that the new file is refused for. */
+/** Paths of the mistakes in the new file. */
 function refusals(imported: ImportedConfig): string[] {
   try {
     parse(imported);
@@ -43,7 +43,7 @@ function refusals(imported: ImportedConfig): string[] {
 }
 
 /** Part of the report under its title, each line as `PATH: MESSAGE`. */
-function reported({ report }: ImportedConfig, title: 'To look at:' | 'Left out, as nothing here needs it:'): string[] {
+function reported({ report }: ImportedConfig, title: 'Open questions:' | 'Dropped, not needed:'): string[] {
   const start = report.indexOf(title);
   if (start < 0) return [];
   const end = report.indexOf('', start);
@@ -54,12 +54,12 @@ describe.each(NAMES)('%s.config', (name) => {
   const text = source(name);
   const imported = importText(text);
 
-  test('becomes the file beside it', () => {
-    // To mend: look at the difference, and if it is wanted, put the new text there.
+  test('is converted to the file next to it', () => {
+    // After a wanted change, put the new text into the file.
     expect(imported.yaml).toBe(readFileSync(join(FIXTURES, `${name}.yaml`), 'utf8'));
   });
 
-  test('gives away no secret', () => {
+  test('reveals no secret', () => {
     const secrets = [...text.matchAll(/Secret-[\w-]+/g)].map(([secret]) => secret);
     for (const secret of secrets) expect(`${imported.yaml}${imported.report.join('\n')}`).not.toContain(secret);
   });
@@ -74,9 +74,9 @@ describe.each(NAMES)('%s.config', (name) => {
 });
 
 describe('importSysConfig', () => {
-  test.each([['complete'], ['production']])('carries %s over without anything to look at', (name) => {
+  test.each([['complete'], ['production']])('converts %s without open questions', (name) => {
     const imported = importText(source(name));
-    expect([imported.isComplete, reported(imported, 'To look at:'), refusals(imported)]).toEqual([true, [], []]);
+    expect([imported.isComplete, reported(imported, 'Open questions:'), refusals(imported)]).toEqual([true, [], []]);
   });
 
   test.each<[name: string, refused: string[]]>([
@@ -92,7 +92,7 @@ describe('importSysConfig', () => {
       ],
     ],
     ['vault', ['databases.second.username', 'kafka_clients.main.sasl.username']],
-  ])('leaves %s with something to look at, and with what is missing refused', (name, refused) => {
+  ])('converts %s with open questions, and --check rejects what is missing', (name, refused) => {
     const imported = importText(source(name));
     expect([imported.isComplete, refusals(imported)]).toEqual([false, refused]);
   });
@@ -173,7 +173,7 @@ describe('importSysConfig', () => {
     expect(parse(imported).kafkaClients.get('k')?.compression).toBe(type as CompressionType);
   });
 
-  test('takes names that mean something to YAML, JavaScript or comments as names', () => {
+  test('keeps names with a meaning in YAML, JavaScript or comments', () => {
     const names = ['__proto__', 'true', '123', 'a: b', '# c', "it\\'s", 'ключ', 'two\\nlines\\rthree'];
     const namespaces = names.map(
       (name) =>
@@ -183,10 +183,10 @@ describe('importSysConfig', () => {
     expect([...(parse(imported).streams[0]?.namespaces.keys() ?? [])]).toEqual(
       names.map((name) => name.replace("\\'", "'").replace('\\n', '\n').replace('\\r', '\r')),
     );
-    expect(reported(imported, 'To look at:')).toHaveLength(names.length);
+    expect(reported(imported, 'Open questions:')).toHaveLength(names.length);
   });
 
-  test('keeps what it tells of the old file within the lines of comments', () => {
+  test('keeps texts of the old file within comment lines', () => {
     const breaking = '\\r\\nhttp: {}\\n\\x{85}\\x{2028}http: {}';
     const connector = `, {vault_role, "${breaking}"}, {vault_secret_key_path, "${breaking}"}`;
     const client = `, {sasl, {plain, "/${breaking}"}}`;
@@ -200,7 +200,7 @@ describe('importSysConfig', () => {
     expect(refusals(imported)).toEqual(['kafka_clients.k.sasl.username']);
   });
 
-  test('gives each secret a variable of its own', () => {
+  test('gives each secret its own variable', () => {
     const database = (password: string) => `#{host => "pg", database => "d", username => "u", password => ${password}}`;
     const { yaml } = importText(
       `[{epg_connector, [{databases, #{'a-b' => ${database('"1"')}, a_b => ${database('"2"')}, 'база' => ${database('"3"')},
@@ -218,14 +218,14 @@ describe('importSysConfig', () => {
     ]);
   });
 
-  test('reads Latin-1 where the file says so', () => {
+  test('reads Latin-1 when the file names it', () => {
     const text = '%% coding: latin-1\n[{épater, []}].';
-    expect(
-      reported(importSysConfig(Buffer.from(text, 'latin1'), 'sys.config'), 'Left out, as nothing here needs it:'),
-    ).toEqual(['épater: belongs to an application that does not exist here']);
+    expect(reported(importSysConfig(Buffer.from(text, 'latin1'), 'sys.config'), 'Dropped, not needed:')).toEqual([
+      'épater: configures an application that cdc-notifier does not have',
+    ]);
   });
 
-  test('refuses a file that cannot be read', () => {
+  test('rejects a file that cannot be read', () => {
     expect(() => loadSysConfig('/nowhere/sys.config')).toThrow('/nowhere/sys.config:1:1: cannot be read (ENOENT)');
     expect(loadSysConfig(join(FIXTURES, 'complete.config')).isComplete).toBe(true);
   });
@@ -271,36 +271,39 @@ function whole({
     ${applications}].`;
 }
 
-describe('what cannot be carried over is listed', () => {
+describe('settings without a counterpart are listed', () => {
   test('and nothing else is', () => {
     const imported = importText(whole());
     expect(imported.report).toEqual([
-      'Secrets are not copied. Set these environment variables, or write {file: PATH} in their place:',
+      'Secrets are not copied. Set these environment variables, or use {file: PATH} instead:',
       '  DB_PASSWORD: databases.db.password',
     ]);
     expect([imported.isComplete, refusals(imported)]).toEqual([true, []]);
   });
 
-  const UNKNOWN = 'is not known here and was left out';
-  const BEFORE_26 = 'does not say verify_peer: before OTP 26';
+  const UNKNOWN = 'is unknown and was dropped';
+  const BEFORE_26 = 'has no verify_peer: before OTP 26';
 
   test.each<[parts: Parts, findings: string[]]>([
     [{ database: ', ssl => false, sslmode => x' }, [`epg_connector.databases.db.sslmode: ${UNKNOWN}`]],
     [
       { database: ', ssl => true' },
       [
-        'epg_connector.databases.db.ssl: took plaintext as well',
-        'epg_connector.databases.db.ssl: names no authorities: the server was not verified',
+        'epg_connector.databases.db.ssl: also allowed plaintext',
+        'epg_connector.databases.db.ssl: has no CA certificates: the server was not verified',
       ],
     ],
-    [{ database: ', ssl => required, ssl_opts => []' }, ['epg_connector.databases.db.ssl_opts: names no authorities']],
+    [
+      { database: ', ssl => required, ssl_opts => []' },
+      ['epg_connector.databases.db.ssl_opts: has no CA certificates'],
+    ],
     [{ database: ', ssl => required, ssl_opts => [{verify, verify_none}]' }, []],
     [{ database: ', ssl => required, ssl_opts => [{verify, verify_peer}, {cacertfile, "/ca"}]' }, []],
     [{ database: ', ssl => required, ssl_opts => [{verify, verify_peer}, {server_name_indication, "pg"}]' }, []],
     [{ database: ', ssl => required, ssl_opts => [{verify, verify_peer}, {server_name_indication, disable}]' }, []],
     [
       { database: ', ssl => required, ssl_opts => [{verify, verify_peer}, {server_name_indication, "x"}]' },
-      ['epg_connector.databases.db.ssl_opts.server_name_indication: is not host'],
+      ['epg_connector.databases.db.ssl_opts.server_name_indication: differs from host'],
     ],
     [
       { database: ', ssl => required, ssl_opts => [{cacertfile, "/ca"}]' },
@@ -308,12 +311,12 @@ describe('what cannot be carried over is listed', () => {
     ],
     [
       { database: ', ssl => prefer, ssl_opts => [{verify, verify_peer}]' },
-      ['epg_connector.databases.db.ssl: is none of true'],
+      ['epg_connector.databases.db.ssl: is not true, false'],
     ],
     [
       { database: ', ssl => required, ssl_opts => [{verify, sometimes}, {cacertfile, "/ca"}]' },
       [
-        'epg_connector.databases.db.ssl_opts: does not say',
+        'epg_connector.databases.db.ssl_opts: has no verify_peer',
         'epg_connector.databases.db.ssl_opts.verify: is neither verify_peer',
       ],
     ],
@@ -322,11 +325,11 @@ describe('what cannot be carried over is listed', () => {
       ['databases.db.tls.key: is missing; required by cert (in the new file)'],
     ],
     [{ connector: ', {statistics, on}' }, [`epg_connector.statistics: ${UNKNOWN}`]],
-    [{ connector: ', {databases, #{}}' }, ['epg_connector.databases: is given twice; the first was taken']],
+    [{ connector: ', {databases, #{}}' }, ['epg_connector.databases: is given twice; the first one was used']],
     [
       { connector: ', {vault_role, "r"}, {vault_secret_key_path, "one/path"}' },
       [
-        'epg_connector.databases.db.username: gave way where Vault answered: compare it with pg_creds.pg_user of secret/one/path in Vault (role r)',
+        'epg_connector.databases.db.username: was overridden by Vault when available: compare it with pg_creds.pg_user of secret/one/path in Vault (role r)',
       ],
     ],
     [{ client: ', {ssl, false}, {sasl, undefined}' }, []],
@@ -334,22 +337,22 @@ describe('what cannot be carried over is listed', () => {
     [{ client: ', {ssl, true}' }, [`brod.clients.k.ssl: ${BEFORE_26}`]],
     [
       { client: ', {ssl, [{verify, verify_none}]}' },
-      ['brod.clients.k.ssl: says verify_none: the brokers were not verified'],
+      ['brod.clients.k.ssl: has verify_none: the brokers were not verified'],
     ],
     [{ client: ', {ssl, []}' }, ['brod.clients.k.ssl: is an empty list']],
     [{ client: ', {ssl, yes}' }, ['brod.clients.k.ssl: is neither a map nor', `brod.clients.k.ssl: ${BEFORE_26}`]],
     [
       { client: ', {ssl, [{verify, verify_peer}, {server_name_indication, disable}]}' },
-      ['brod.clients.k.ssl.server_name_indication: is not possible here'],
+      ['brod.clients.k.ssl.server_name_indication: is not supported'],
     ],
     [{ client: ', {ssl, [{verify, verify_peer}, {cacerts, []}]}' }, [`brod.clients.k.ssl.cacerts: ${UNKNOWN}`]],
     [
       { client: ', {ssl, [{verify, verify_peer}, {ciphers, []}, {versions, []}]}' },
-      ['brod.clients.k.ssl.ciphers: cannot be chosen here', 'brod.clients.k.ssl.versions: cannot be chosen here'],
+      ['brod.clients.k.ssl.ciphers: cannot be set', 'brod.clients.k.ssl.versions: cannot be set'],
     ],
     [
       { client: ', {ssl, [{verify, verify_peer}, {password, "x"}]}' },
-      ['brod.clients.k.ssl.password: cannot be given here'],
+      ['brod.clients.k.ssl.password: is not supported'],
     ],
     [
       { client: ', {ssl, [{verify, verify_peer}, {cacertfile, "ca"}]}' },
@@ -357,15 +360,15 @@ describe('what cannot be carried over is listed', () => {
     ],
     [{ client: ', {sasl, {callback, m, []}}' }, ['brod.clients.k.sasl: is not {Mechanism, User, Password}']],
     [{ client: ', {sasl, {scram_sha_1, "u", "p"}}' }, ['brod.clients.k.sasl: is not {Mechanism, User, Password}']],
-    [{ client: ', {sasl, {plain, "u", ""}}' }, ['brod.clients.k.sasl.password: is empty and was left out']],
-    [{ client: ', {sasl, {plain, "u", 1}}' }, ['brod.clients.k.sasl.password: is not text and was left out']],
+    [{ client: ', {sasl, {plain, "u", ""}}' }, ['brod.clients.k.sasl.password: is empty and was dropped']],
+    [{ client: ', {sasl, {plain, "u", 1}}' }, ['brod.clients.k.sasl.password: is not text and was dropped']],
     [
       { client: ', {sasl, {plain, "/run/sasl"}}' },
       ['brod.clients.k.sasl: has the user in the first line of the file /run/sasl'],
     ],
     [
       { client: ', {sasl, {plain, "Secret"}}' },
-      ['brod.clients.k.sasl: has the user in the first line of the file that is named'],
+      ['brod.clients.k.sasl: has the user in the first line of the file named here'],
     ],
     [
       { client: ', {default_producer_config, [{required_acks, 1}]}' },
@@ -374,13 +377,13 @@ describe('what cannot be carried over is listed', () => {
     [{ client: ', {default_producer_config, [{required_acks, all}, {compression, no_compression}]}' }, []],
     [
       { client: ', {default_producer_config, [{compression, brotli}]}' },
-      ['brod.clients.k.default_producer_config.compression: is no compression of brod and was left out'],
+      ['brod.clients.k.default_producer_config.compression: is not a compression of brod and was dropped'],
     ],
     [
       { client: ', {default_producer_config, [{partitioner, x}]}' },
       [`brod.clients.k.default_producer_config.partitioner: ${UNKNOWN}`],
     ],
-    [{ client: ', allow_topic_auto_creation' }, ['brod.clients.k.allow_topic_auto_creation: is not possible here']],
+    [{ client: ', allow_topic_auto_creation' }, ['brod.clients.k.allow_topic_auto_creation: is not supported']],
     [{ client: ', {allow_topic_auto_creation, false}' }, []],
     [
       { client: ', {rack, "a"}, {1, b}, {}' },
@@ -392,7 +395,7 @@ describe('what cannot be carried over is listed', () => {
     ],
     [
       { client: ', {connect_timeout, infinity}' },
-      ['brod.clients.k.connect_timeout: is not a whole number and was left out'],
+      ['brod.clients.k.connect_timeout: is not a whole number and was dropped'],
     ],
     [{ client: ', {request_timeout, 0}' }, ['kafka_clients.k.request_timeout: must be']],
     [{ brod: ', {consumers, []}' }, [`brod.consumers: ${UNKNOWN}`]],
@@ -400,7 +403,7 @@ describe('what cannot be carried over is listed', () => {
     [
       { namespace: ', kafka_client => other' },
       [
-        'cdc_progressor.streams.db.slot.ns.kafka_client: is given twice; the last was taken',
+        'cdc_progressor.streams.db.slot.ns.kafka_client: is given twice; the last one was used',
         'streams.db.slot.ns.kafka_client: no such entry in kafka_clients',
       ],
     ],
@@ -416,15 +419,15 @@ describe('what cannot be carried over is listed', () => {
     [{ progressor: ', {max_retries, -1}' }, ['max_retries: must be']],
     [
       { progressor: ', {resend_timeout, "3s"}' },
-      ['cdc_progressor.resend_timeout: is not a whole number and was left out'],
+      ['cdc_progressor.resend_timeout: is not a whole number and was dropped'],
     ],
     [{ progressor: ', {batch, 1}' }, [`cdc_progressor.batch: ${UNKNOWN}`]],
-    [{ applications: ', "other.config"' }, ['[3]: names a further file, which was not read']],
-    [{ applications: ', {brod, []}' }, ['brod: is given twice; the first was taken']],
+    [{ applications: ', "other.config"' }, ['[3]: names another file, which was not read']],
+    [{ applications: ', {brod, []}' }, ['brod: is given twice; the first one was used']],
     [{ applications: ', {cdc_notifier, [{port, 8022}, {ip, any}]}' }, [`cdc_notifier.ip: ${UNKNOWN}`]],
   ])('%j', (parts, findings) => {
     const imported = importText(whole(parts));
-    const open = reported(imported, 'To look at:');
+    const open = reported(imported, 'Open questions:');
     expect(open.map((line, index) => line.slice(0, findings[index]?.length))).toEqual(findings);
     expect(imported.isComplete).toBe(findings.length === 0);
     if (findings.length === 0) expect(refusals(imported)).toEqual([]);
@@ -446,16 +449,14 @@ describe('what cannot be carried over is listed', () => {
     ],
     [{ client: ', {ssl, [{verify, verify_peer}, {depth, 3}]}' }, ['brod.clients.k.ssl.depth']],
     [{ applications: ', {kernel, []}, {prometheus, []}' }, ['kernel', 'prometheus']],
-  ])('%j: named, and nothing to look at', (parts, dropped) => {
+  ])('%j: dropped, without an open question', (parts, dropped) => {
     const imported = importText(whole(parts));
-    expect(reported(imported, 'Left out, as nothing here needs it:').map((line) => line.split(': ')[0])).toEqual(
-      dropped,
-    );
+    expect(reported(imported, 'Dropped, not needed:').map((line) => line.split(': ')[0])).toEqual(dropped);
     expect([imported.isComplete, refusals(imported)]).toEqual([true, []]);
   });
 });
 
-test('a file that was edited at random is carried over or refused, in order', () => {
+test('a randomly edited file is converted or rejected with a ConfigError', () => {
   const pieces = ['{', '}', '[', ']', '"', "'", ',', '=>', 'true', '1', '<<"x">>', '\\', '#{}', '{a, b}', '%'];
   let seed = 7;
   const below = (limit: number) => {

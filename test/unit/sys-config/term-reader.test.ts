@@ -116,7 +116,7 @@ describe('readTerm reads', () => {
     expect(plain(readTerm(` ${text} . % end\n%\n`))).toEqual(value);
   });
 
-  test('where each term begins', () => {
+  test('the offset of each term', () => {
     const text = '[a,\n  {"b", <<"c">>},\r\n\t#{d => -1}].\n';
     const term = readTerm(text);
     const offsets = term.kind === 'list' ? term.items.map(({ offset }) => positionAt(text, offset)) : [];
@@ -144,35 +144,35 @@ describe('readTerm refuses', () => {
     ['a', '1:2', 'the full stop after the term is missing'],
     ['[a]\n', '2:1', 'the full stop after the term is missing'],
     ['a.b', '1:3', 'the full stop after the term is missing'],
-    ['a.\nb.', '2:1', 'a second term begins'],
+    ['a.\nb.', '2:1', 'a second term begins here'],
     ['[a,]. ', '1:4', 'a term is missing'],
     ['[a\n b].', '2:2', 'a comma or ] is missing'],
     ['{a]. ', '1:3', 'a comma or } is missing'],
-    ['[a|b].', '1:3', 'a list with | has no meaning here'],
+    ['[a|b].', '1:3', 'lists with | are not supported'],
     ['#{a => 1, b}.', '1:12', '=> is missing after the key of a map'],
     ['#{a := 1}.', '1:5', '=> is missing after the key of a map'],
     ['#record{a = 1}.', '1:1', 'records are not supported, maps begin with #{'],
-    ['Variable.', '1:1', 'a variable has no value here; atoms that begin like this need quotes'],
-    ['[_].', '1:2', 'a variable has no value here; atoms that begin like this need quotes'],
-    ['fun() -> ok end.', '1:1', 'of functions only fun module:name/arity can stand here'],
+    ['Variable.', '1:1', 'variables are not supported; an atom that begins like this needs quotes'],
+    ['[_].', '1:2', 'variables are not supported; an atom that begins like this needs quotes'],
+    ['fun() -> ok end.', '1:1', 'only functions of the form fun module:name/arity are supported'],
     ['~"sigil".', '1:1', 'sigils are not supported; write "..." or <<"...">>'],
     ['"""\ntext\n""".', '1:1', 'triple-quoted strings are not supported; write "..."'],
     ['\n "Secret', '2:2', 'the end of a string that begins here is missing'],
     ["'Secret", '1:1', 'the end of a quoted atom that begins here is missing'],
     ['"\\x4"', '1:3', 'this escape sequence is malformed'],
-    ['"\\x{D800}"', '1:2', 'no character has this number'],
-    ['"\\x{110000}"', '1:2', 'no character has this number'],
+    ['"\\x{D800}"', '1:2', 'this is not the number of a character'],
+    ['"\\x{110000}"', '1:2', 'this is not the number of a character'],
     ['$', '1:2', 'a character is missing'],
     ['-a.', '1:2', 'a number is missing after its sign'],
-    ['37#1.', '1:1', 'these are no digits of this base (2 to 36)'],
-    ['1#0.', '1:1', 'these are no digits of this base (2 to 36)'],
-    ['2#12.', '1:1', 'these are no digits of this base (2 to 36)'],
+    ['37#1.', '1:1', 'these are not digits of this base (2 to 36)'],
+    ['1#0.', '1:1', 'these are not digits of this base (2 to 36)'],
+    ['2#12.', '1:1', 'these are not digits of this base (2 to 36)'],
     [`${'9'.repeat(101)}.`, '1:1', 'this number is too long'],
     ['12abc.', '1:3', 'the full stop after the term is missing'],
     ['<<"a":16>>.', '1:6', 'sizes and types other than "..."/utf8 are not supported'],
     ['<<"a"/utf16>>.', '1:6', 'sizes and types other than "..."/utf8 are not supported'],
     ['<<1/float>>.', '1:4', 'sizes and types other than "..."/utf8 are not supported'],
-    ['<<a>>.', '1:3', 'binaries of text and bytes are supported only'],
+    ['<<a>>.', '1:3', 'only binaries of text and bytes are supported'],
     ['<<1 2>>.', '1:5', 'a comma or >> is missing'],
     ['1 + 1.', '1:3', 'the full stop after the term is missing'],
     ['?MACRO.', '1:1', 'a term is missing'],
@@ -198,7 +198,7 @@ describe('readTerm refuses', () => {
     }
   });
 
-  test('what was edited at random, or reads it, in bounded time', () => {
+  test('a randomly edited text, or reads it, in bounded time', () => {
     const pieces = [
       '{',
       '}',
