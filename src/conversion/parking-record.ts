@@ -1,21 +1,21 @@
 /**
- * A row that cannot become a record of its topic, made into a record of its namespace's parking topic.
+ * The record of the parking topic for a row that cannot become a record of its own topic.
  *
- * Key: namespace, a space, process id, as every other record of the process has it, so that parked rows of one process
- * stay in order; the namespace alone when the row brings no process id. Value: one JSON object in UTF-8:
+ * Key: namespace, a space, process id, as in every other record of the process, so that parked rows of one process stay in
+ * order; the namespace alone when the row has no process id. Value: one JSON object in UTF-8:
  *
  * ```
  * { "database": "main", "slot": "invoicing", "namespace": "invoice", "schema": "public", "table": "invoice_events",
  *   "operation": "insert" | "update" | "delete", "lsn": "16/B374D848", "xid": 700,
- *   "commitTime": "2016-03-22T06:12:27.012345Z",  // null outside of the years 0 to 9999
+ *   "commitTime": "2016-03-22T06:12:27.012345Z",  // null outside the years 0 to 9999
  *   "key": VALUE, "reason": "Cannot convert a row of table ...",
  *   "columns": [{ "name": "process_id", "typeOid": 1043, "value": VALUE }, ...],  // none for a delete
- *   "oldKind": "K" | "O", "oldColumns": [...] }  // of the row before; K: columns that are not part of the key are null
+ *   "oldKind": "K" | "O", "oldColumns": [...] }  // the old row; K: columns that are not part of the key are null
  * ```
  *
- * VALUE is `{"null":true}`; `{"unchanged":true}` for a TOASTed value that the update did not touch; `{"text":"..."}` for
- * PostgreSQL's text form; `{"base64":"..."}` for its binary form, and for text that is not UTF-8 or shorter that way.
- * So the object has at most 4/3 of the row's bytes, and for each column its name and 64 bytes.
+ * VALUE is `{"null":true}`; `{"unchanged":true}` for a TOASTed value that the update left unchanged; `{"text":"..."}` for
+ * PostgreSQL's text form; `{"base64":"..."}` for its binary form, for text that is not UTF-8, and where it is shorter than
+ * text. So the object has at most 4/3 of the row's bytes, and for each column its name and 64 bytes.
  */
 import { isUtf8 } from 'node:buffer';
 import type { ByteWriter } from '../bytes/writer.ts';
@@ -38,27 +38,27 @@ import { formatTimestamp } from './timestamp.ts';
 const PROCESS_ID = 'process_id';
 
 const MICROS_PER_SECOND = 1_000_000n;
-/** Makes every moment since the year 0 a positive number of microseconds: whole seconds before 2000-01-01. */
+/** From the year 0 to 2000-01-01: added to a time, it makes every moment since the year 0 positive. */
 const SHIFT_MICROS = 63_113_904_000n * MICROS_PER_SECOND;
 
-/** What is known of a row that is to be parked. */
+/** A row to be parked. */
 export interface ParkedRow {
   /** db_ref of the configuration */
   readonly databaseRef: string;
   readonly slot: string;
   readonly namespace: string;
-  /** As it described the row; it need not fit it */
+  /** The relation of the row; the row may have other columns than it describes */
   readonly relation: RelationMessage;
   readonly change: RowMessage;
-  /** Of the transaction that changed the row */
+  /** Begin of the transaction that changed the row */
   readonly begin: BeginMessage;
   /** Position of the change in the WAL */
   readonly lsn: Lsn;
-  /** Message of the error that the row ended in */
+  /** Why the row is parked: the message of its error */
   readonly reason: string;
 }
 
-/** Writes the parking record to `draft`, whose writers are reset. Never throws, whatever the decoder made of the row. */
+/** Writes the parking record to `draft`, whose writers it resets. Never throws, for any row that pgoutput can decode. */
 export function encodeParkedRow(row: ParkedRow, draft: RecordDraft): void {
   const { relation, change, begin } = row;
   const newTuple = change.tag === 'delete' ? undefined : change.newTuple;
@@ -83,7 +83,7 @@ export function encodeParkedRow(row: ParkedRow, draft: RecordDraft): void {
   draft.value.reset().copy(Buffer.from(JSON.stringify(parked)));
 }
 
-/** Takes the process id from the first tuple that has it: an unchanged one stands in the old tuple only. */
+/** Takes the process id from the first tuple that has it: only the old one has an unchanged TOAST value. */
 function writeKey(row: ParkedRow, tuples: readonly (Tuple | undefined)[], key: ByteWriter): void {
   key.reset().copy(Buffer.from(row.namespace));
   const column = row.relation.columns.findIndex(({ name }) => name === PROCESS_ID);
@@ -92,7 +92,7 @@ function writeKey(row: ParkedRow, tuples: readonly (Tuple | undefined)[], key: B
   key.u8(0x20).copy(valueBytes(tuple, column));
 }
 
-/** Columns of the tuple, which may have more or fewer of them than its relation: one without a description has no name. */
+/** Columns of a tuple, which may have more or fewer than its relation; columns that it does not describe have no name. */
 function describeColumns(relation: RelationMessage, tuple: Tuple): object[] {
   return Array.from({ length: tuple.columnCount }, (_, column) => {
     const description = relation.columns[column];
@@ -113,11 +113,11 @@ function textOrBase64(bytes: Buffer): object {
   const base64 = bytes.toString('base64');
   if (!isUtf8(bytes)) return { base64 };
   const text = bytes.toString();
-  // JSON makes six bytes of a control character: without a bound such a row outgrows every parking topic.
+  // JSON takes six bytes for a control character: without a bound such a row outgrows every parking topic.
   return Buffer.byteLength(JSON.stringify(text)) - '""'.length > base64.length ? { base64 } : { text };
 }
 
-/** RFC 3339 with microseconds; null for a time that it cannot write, which may be just why the row is parked. */
+/** RFC 3339 with microseconds; null outside the years 0 to 9999, which may be why the row is parked. */
 function formatCommitTime(microsSince2000: bigint): string | null {
   try {
     const seconds = formatTimestamp(microsSince2000).toString('latin1', 0, 19);

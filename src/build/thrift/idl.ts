@@ -1,15 +1,15 @@
 /**
- * Parser of the part of the Thrift interface definition language that data types are written in.
- * Grammar: https://thrift.apache.org/docs/idl. Used by the code generator only, never at run time.
+ * Parser of the part of the Thrift interface definition language that describes data types. Only the code generator uses it.
+ * Grammar: https://thrift.apache.org/docs/idl
  */
 import { MalformedError } from '../../errors.ts';
 
-/** Types that the language itself has. */
-export const BASE_TYPES = ['bool', 'byte', 'i8', 'i16', 'i32', 'i64', 'double', 'string', 'binary'] as const;
+/** Types of the language itself. */
+const BASE_TYPES = ['bool', 'byte', 'i8', 'i16', 'i32', 'i64', 'double', 'string', 'binary'] as const;
 /** Name of a type of the language itself. */
 export type BaseTypeName = (typeof BASE_TYPES)[number];
 
-/** A type as it is written; `ref` names a definition as `file.Name`, with the file it stands in made explicit. */
+/** A type as it is written; `ref` names a definition as `file.Name`, always with its file. */
 export type IdlType =
   | { readonly kind: 'base'; readonly name: BaseTypeName }
   | { readonly kind: 'list' | 'set'; readonly element: IdlType }
@@ -25,12 +25,11 @@ export interface IdlField {
   readonly hasDefaultValue: boolean;
 }
 
-/** A top-level definition. `other` is known to the language and of no use here (service, const): it only has a name. */
+/** A top-level definition. Of enums and services, which the generator does not use, only the name is read. */
 export type IdlDefinition =
   | { readonly kind: 'struct' | 'union' | 'exception'; readonly name: string; readonly fields: readonly IdlField[] }
   | { readonly kind: 'typedef'; readonly name: string; readonly type: IdlType }
-  | { readonly kind: 'enum'; readonly name: string }
-  | { readonly kind: 'other'; readonly name: string; readonly construct: string };
+  | { readonly kind: 'enum' | 'service'; readonly name: string };
 
 interface Token {
   readonly text: string;
@@ -78,7 +77,7 @@ class IdlParser {
   #definition(): IdlDefinition | undefined {
     const construct = this.#take();
     switch (construct) {
-      case 'include': // what a name of another file means is settled by the file part of the name itself
+      case 'include': // Names of another file carry the name of that file.
         this.#take();
         return undefined;
       case 'namespace':
@@ -104,7 +103,7 @@ class IdlParser {
         const name = this.#identifier();
         if (this.#peek() === 'extends') this.#next += 2;
         this.#skipBlock('{');
-        return { kind: 'other', name, construct };
+        return { kind: 'service', name };
       }
       default:
         this.#next--;
@@ -163,7 +162,7 @@ class IdlParser {
     else this.#take();
   }
 
-  /** Steps over a bracketed block with everything in it. */
+  /** Skips a bracketed block with everything in it. */
   #skipBlock(open: string): void {
     this.#expect(open);
     const closing = CLOSING[open];
@@ -210,8 +209,9 @@ class IdlParser {
 }
 
 /**
- * Definitions of one IDL file. `file` is its name without `.thrift`, as other files refer to it. MalformedError with
- * the place when the text is not IDL, or is a construct that this parser does not know (annotations among them).
+ * Definitions of one IDL file. `file` is its name without `.thrift`, as other files refer to it.
+ * @throws MalformedError with the offset of text that is not IDL, or a construct that this parser does not know, such as
+ *   annotations
  */
 export function parseIdl(file: string, text: string): IdlDefinition[] {
   return new IdlParser(file, text).parse();

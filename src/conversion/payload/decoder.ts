@@ -261,7 +261,7 @@ class ValueDecoder {
       low = -low | 0;
       high = low === 0 ? -high | 0 : ~high;
     }
-    // Zero has no sign; every other number must still have the sign that was sent. This tells 2^63 from -2^63.
+    // Zero has no sign; every other number must still have the sign that was sent. This distinguishes 2^63 from -2^63.
     const negative = high < 0;
     if (negative !== (sign === 1) && (negative || (low | high) !== 0)) reader.fail('integer does not fit 64 bits', at);
     this.#i64(high, low);

@@ -1,6 +1,6 @@
 /**
- * Encoder of msgpack.Value as Erlang's `term_to_binary` writes it, in every form that the reader must know, and a
- * seeded generator of such values. Written from the format's description, without the code under test.
+ * Encoder of msgpack.Value as Erlang's `term_to_binary` writes it, in every form that the service must read, and a seeded
+ * generator of such values. Written from the description of the format, without the code under test.
  * https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
  */
 import { deflateSync } from 'node:zlib';
@@ -19,7 +19,7 @@ export type Value =
 /** Which of the four atom tags to write: ATOM_EXT, SMALL_ATOM_EXT, ATOM_UTF8_EXT, SMALL_ATOM_UTF8_EXT */
 export type AtomForm = 'atom' | 'small' | 'utf8' | 'smallUtf8';
 
-/** Forms to choose where the format has several; the defaults are what a current OTP writes. */
+/** Options of the encoder, where the format has several forms; the defaults are those of a current OTP. */
 export interface EtfOptions {
   readonly atoms?: AtomForm | undefined;
   /** SMALL_TUPLE_EXT or LARGE_TUPLE_EXT */
@@ -96,7 +96,7 @@ function float(value: number, options: EtfOptions): Buffer {
   return bytes;
 }
 
-/** The term of a Value, without the version byte: what stands inside other terms. */
+/** The term of a Value without the version byte, as inside other terms. */
 export function encodeValue(value: Value, options: EtfOptions = {}): Buffer {
   const atoms = options.atoms ?? 'smallUtf8';
   const variant = (name: string, ...contents: Buffer[]) => Buffer.concat([pair, atom(name, atoms), ...contents]);

@@ -1,6 +1,6 @@
 /**
- * Builds what a walsender sends, one function per message, and shows what was decoded as plain values. Independent of the
- * decoder, so that a mistake of one is not repeated by the other.
+ * Builds the messages of a walsender, one function a message, and shows decoded messages as plain values. Independent of the
+ * decoder, so that the two do not share a mistake.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,10 +13,10 @@ import type {
   Tuple,
 } from '../../../src/postgres/replication/pgoutput.ts';
 
-/** A TOASTed column that the update did not touch. */
+/** A TOASTed column that the update left unchanged. */
 export const UNCHANGED = Symbol('unchanged TOAST');
 
-/** A column as the wire has it: NULL, unchanged TOAST, text format (string) or binary format (bytes). */
+/** A column as it is sent: NULL, unchanged TOAST, text format (string) or binary format (bytes). */
 export type ColumnValue = null | typeof UNCHANGED | string | Uint8Array;
 
 const u8 = (value: number): Buffer => Buffer.from([value]);
@@ -79,7 +79,7 @@ export function origin(commitLsn: bigint, name: string): Buffer {
   return Buffer.concat([letter('O'), int8(commitLsn), cstring(name)]);
 }
 
-/** What `relation` is given. */
+/** Options of `relation`. */
 export interface RelationOptions {
   readonly relationId?: number;
   readonly schema?: string;
@@ -110,7 +110,7 @@ export function relation(options: RelationOptions): Buffer {
   ]);
 }
 
-/** The same as `relation`, decoded. */
+/** The message of `relation`, decoded. */
 export function relationMessage(options: RelationOptions): RelationMessage {
   const { relationId = 16_400, schema = 'public', name, replicaIdentity = 'f' } = options;
   const columns: RelationColumn[] = options.columns.map((column) => ({
@@ -122,7 +122,7 @@ export function relationMessage(options: RelationOptions): RelationMessage {
   return { tag: 'relation', relationId, schema, name, replicaIdentity, columns };
 }
 
-/** OID that the tests give to the enum process_status. */
+/** OID of the enum process_status in the tests. */
 export const PROCESS_STATUS_OID = 16_386;
 
 /** Columns of a processes table, as new databases have them. */
@@ -203,7 +203,7 @@ export function xlogData(message: Uint8Array, walStart = 0x16_b374_d848n, sentMi
   return Buffer.concat([letter('w'), int8(walStart), int8(walStart), int8(sentMicros), message]);
 }
 
-/** The XLogData frame with another clock of its sender. */
+/** The XLogData frame with another sending time. */
 export function sentAt(frame: Buffer, sentMicros: bigint): Buffer {
   const changed = Buffer.from(frame);
   changed.writeBigInt64BE(sentMicros, 17);
@@ -216,7 +216,7 @@ export function keepalive(walEnd: bigint, options: { clockMicros?: bigint; reply
   return Buffer.concat([letter('k'), int8(walEnd), int8(clockMicros), u8(replyRequested ? 1 : 0)]);
 }
 
-/** A chunk as the frames of one read of the socket make it: a CopyData message around each. */
+/** A chunk as one read of the socket gives it: a CopyData message around each frame. */
 export function copyData(...frames: readonly Uint8Array[]): Buffer {
   return Buffer.concat(frames.flatMap((frame) => [letter('d'), int4(frame.length + 4), frame]));
 }
@@ -234,7 +234,7 @@ export function transaction(
   ];
 }
 
-/** A tuple as a list of column values, and every other message as it is: what a test can compare as a whole and keep. */
+/** A copy of a message with tuples as lists of column values, which a test can compare and keep. */
 export function snapshot(message: ReplicationMessage | PgoutputMessage): unknown {
   switch (message.tag) {
     case 'insert':
@@ -269,7 +269,7 @@ function columnsOf(decoded: Tuple): ColumnValue[] {
   return columns;
 }
 
-/** A frame that a real server sent, and what made it send it. */
+/** A frame of a real server, and what caused it. */
 export interface CapturedFrame {
   readonly note: string;
   readonly bytes: Buffer;

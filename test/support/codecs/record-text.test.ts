@@ -20,7 +20,7 @@ const all: Value = {
   ],
 };
 
-test('describeRecord says of an event what its row says', () => {
+test('describeRecord gives an event the content of its row', () => {
   const payload = encodePayload(all);
   const out = new ByteWriter();
   writeSinkEvent(out, {
@@ -44,7 +44,7 @@ test('describeRecord says of an event what its row says', () => {
   });
 });
 
-test('describeRecord says of a failure what the update of its row says', () => {
+test('describeRecord gives a failure the content of its update', () => {
   const out = new ByteWriter();
   writeLifecycleEvent(out, {
     machine_ns: Buffer.from('ns'),
@@ -57,7 +57,7 @@ test('describeRecord says of a failure what the update of its row says', () => {
   expect(record.content).toBe(lifecycleContent({ namespace: 'ns', processId: 'p', change: 'failed', reason: 'why' }));
 });
 
-test('describeRecord survives a value that is no record', () => {
+test('describeRecord describes a value that is not a record', () => {
   const record = describeRecord({ ...place, value: Buffer.from('nonsense') }, 'eventsink');
   expect(record.content).toBeUndefined();
   expect(record.createdAt).toBeNaN();

@@ -1,6 +1,6 @@
 /**
- * What a record says, as text: exactly, for comparing (`content`), and briefly, for people (`summary`). The two sides of
- * a comparison, rows that were written and records that were read, are put into words here alone.
+ * A record as text: exact, to compare it (`content`), and short, for people (`summary`). Both sides of a comparison, rows that
+ * were written and records that were read, get their text here.
  */
 
 import type { KafkaRecord } from '../kafka/topic-reader.ts';
@@ -8,7 +8,7 @@ import type { Value } from './etf.ts';
 import { decodeLifecycleEvent, decodeSinkEvent } from './thrift-reader.ts';
 import type { ReadRecord } from './verdict.ts';
 
-/** What a row of the events table says, beside its time. */
+/** A row of the events table without its time. */
 export interface EventText {
   readonly namespace: string;
   readonly processId: string;
@@ -17,12 +17,12 @@ export interface EventText {
   readonly data: Value;
 }
 
-/** What a change of a process's life says, beside its time. */
+/** A lifecycle change of a process without its time. */
 export interface LifecycleText {
   readonly namespace: string;
   readonly processId: string;
   readonly change: 'created' | 'removed' | 'working' | 'failed';
-  /** With `failed` alone */
+  /** Only with `failed` */
   readonly reason?: string | undefined;
 }
 
@@ -38,7 +38,7 @@ export function lifecycleContent({ namespace, processId, change, reason }: Lifec
 
 /** A record that was read, with its text. */
 export interface DescribedRecord extends ReadRecord {
-  /** For people: `event 3 v1 {...}`, `failed: timeout`, or why the value cannot be decoded */
+  /** For people: `event 3 v1 {...}`, `failed: timeout`, or why decoding failed */
   readonly summary: string;
 }
 
@@ -101,7 +101,7 @@ export function parseTimestamp(text: Buffer): number {
   return form.test(text.toString('latin1')) ? Date.parse(text.toString('latin1')) / 1000 : Number.NaN;
 }
 
-/** A Value in a form that is equal only for equal Values: bytes in hex, doubles by their bits, entries in their order. */
+/** A Value in a form that is equal only for equal Values: bytes in hex, doubles as their bits, entries in their order. */
 export function exactValue(value: Value): string {
   if ('nl' in value) return 'nl';
   if ('b' in value) return String(value.b);
@@ -118,7 +118,7 @@ export function exactValue(value: Value): string {
   return `[${value.arr.map(exactValue).join(',')}]`;
 }
 
-/** A Value the way JSON would show it, bytes as their size and beginning. */
+/** A Value as JSON would show it, bytes as their size and first bytes. */
 export function briefValue(value: Value): string {
   if ('nl' in value) return 'null';
   if ('b' in value) return String(value.b);

@@ -1,7 +1,7 @@
 /**
- * Reads what goes to Kafka by the TBinaryProtocol of the `thrift` package, field by field as the IDL numbers them:
- * an implementation that shares nothing with the encoder under test. Texts are Buffers, i64 is bigint, a map is an
- * array of pairs (its keys are Values).
+ * Reads values of records with the TBinaryProtocol of the `thrift` package, field by field as the IDL numbers them: an
+ * implementation that shares nothing with the encoder under test. Texts are Buffers, i64 is bigint, a map is an array of
+ * pairs (its keys are Values).
  */
 import { TBinaryProtocol, TFramedTransport, Thrift } from 'thrift';
 import type { Value } from './etf.ts';
@@ -37,7 +37,7 @@ export interface DecodedLifecycleEvent {
   };
 }
 
-/** The calls of TBinaryProtocol that are used here; the published types say less than the library gives. */
+/** The methods of TBinaryProtocol that are used here; the published types of the package are incomplete. */
 interface Protocol {
   readStructBegin(): unknown;
   readFieldBegin(): { readonly ftype: number; readonly fid: number };
@@ -51,7 +51,7 @@ interface Protocol {
   readBinary(): Buffer;
 }
 
-/** What to do with one field: the Thrift type it must have, its name, how to read it. */
+/** One field: its Thrift type, its name, and its reader. */
 interface FieldReader {
   readonly type: number;
   readonly name: string;
@@ -76,7 +76,7 @@ function readFields(input: Protocol, what: string, fields: Readonly<Record<numbe
     const field = fields[fid];
     if (field === undefined) throw new Error(`${what} has no field ${fid}`);
     if (field.type !== ftype) throw new Error(`${what}.${field.name} has type ${ftype}`);
-    if (field.name in result) throw new Error(`${what}.${field.name} stands twice`);
+    if (field.name in result) throw new Error(`${what}.${field.name} occurs twice`);
     result[field.name] = field.read(input);
     input.readFieldEnd();
   }
@@ -159,7 +159,7 @@ function readMachineLifecycleEvent(input: Protocol): object {
 }
 
 function decode<T>(bytes: Buffer, what: string, read: (input: Protocol) => T): T {
-  // the transport lets one read on into the next frame, so its own position has to be looked at
+  // The transport allows reads into the next frame, so its position is compared with the length.
   const transport = new TFramedTransport(Buffer.from(bytes)) as TFramedTransport & { readPos: number };
   const result = read(new TBinaryProtocol(transport) as unknown as Protocol);
   if (transport.readPos !== bytes.length) {

@@ -1,9 +1,9 @@
-/** The golden vectors of test/fixtures/vectors, and how to compare a record with them. */
+/** The golden vectors of test/fixtures/vectors, and helpers to compare a record with them. */
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import type { Value } from './etf.ts';
 
-/** A row of events and the record that the Erlang service makes of it. */
+/** A row of events, and the record of the Erlang service for it. */
 export interface EventVector {
   readonly ns: string;
   readonly process_id: string;
@@ -17,7 +17,7 @@ export interface EventVector {
   readonly value_hex: string;
 }
 
-/** A change of processes and the record that the Erlang service makes of it. */
+/** A change of processes, and the record of the Erlang service for it. */
 export interface LifecycleVector {
   readonly ns: string;
   readonly process_id: string;
@@ -60,7 +60,7 @@ export const readPhash2Vectors = () => readLines<Phash2Vector>('phash2');
 /** invalid.jsonl.gz */
 export const readInvalidVectors = () => readLines<InvalidVector>('invalid');
 
-/** `2024-02-29 23:59:59.999999+00` as PostgreSQL's binary format has it: microseconds since 2000-01-01 UTC. */
+/** `2024-02-29 23:59:59.999999+00` in PostgreSQL's binary format: microseconds since 2000-01-01 UTC. */
 export function timestampMicros(text: string): bigint {
   const match = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\+00$/.exec(text);
   if (match === null) throw new Error(`Cannot parse timestamp: '${text}'`);
@@ -68,10 +68,10 @@ export function timestampMicros(text: string): bigint {
   return (seconds - 946_684_800n) * 1_000_000n + BigInt((match[3] ?? '').padEnd(6, '0'));
 }
 
-/** Erlang keeps the order of a map up to this many entries. */
+/** Up to so many entries, Erlang keeps a map in order. */
 const MAX_ORDERED_ENTRIES = 32;
 
-/** The Value with the entries of each obj that Erlang leaves unordered put into one order. */
+/** The Value with the entries sorted in each obj that Erlang leaves unordered. */
 export function withoutHashOrder(value: Value): Value {
   if ('arr' in value) return { arr: value.arr.map(withoutHashOrder) };
   if (!('obj' in value)) return value;
@@ -81,7 +81,7 @@ export function withoutHashOrder(value: Value): Value {
   return { obj: entries.sort((left, right) => (rank(left) < rank(right) ? -1 : 1)) };
 }
 
-/** Whether some obj within has more entries than Erlang keeps in order. */
+/** True when an obj within has more entries than Erlang keeps in order. */
 export function hasHashOrder(value: Value): boolean {
   if ('arr' in value) return value.arr.some(hasHashOrder);
   if (!('obj' in value)) return false;

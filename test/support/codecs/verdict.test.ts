@@ -37,7 +37,7 @@ describe('compare', () => {
     ['finds a missing record at the end', 'abc', 'ab', { missing: 1, ok: false }],
     ['finds everything missing', 'abc', '', { missing: 3, ok: false }],
     ['finds an exchange of two records', 'abcd', 'acbd', { outOfOrder: 1, ok: false }],
-    ['finds two records behind a later one', 'abcd', 'cabd', { outOfOrder: 2, ok: false }],
+    ['finds two records after a later one', 'abcd', 'cabd', { outOfOrder: 2, ok: false }],
     ['goes on in order after a gap', 'abcdef', 'abdef', { missing: 1, ok: false }],
     ['goes on in order after a gap where equal records follow', 'abcWdW', 'acWdW', { missing: 1, ok: false }],
     ['finds a record that nothing explains', 'ab', 'axb', { unexpected: 1, ok: false }],
@@ -72,7 +72,7 @@ describe('compare', () => {
     expect(judge(written('a'), arrived('a', { createdAt }))).toMatchObject({ ...good, wrongTime: 1, ok: false });
   });
 
-  test('tells equal records apart by their time', () => {
+  test('distinguishes equal records by their time', () => {
     const expected = [...written('FWG'), { ...written('W')[0]!, createdAt: { from: 200, to: 201 } }];
     const read = [...arrived('FWGWG'), ...arrived('W', { createdAt: 200 })];
     expect(judge(expected, read)).toMatchObject({ ...good, duplicates: 2 });

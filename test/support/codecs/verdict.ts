@@ -1,8 +1,9 @@
 /**
- * The comparison that decides whether what was written is what arrived: pure, shared by the demo and the end-to-end tests.
+ * Compares the records that committed changes must lead to with the records that were read: pure, shared by the demo and the
+ * end-to-end tests.
  *
- * Delivery is at least once. So within one topic and key the records read must be the expected ones in order, where any
- * stretch that was read before may come again: repeats are counted and accepted, gaps and reorders are not.
+ * Delivery is at least once. So within one topic and key the records must be the expected ones in order, and any stretch of
+ * them may be repeated: repeats are counted and accepted, gaps and reorders are not.
  */
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 
@@ -17,9 +18,9 @@ export interface ExpectedRecord {
   readonly topic: string;
   /** Namespace, a space, process id */
   readonly key: string;
-  /** Everything that the record says but its created_at, in a form that is equal only for equal records */
+  /** Everything in the record except its created_at, in a form that is equal only for equal records */
   readonly content: string;
-  /** Where the record's created_at must lie: one second, or the time around the commit that it is taken from */
+  /** The range of the record's created_at: one second, or the time around the commit that it comes from */
   readonly createdAt: SecondsRange;
 }
 
@@ -35,7 +36,7 @@ export interface ReadRecord {
   readonly createdAt: number;
 }
 
-/** What to compare. */
+/** Options of `compare`. */
 export interface Comparison {
   /** In the order of commits for each key; keys and topics may alternate freely */
   readonly expected: Iterable<ExpectedRecord>;
@@ -44,17 +45,17 @@ export interface Comparison {
   readonly partitionCounts: ReadonlyMap<string, number>;
 }
 
-/** The outcome; everything but `expected`, `read` and `duplicates` must be zero. */
+/** Result of a comparison; every number except `expected`, `read` and `duplicates` must be 0. */
 export interface Verdict {
-  /** How many records the committed changes must lead to */
+  /** Number of records that the committed changes must lead to */
   readonly expected: number;
   readonly read: number;
-  /** Records that say what an earlier one of the same topic and key says */
+  /** Records with the content of an earlier one of the same topic and key */
   readonly duplicates: number;
   readonly missing: number;
-  /** Records that no committed change explains, undecodable ones among them */
+  /** Records that no committed change explains, and undecodable ones */
   readonly unexpected: number;
-  /** First occurrences that stand after the first occurrence of a later record of the same topic and key */
+  /** First occurrences after the first occurrence of a later record of the same topic and key */
   readonly outOfOrder: number;
   readonly wrongPartition: number;
   /** Records whose created_at is not the time of their row or commit */
@@ -66,7 +67,7 @@ export interface Verdict {
 
 const MAX_FINDINGS = 20;
 
-/** Compares what was written with what was read. */
+/** Compares the expected records with those that were read. */
 export function compare({ expected, read, partitionCounts }: Comparison): Verdict {
   const sequences = new Map<string, Sequence>();
   let expectedCount = 0;
@@ -139,11 +140,11 @@ interface Match {
   readonly late: boolean;
 }
 
-/** The expected records of one topic and key, and which of them were seen. */
+/** The expected records of one topic and key, and which of them have been read. */
 class Sequence {
   readonly #expected: ExpectedRecord[] = [];
   readonly #seen: boolean[] = [];
-  /** Indices by content, ascending: equal records (a second repair, say) stand under one content */
+  /** Indices by content, ascending: equal records, such as a second repair, share one content */
   readonly #indices = new Map<string, number[]>();
   /** The first index that was not seen */
   #frontier = 0;
@@ -158,8 +159,8 @@ class Sequence {
   }
 
   /**
-   * Finds which expected record this is. Where equal ones make that ambiguous, the reading that needs no fault wins:
-   * the next in order, then the one after a gap already found, then a repeat, and only then a jump.
+   * Finds the expected record that this is. Where equal ones make that ambiguous, the match that needs no fault wins: the
+   * next in order, then the one after a gap that was found before, then a repeat, and only then a jump.
    */
   match(content: string, createdAt: number): Match | undefined {
     const same = this.#indices.get(content);

@@ -23,7 +23,7 @@ describe('ByteWriter', () => {
     expect(() => new ByteWriter().i64(2n ** 63n)).toThrow(RangeError);
   });
 
-  test('copy takes any range of a Buffer or a Uint8Array, short or long', () => {
+  test('copy accepts any range of a Buffer or a Uint8Array, short or long', () => {
     for (const size of [0, 1, 23, 24, 25, 26, 100, 5000]) {
       const plain = Uint8Array.from({ length: size + 20 }, (_, i) => i * 7);
       for (const source of [plain, Buffer.from(plain)]) {
@@ -46,7 +46,7 @@ describe('ByteWriter', () => {
     expect(new ByteWriter().sized(Buffer.from('abc')).view().toString('hex')).toBe('00000003616263');
   });
 
-  test('keeps what was written when it grows, at every alignment of the capacity', () => {
+  test('keeps its contents when it grows, at every alignment of the capacity', () => {
     const out = new ByteWriter(1);
     const expected: number[] = [];
     for (let i = 0; i < 5000; i++) {

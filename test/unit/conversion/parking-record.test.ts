@@ -84,7 +84,7 @@ function park(relation: RelationMessage, message: Buffer, begin = BEGIN): Parked
   return parkChange(relation, new MessageDecoder().decode(message, 0) as RowMessage, begin);
 }
 
-/** Takes a parked row apart: what it says of a column, as the bytes or the mark that came over the wire. */
+/** The columns of a parked row, each as the bytes or the mark that was sent. */
 function columnsOf(columns: readonly ParkedColumn[] | undefined): unknown {
   return columns?.map(({ value }) => {
     if (value.null) return null;
@@ -133,7 +133,7 @@ describe('encodeParkedRow', () => {
     });
   });
 
-  test('writes both rows of an update, and which columns did not come', () => {
+  test('writes both rows of an update, and which columns were not sent', () => {
     const old: OldTuple = { kind: 'O', columns: [Buffer.from('p'), Buffer.from('running'), 'as text', null] };
     const { key, value } = park(PROCESSES, update(RELATION_ID, old, [UNCHANGED, 'error', UNCHANGED, null]));
     expect(key.toString()).toBe('invoice p');
@@ -167,7 +167,7 @@ describe('encodeParkedRow', () => {
     expect(columnsOf(deleted.value.oldColumns)).toEqual([Buffer.from('p'), null, null, null]);
   });
 
-  test('has the namespace alone as its key where no process id came', () => {
+  test('has the namespace alone as its key when the row has no process id', () => {
     const nameless = relationMessage({ name: 'invoice_events', columns: EVENTS_COLUMNS.slice(1) });
     expect(park(PROCESSES, insert(RELATION_ID, [null, 'init', null, null])).key.toString()).toBe('invoice');
     expect(park(EVENTS, insert(RELATION_ID, [])).key.toString()).toBe('invoice');
@@ -175,13 +175,13 @@ describe('encodeParkedRow', () => {
     expect(park(PROCESSES, insert(RELATION_ID, ['', 'init', null, null])).key.toString()).toBe('invoice ');
   });
 
-  test('writes columns that the relation does not describe without a name', () => {
+  test('writes columns without a name when the relation does not describe them', () => {
     const { value } = park(PROCESSES, insert(RELATION_ID, ['p', 'init', null, null, 'more', Buffer.of(1)]));
     expect(value.columns!.slice(4)).toEqual([{ value: { text: 'more' } }, { value: { base64: 'AQ==' } }]);
     expect(park(PROCESSES, insert(RELATION_ID, ['p'])).value.columns).toHaveLength(1);
   });
 
-  test('gives text as base64 where it is not UTF-8, and where JSON would make it longer', () => {
+  test('writes text as base64 when it is not UTF-8, and when JSON would be longer', () => {
     const keyBytes = Buffer.of(0x61, 0xff);
     const { key, value } = park(PROCESSES, insert(RELATION_ID, [keyBytes, '\u0001'.repeat(99), 'a "quote"\n', null]));
     expect(key).toEqual(Buffer.concat([Buffer.from('invoice '), keyBytes]));

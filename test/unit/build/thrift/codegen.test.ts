@@ -6,7 +6,7 @@ import { MalformedError } from '../../../../src/errors.ts';
 
 const sources = readIdlSources();
 
-/** The IDL with one text replaced by another, which must be there. */
+/** The IDL with the text `from`, which it must contain, replaced by `to`. */
 function changed(file: string, from: string, to: string): Record<string, string> {
   const text = sources[file]!;
   expect(text).toContain(from);
@@ -55,12 +55,12 @@ describe('generate', () => {
     ['event_sink', 'union SinkEvent', 'union OtherEvent', 'event_sink.SinkEvent is not defined'],
     ['msgpack', 'struct Nil {}', 'struct Nil { 1: string x }', 'msgpack.Value.nl is not an empty struct'],
     ['lifecycle_sink', 'MachineLifecycleRemovedEvent', 'MachineStatus', 'two reachable definitions are named'],
-  ])('refuses what it cannot write: %s with %p as %p', (file, from, to, message) => {
+  ])('refuses what it does not support: %s with %p as %p', (file, from, to, message) => {
     const idl = to === 'MachineStatus' ? collision() : changed(file, from, to);
     expect(() => generate(idl)).toThrow(message);
   });
 
-  /** Two reachable definitions of one name in two files. */
+  /** IDL with two reachable definitions of one name, in two files. */
   function collision(): Record<string, string> {
     const idl = changed(
       'lifecycle_sink',
@@ -119,7 +119,7 @@ describe('parseIdl', () => {
       } as never,
       { kind: 'union', name: 'U', fields: [{ ...field, id: 1, name: 's', type: ref('f.S') }] } as never,
       { kind: 'enum', name: 'E' } as never,
-      { kind: 'other', name: 'V', construct: 'service' } as never,
+      { kind: 'service', name: 'V' } as never,
     ]);
   });
 

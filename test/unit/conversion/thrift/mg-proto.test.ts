@@ -49,7 +49,7 @@ describe('writeLifecycleEvent', () => {
     }
   });
 
-  test('is understood by an independent reader, bytes that are not UTF-8 included', () => {
+  test('is understood by an independent reader, also with bytes that are not UTF-8', () => {
     const common = { machine_ns: Buffer.from([0xff]), machine_id: Buffer.alloc(0), created_at: Buffer.from('x') };
     const machines: MachineLifecycleEvent[] = [
       { created: {} },
@@ -66,7 +66,7 @@ describe('writeLifecycleEvent', () => {
     }
   });
 
-  test('leaves an absent reason out', () => {
+  test('omits an absent reason', () => {
     const write = (status: MachineStatus) => {
       const out = new ByteWriter();
       writeMachineStatus(out, status);
@@ -105,7 +105,7 @@ describe('writeSinkEvent', () => {
 });
 
 describe('decodeSinkEvent of the test support', () => {
-  test('refuses truncated and overlong records, and what the IDL does not know', () => {
+  test('refuses truncated and overlong records, and fields that the IDL does not have', () => {
     const vector =
       '0c0001' + '0b000100000001610b000200000001620a000300000000000000010b00040000000163' + '0c00060200020100' + '0000';
     const bytes = Buffer.from(vector, 'hex');
@@ -115,6 +115,6 @@ describe('decodeSinkEvent of the test support', () => {
     }
     expect(() => decodeSinkEvent(Buffer.concat([bytes, Buffer.of(0)]))).toThrow('SinkEvent ends at');
     expect(() => decodeSinkEvent(Buffer.from(vector.replace('0a0003', '0a0007'), 'hex'))).toThrow('no field 7');
-    expect(() => decodeSinkEvent(Buffer.from(vector.replace('0b0001', '0b0002'), 'hex'))).toThrow('stands twice');
+    expect(() => decodeSinkEvent(Buffer.from(vector.replace('0b0001', '0b0002'), 'hex'))).toThrow('occurs twice');
   });
 });
