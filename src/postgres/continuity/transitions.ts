@@ -6,30 +6,30 @@
  * - effective: the one of the two that holds (`effectiveLedger`)
  * - next: the one to be written
  *
- * `closed` says that nothing was confirmed after `confirmedLsn`; an open ledger is inexact, as after a crash. Every event
- * but `keep` and `close` raises the revision, unless the row says otherwise.
+ * A closed ledger says that nothing was confirmed after its `confirmedLsn`. An open one is inexact: an instance streams, or
+ * has crashed. "Set back" is a server that was restored to a state before what was delivered.
  *
- * | event                                             | stored                     | next                                              |
- * | ------------------------------------------------- | -------------------------- | ------------------------------------------------- |
- * | start, nothing known                              | none                       | all positions = the slot's; open                  |
- * | start, the stream continues                       | any                        | confirmed = later of effective and slot; open     |
- * | start, a loss is accepted                         | any                        | confirmed = the slot's, accepted = its start; open |
- * | keep: every minute while the slot is held         | of this start              | confirmed and delivered as of now; open           |
- * | close: the session ends, no more statuses         | of this start              | confirmed and delivered as of now; closed         |
- * | crash                                             | any                        | nothing is written                                |
- * | loss that removes the slot, or altered publication | shows it already          | nothing                                           |
- * |                                                   | any other                  | as claim                                          |
- * | loss: the server was set back                     | marked so                  | nothing                                           |
- * |                                                   | not marked                 | effective, marked; closed                         |
- * | any other loss                                    | what is remembered, closed | nothing                                           |
- * |                                                   | any other                  | remembered, if effective; same revision, closed   |
- * | loss: the server is another one                   | of this server, or none    | nothing: that ledger is not about this stream     |
- * |                                                   | came along (pg_upgrade)    | remembered, if effective; same revision, closed   |
- * | claim: the loss is accepted, its slot is replaced | any                        | confirmed = start of the loss; closed             |
+ * | event                                  | stored                     | next                                               |
+ * | -------------------------------------- | -------------------------- | -------------------------------------------------- |
+ * | start, nothing known                   | none                       | revision 1, all positions = the slot's; open       |
+ * | start, the stream continues            | any                        | revision + 1, confirmed = later of effective and slot; open |
+ * | start, a loss is accepted              | any                        | revision + 1, confirmed = the slot's, accepted = start of the loss; open |
+ * | keep, every minute                     | of this start              | confirmed and delivered as of now; open            |
+ * | close: the session has ended           | of this start              | confirmed and delivered as of now; closed          |
+ * | crash                                  | any                        | nothing                                            |
+ * | loss with an unusable slot or an altered publication | shows it     | nothing                                            |
+ * |                                        | does not show it           | as claim                                           |
+ * | loss: the server was set back          | marked set back            | nothing                                            |
+ * |                                        | not marked                 | effective, revision + 1, marked set back; closed   |
+ * | any other loss                         | = remembered, closed       | nothing                                            |
+ * |                                        | any other                  | remembered, if it is effective; closed             |
+ * | loss: the server is another one        | none, or of that server    | nothing: it is not about this stream               |
+ * |                                        | kept by pg_upgrade         | remembered, if it is effective; closed             |
+ * | claim: a loss is accepted, its slot will be replaced | any          | revision + 1, confirmed = start of the loss; closed |
  *
- * `start` and `claim` come from `setup`, `keep` and `close` from slot/ledger-keeper.ts, `loss` from `check.ts`. `start` is
- * written when the slot is held and nothing is confirmed yet, and at once for a slot that was just created. Who writes over
- * what is checked on the server (`writeLedger`).
+ * `start` and `claim` happen in `setup`, `keep` and `close` in slot/ledger-keeper.ts, `loss` in `check.ts`. The ledger of
+ * `start` is written once the slot is held and before anything is confirmed; for a slot that was just created, at once. The
+ * server checks which ledger may be replaced (`writeLedger`).
  */
 import { type Lsn, laterLsn } from '../../lsn.ts';
 import { type Continuity, effectiveLedger } from './judge.ts';

@@ -1,4 +1,4 @@
-/** Streams that cannot go on where they stopped, on real servers: each stops, says what is lost, and goes on when told. */
+/** Streams that cannot continue where they stopped, on real servers: each stops, says what is lost, and continues once that is accepted. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { LossError, SetupError, SlotInUseError, SourceError } from '../../../src/errors.ts';
@@ -52,7 +52,7 @@ async function streamed(scene: SetupFixture, namespaces: readonly string[] = ['n
   return remembered;
 }
 
-/** Makes the slot anew, where the WAL ends. */
+/** Recreates the slot at the end of the WAL. */
 async function remakeSlot(scene: SetupFixture): Promise<void> {
   await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
   await scene.admin`SELECT pg_create_logical_replication_slot(${SLOT}, 'pgoutput')`;
@@ -75,7 +75,7 @@ function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
   return startPostgres({ major, settings });
 }
 
-/** What stands in statements of the preparation: between judgement and claim, and after the claim. */
+/** Text of two statements of the preparation: one between judgement and claim, one after the claim. */
 const ABANDONED_QUERY = 'NOT temporary AND NOT active';
 const DROP_QUERY = 'pg_drop_replication_slot';
 
@@ -123,7 +123,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await server?.[Symbol.asyncDispose]();
   });
 
-  test('goes on within the process, in a new one, and behind a peer', async () => {
+  test('continues within the process, in a new one, and after a peer', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     expect((await scene.prepare(SLOT, ['ns'], { remembered })).nextLedger).toMatchObject({
@@ -143,7 +143,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(warnings(scene)).toEqual([]);
   });
 
-  test('a slot that is gone is not made again before the loss is accepted', async () => {
+  test('a slot that is gone is not recreated before the loss is accepted', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
@@ -181,7 +181,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(warnings(scene)).toEqual([]);
   });
 
-  test('a slot that was made and that nobody could take yet is not made again either', async () => {
+  test('a slot that was created and never taken is not recreated either', async () => {
     await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns']);
@@ -189,7 +189,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(offeredLsn(await raised(LossError, scene.prepare(SLOT, ['ns'])))).toBe(confirmedFlushLsn);
   });
 
-  test('a slot that was dropped and made anew is found out', async () => {
+  test('a slot that was dropped and recreated is a loss', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await remakeSlot(scene);
@@ -204,7 +204,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.prepare(SLOT, ['ns'], { remembered, settings: { acceptLossAfterLsn: remembered.confirmedLsn } });
   });
 
-  test('a slot that was moved by nobody knows whom is only warned of when no ledger can be written', async () => {
+  test('a slot that another program moved is only a warning when no ledger can be written', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await scene.script(dropSlotSql(SLOT));
@@ -215,7 +215,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(warnings(scene)).toEqual([expect.stringContaining('without a ledger nothing shows')]);
   });
 
-  test('a publication that was dropped, or made anew, is found out and taken in again when that is accepted', async () => {
+  test('a publication that was dropped or recreated is a loss, and is streamed again when that is accepted', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene, ['ns', 'other']);
     await scene.script('DROP PUBLICATION ns');
@@ -225,7 +225,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(dropped.message).toContain('publication "ns" was dropped');
     expect(offeredLsn(dropped)).toBe(remembered.confirmedLsn);
     expect((await scene.admin`SELECT FROM pg_publication WHERE pubname = 'ns'`).length).toBe(0);
-    // A namespace that is not configured any more is nobody's.
+    // A namespace that is not configured any more is no loss.
     await scene.prepare(SLOT, ['other'], { remembered });
 
     const accepted = { remembered, settings: { acceptLossAfterLsn: remembered.confirmedLsn } };
@@ -245,7 +245,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect((await scene.prepare(SLOT, ['ns', 'other'])).renewedPublications).toEqual(['ns']);
   });
 
-  test('a namespace that others did not stream is a loss to whoever comes with it, unless it was removed for good', async () => {
+  test('a namespace that others did not stream is a loss when it comes back, unless it was removed for good', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene, ['ns', 'other']);
     const peer = await scene.stream(SLOT, ['other'], { instance: 'peer' });
@@ -272,8 +272,8 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(accepted.nextLedger.left).toEqual(new Map());
     await scene.script('DROP PUBLICATION ns');
     scene.log.length = 0;
-    const anew = await scene.prepare(SLOT, ['ns', 'other']);
-    expect(anew.renewedPublications).toEqual(['ns']);
+    const again = await scene.prepare(SLOT, ['ns', 'other']);
+    expect(again.renewedPublications).toEqual(['ns']);
     expect(warnings(scene)).toEqual([]);
   });
 
@@ -302,7 +302,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(await readLedger(scene.control, SLOT)).toEqual(theirs.nextLedger);
   });
 
-  test('a slot that another process has is waited for, and nothing is made', async () => {
+  test('a slot that another process holds is waited for, and nothing is created', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await createTables(scene.admin, 'new');
@@ -317,7 +317,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     }
   });
 
-  test('another system behind the same address stops the stream', async () => {
+  test('another system at the same address stops the stream', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     const elsewhere = { ...remembered, systemIdentifier: '1' };
@@ -346,7 +346,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.prepare(SLOT, ['ns'], { instance: 'after' });
   });
 
-  test('a slot whose WAL was removed is dropped and made anew only when that is accepted', async () => {
+  test('a slot whose WAL was removed is replaced only when that is accepted', async () => {
     await using small = await startSmallServer(major);
     await using scene = await openSetupFixture(small);
     const remembered = await streamed(scene);
@@ -361,7 +361,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     const { confirmedFlushLsn } = await scene.prepare(SLOT, ['ns'], accepted);
     const [row] = await scene.admin`SELECT wal_status FROM pg_replication_slots WHERE slot_name = ${SLOT}`;
     expect(row!.wal_status).toBe('reserved');
-    // Where what was accepted really ends.
+    // The end of the accepted loss.
     expect(scene.log).toContainEqual(expect.objectContaining({ confirmedFlushLsn: formatLsn(confirmedFlushLsn) }));
   });
 
@@ -399,7 +399,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     },
   );
 
-  test('of two that start for the first time at once neither fails: the late one stands by', async () => {
+  test('of two that start for the first time at once neither fails: the late one waits for the slot', async () => {
     await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     // The other one makes everything, and takes the slot, between the first one's judgement and what follows from it.
@@ -410,7 +410,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(judgeFailure(error)).toEqual({ action: 'standby', reason: 'slot-in-use' });
   });
 
-  test('of two that find the slot missing the late one begins again, behind the first', async () => {
+  test('of two that find the slot missing the late one starts over, after the first', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await scene.admin`SELECT pg_drop_replication_slot(${SLOT})`;
@@ -455,7 +455,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       'it does not hold public."ns_events"',
     ],
   ])(
-    'a publication that was altered while in use is a loss, also when it was mended: %s',
+    'a publication that was altered while in use is a loss, also when it was corrected: %s',
     async (_, script, finding) => {
       await using scene = await openSetupFixture(server);
       const remembered = await streamed(scene);
@@ -472,8 +472,8 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       await scene.script(`ALTER PUBLICATION ns SET TABLE ns_processes, ns_events;
       ALTER PUBLICATION ns SET (publish = 'insert, update, delete')`);
       for (const options of [{ remembered }, { instance: 'next' }]) {
-        const mended = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
-        expect(offeredLsn(mended)).toBe(remembered.confirmedLsn);
+        const corrected = await raised(LossError, scene.prepare(SLOT, ['ns'], options));
+        expect(offeredLsn(corrected)).toBe(remembered.confirmedLsn);
       }
       await scene.script(script);
       const settings = { acceptLossAfterLsn: remembered.confirmedLsn };
@@ -492,7 +492,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(warnings(scene)).toEqual([expect.stringContaining('changed publication')]);
   });
 
-  test('a table that was taken out of its publication and put back while nobody looked is found out', async () => {
+  test('a table that was removed from its publication and added again unseen is a loss', async () => {
     await using scene = await openSetupFixture(server);
     const remembered = await streamed(scene);
     await scene.script('ALTER PUBLICATION ns DROP TABLE public.ns_events');
@@ -511,7 +511,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.prepare(SLOT, ['ns'], { ...accepted, remembered: again });
   });
 
-  test("a table that was renamed, so that its rows come under a name that is nobody's, is found out", async () => {
+  test('a table that was renamed, so that its rows arrive under a name of no namespace, is a loss', async () => {
     await using scene = await openSetupFixture(server);
     const { entryOids, confirmedLsn } = await streamed(scene);
     await scene.script('ALTER TABLE ns_events RENAME TO ns_events_2');
@@ -584,7 +584,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     await scene.prepare(SLOT, ['ns'], { instance: 'next', settings: second });
   });
 
-  test('failover slots are made, existing ones become so, and old servers say that they have none', async () => {
+  test('failover slots are created, existing slots become failover slots, and old servers refuse the setting', async () => {
     await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     const settings = { failover: true };
@@ -601,7 +601,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     expect(await isFailover()).toBe(false);
     await scene.prepare(SLOT, ['ns'], { settings });
     expect(await isFailover()).toBe(true);
-    // Whoever asks for less leaves it as it is.
+    // Without the setting it stays as it is.
     await scene.prepare(SLOT, ['ns']);
     expect(await isFailover()).toBe(true);
     await scene.script(dropSlotSql(SLOT));
@@ -612,7 +612,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
 
 describe('continuity over a failover', () => {
   test.each([17, 18] as const)(
-    'a slot that was kept on the standby goes on there, on PostgreSQL %d',
+    'a slot that was kept on the standby continues there, on PostgreSQL %d',
     async (major) => {
       await using primary = await startPostgres({ major });
       await using scene = await openSetupFixture(primary);
@@ -682,7 +682,7 @@ describe('continuity over a failover', () => {
   );
 
   test.each([14, 18] as const)(
-    'a slot that the new primary lacks is not made anew, on PostgreSQL %d',
+    'a slot that the new primary lacks is not recreated, on PostgreSQL %d',
     async (major) => {
       await using primary = await startPostgres({ major });
       await using scene = await openSetupFixture(primary);

@@ -1,4 +1,4 @@
-/** The slot's ledger on real servers: who may write it, over whose word, and what comes back. */
+/** The slot ledger on real servers: which role may write it, which ledgers it replaces, and what comes back. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { SetupError } from '../../../src/errors.ts';
 import { quoteIdentifier } from '../../../src/postgres/client/quote.ts';
@@ -57,7 +57,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     expect([...publications]).toEqual([{ pubname: ledgerName(slot), publishes: false }]);
   });
 
-  test('a late word of a former holder does not hide the word of its successor', async () => {
+  test('a late ledger of a former holder does not hide the ledger of its successor', async () => {
     await using scene = await openSetupFixture(server);
     const { control } = scene;
     const slot = 'cdc_slot';
@@ -67,13 +67,13 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     expect(await writeLedger(control, { slot, ledger: late, replaces: undefined })).toBe('superseded');
     expect(await writeLedger(control, { slot, ledger: late, replaces: first })).toBe('superseded');
     expect(await readLedger(control, slot)).toEqual(second);
-    // Whoever holds the slot restores what a person has dropped.
+    // The slot holder restores what an operator has dropped.
     await scene.script(`DROP PUBLICATION ${quoteIdentifier(ledgerName(slot))}`);
     expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('written');
     expect(await readLedger(control, slot)).toEqual(second);
   });
 
-  test('of several that take the slot at once only one is written, whatever isolation the role has', async () => {
+  test('of several that take the slot at once only one is written, at any isolation level of the role', async () => {
     await using scene = await openSetupFixture(server);
     const role = `taker ${scene.database}`;
     await scene.admin.unsafe(`
@@ -145,7 +145,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     }
   });
 
-  test('goes with its slot when a person drops both for good', async () => {
+  test('goes with its slot when an operator drops both for good', async () => {
     await using scene = await openSetupFixture(server);
     await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
     await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });

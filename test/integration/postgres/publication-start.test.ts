@@ -124,7 +124,7 @@ describe.each([14, 17, 18] as const)('findBoundary on PostgreSQL %d', (major) =>
     expect(await find()).toBe(confirmed);
   });
 
-  test('lies behind a transaction that was open while the publication was made, and before the next', async () => {
+  test('is after a transaction that was open while the publication was created, and before the next', async () => {
     await using _ = await openScene('straddler');
     const straddler = await admin.reserve();
     await straddler`BEGIN`;

@@ -1,4 +1,4 @@
-/** Start-up of a slot on real servers: what is created and in which order, what is mended, what is refused. */
+/** Start-up of a slot on real servers: what is created and in which order, what is changed, what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { SetupError, SlotInUseError } from '../../../src/errors.ts';
@@ -30,7 +30,7 @@ async function refused(attempt: Promise<unknown>): Promise<SetupError> {
   return error as SetupError;
 }
 
-/** The statements of an advice: what stands after the first colon that is followed by a space. */
+/** The statements of an advice: its text after the first colon and space. */
 function adviceSql(error: SetupError): string {
   return error.advice!.slice(error.advice!.indexOf(': ') + 2);
 }
@@ -202,7 +202,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect(row).toEqual({ publication: row!.identity, identity: row!.identity, comment: row!.identity });
   });
 
-  test('mends the replica identity of a publication made beforehand and says what it means', async () => {
+  test('sets the replica identity for a publication that an operator created, and warns of the consequence', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
@@ -247,7 +247,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       return row!.columns as string | null;
     };
 
-    test('refuses a table without one, before anything is made, with SQL that puts it right', async () => {
+    test('refuses a table without one before anything is created, with SQL that corrects it', async () => {
       await using scene = await openScene();
       const { admin } = scene;
       const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
@@ -271,7 +271,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       }
     });
 
-    test('goes on with FULL, and says that nothing is gained', async () => {
+    test('continues with FULL, and warns that nothing is gained', async () => {
       await using scene = await openScene();
       await scene.prepare('slot_ns', ['ns']);
       scene.log.length = 0;
@@ -283,7 +283,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       await update(scene.admin);
     });
 
-    test('tells of an index that was dropped, by which nobody can update, and of the cure', async () => {
+    test('reports an index that was dropped, by which all updates fail, and the remedy', async () => {
       await using scene = await openScene();
       const { admin } = scene;
       await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX })));
@@ -331,7 +331,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       await update(admin);
     });
 
-    test('takes a publication of a person whose lists hold what is needed, and mends one whose lists do not', async () => {
+    test("accepts an operator's publication whose lists hold what is needed, and changes one whose lists do not", async () => {
       await using scene = await openScene();
       const { admin } = scene;
       await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
@@ -346,7 +346,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
     });
 
-    test('finds lists by which updates fail since somebody set FULL, and takes them away', async () => {
+    test('finds lists by which updates fail since FULL was set, and removes them', async () => {
       await using scene = await openScene();
       const { admin } = scene;
       await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
@@ -375,7 +375,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
           ['is for a schema', 'CREATE PUBLICATION ns FOR TABLE ns_events, TABLES IN SCHEMA public'],
         ]
       : []),
-  ])('mends a publication that %s', async (_, statement) => {
+  ])('changes a publication that %s', async (_, statement) => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
@@ -398,7 +398,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect(scene.log).toEqual([]);
   });
 
-  test('refuses FOR ALL TABLES with SQL that puts it right', async () => {
+  test('refuses FOR ALL TABLES with SQL that corrects it', async () => {
     await using scene = await openSetupFixture(server);
     await createTables(scene.admin, 'ns');
     await scene.admin`CREATE PUBLICATION ns FOR ALL TABLES`;
@@ -408,7 +408,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await scene.prepare('slot_ns', ['ns']);
   });
 
-  test('refuses a role without REPLICATION, and one without ownership with SQL that puts it right', async () => {
+  test('refuses a role without REPLICATION, and one without ownership with SQL that corrects it', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     const namespace = `Owner's "ns"/1`;
@@ -440,13 +440,13 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await admin.unsafe(
       `ALTER PUBLICATION ${quoteIdentifier(namespace)} SET TABLE ${quoteTable(`${namespace}_events`)}`,
     );
-    // No ledger of this role tells that the slot was streamed with it.
+    // This role has no ledger to show that the slot was streamed with it.
     const contents = await refused(scene.prepare('slot_role', [namespace], { control }));
     expect(contents.message).toContain('may not change publication');
     await scene.script(adviceSql(contents));
     await scene.prepare('slot_role', [namespace], { control });
 
-    // Also where the slot exists and the new publication would come in two steps: nothing is left behind.
+    // Also where the slot exists and the new publication would come in two steps: nothing is left over.
     await refused(scene.prepare('slot_role', ['ready'], { control }));
     expect((await admin`SELECT FROM pg_publication`).length).toBe(1);
   });
@@ -497,7 +497,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect((await admin`SELECT FROM pg_publication`).length).toBe(0);
   });
 
-  test('gives up DDL behind a long query within its lock timeout, names the session, and works afterwards', async () => {
+  test('gives up DDL that waits for a long query within its lock timeout, names the session, and works afterwards', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
@@ -521,7 +521,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await scene.prepare('slot_ns', ['ns']);
   });
 
-  test('in a cycle of locks with a writer it is the writer who goes on', async () => {
+  test('in a cycle of locks with a writer, the writer continues', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
@@ -582,7 +582,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       attempt('slot_y'),
       attempt('slot_y'),
     ]);
-    // Locks, or the slot being created, may make one give up; whoever repeats it succeeds.
+    // Locks, or the slot being created, may make one attempt give up; the next one succeeds.
     for (const result of results) {
       if (result.status === 'fulfilled' || result.reason instanceof SlotInUseError) continue;
       expect(result.reason).toBeInstanceOf(SetupError);
@@ -604,7 +604,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     ]);
   });
 
-  test('warns of slots that hold WAL for nobody, and of no others', async () => {
+  test('warns of slots that hold WAL without a reader, and of no others', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;
     await createTables(admin, 'ns');
@@ -664,7 +664,7 @@ describe('prepareSlot on a server that is not ready for it', () => {
     expect((await scene.admin`SELECT FROM pg_publication`).length).toBe(0);
   });
 
-  test('refuses when all slots or all WAL senders are taken, and goes on when one is free', async () => {
+  test('refuses when all slots or all WAL senders are in use, and continues when one is free', async () => {
     await using server = await startPostgres({ settings: { max_replication_slots: '2', max_wal_senders: '1' } });
     await using scene = await openSetupFixture(server);
     const { admin } = scene;

@@ -1,4 +1,4 @@
-/** What was known against what is there: every way in which a stream can stop being the same stream. */
+/** What was known against what exists: every way in which a stream can stop being the same stream. */
 import { describe, expect, test } from 'bun:test';
 import type { SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
 import { type ContinuityFacts, effectiveLedger, judgeContinuity } from '../../../../src/postgres/continuity/judge.ts';
@@ -110,7 +110,7 @@ describe('judgeContinuity when nothing is known', () => {
 });
 
 describe('judgeContinuity within a process', () => {
-  test('goes on where it stopped, and where the server fell back to what it had saved', () => {
+  test('continues where it stopped, and where the server fell back to the position it had saved', () => {
     expect(judgeContinuity(facts)).toEqual(CONTINUES);
     expect(judgeContinuity({ ...facts, slot: at(60n) })).toEqual(CONTINUES);
     expect(judgeContinuity({ ...facts, stored: undefined })).toEqual(CONTINUES);
@@ -119,7 +119,7 @@ describe('judgeContinuity within a process', () => {
   test.each<[string, Partial<ContinuityFacts>, unknown]>([
     ['another system', { server: { ...server, systemIdentifier: '2' } }, [100n, undefined, 'system identifier 2']],
     [
-      'another system, whatever else is wrong with it',
+      'another system, independent of other changes',
       { server: { ...server, systemIdentifier: '2', timeline: 9 }, slot: lost, publications: new Map() },
       [100n, undefined, 'system identifier 2'],
     ],
@@ -136,12 +136,12 @@ describe('judgeContinuity within a process', () => {
       [100n, 1000n, 'invalidated'],
     ],
     [
-      'a slot moved with our own word in the ledger, however old',
+      'a slot moved with our own ledger stored, however old',
       { slot: at(200n), stored: { ...remembered, confirmedLsn: 40n } },
       [100n, 200n, 'the slot is at 0/C8'],
     ],
     [
-      'a slot moved without any word in the ledger',
+      'a slot moved without a stored ledger',
       { slot: at(200n), stored: undefined },
       [100n, 200n, 'the slot is at 0/C8'],
     ],
@@ -156,7 +156,7 @@ describe('judgeContinuity within a process', () => {
       [150n, 200n, 'the slot is at 0/C8'],
     ],
     [
-      'a slot moved and a peer that began behind us',
+      'a slot moved and a peer that started after our position',
       { slot: at(200n), stored: peer({ fromLsn: 101n, confirmedLsn: 200n }) },
       [100n, 200n, 'the slot is at 0/C8'],
     ],
@@ -182,13 +182,13 @@ describe('judgeContinuity within a process', () => {
     ['took the slot when we were about to', peer({ revision: 5 })],
     ['took over after others, from before us on', peer({ fromLsn: 0n, confirmedLsn: 180n })],
     ['stopped there', peer({ closed: true, confirmedLsn: 200n })],
-    ['stopped behind it, and the server fell back', peer({ closed: true, confirmedLsn: 300n })],
-  ])('a peer explains where the slot stands that %s', (_, stored) => {
+    ['stopped after it, and the server fell back', peer({ closed: true, confirmedLsn: 300n })],
+  ])('the position of the slot is explained by a peer that %s', (_, stored) => {
     const { confirmedLsn } = stored;
     expect(judgeContinuity({ ...facts, slot: at(200n), stored })).toEqual({ ...CONTINUES, confirmedLsn });
   });
 
-  test('without the right to a ledger nobody can say who moved the slot', () => {
+  test('without the right to a ledger nothing shows which process moved the slot', () => {
     const moved = { ...facts, slot: at(200n), isLedgerRefused: true };
     expect(judgeContinuity({ ...moved, stored: undefined })).toEqual({ ...CONTINUES, movedFromLsn: 100n });
     expect(judgeContinuity({ ...moved, stored: peer({ revision: 4 }) })).toEqual({ ...CONTINUES, movedFromLsn: 100n });
@@ -201,8 +201,8 @@ describe('judgeContinuity within a new process', () => {
   test.each<[string, ContinuityFacts]>([
     ['the ledger was closed and the slot has not moved', fresh({ closed: true })],
     ['the ledger was closed and the server fell back', fresh({ closed: true, confirmedLsn: 100n }, { slot: at(60n) })],
-    ['a crash left no last word', fresh({ confirmedLsn: 20n })],
-  ])('goes on when %s', (_, change) => {
+    ['a crash left the ledger open', fresh({ confirmedLsn: 20n })],
+  ])('continues when %s', (_, change) => {
     const { confirmedLsn } = change.stored!;
     expect(judgeContinuity(change)).toEqual({ ...CONTINUES, confirmedLsn });
   });
@@ -222,7 +222,7 @@ describe('judgeContinuity within a new process', () => {
   });
 });
 
-describe('judgeContinuity of a slot that stands behind the end of the WAL', () => {
+describe('judgeContinuity of a slot past the end of the WAL', () => {
   const setBack = { server: { ...server, currentLsn: 50n } };
   const expected = [50n, 100n, expect.stringContaining("past the end of the server's WAL (0/32)")];
 
@@ -233,7 +233,7 @@ describe('judgeContinuity of a slot that stands behind the end of the WAL', () =
     expect(verdictOf(fresh(undefined, { server: { ...server, currentLsn: 100n } }))).toBe('first');
   });
 
-  test('goes on to name that place when the WAL has grown, and has passed the slot', () => {
+  test('still names that LSN when the WAL has grown, and has passed the slot', () => {
     const claimed = { ...remembered, revision: 6, confirmedLsn: 50n, closed: true };
     for (const currentLsn of [60n, 1000n]) {
       const grown = { server: { ...server, currentLsn }, stored: claimed };
@@ -266,7 +266,7 @@ describe('judgeContinuity on another timeline', () => {
     server: { ...server, timeline, history: [{ timeline: 1, endLsn }] },
   });
 
-  test('goes on when the new primary has all that was confirmed', () => {
+  test('continues when the new primary has all that was confirmed', () => {
     const changed = { ...CONTINUES, timelineChanged: { from: 1, to: 2 } };
     expect(judgeContinuity(promoted(100n))).toEqual(changed);
     expect(judgeContinuity({ ...promoted(100n), slot: at(60n) })).toEqual(changed);
@@ -316,7 +316,7 @@ describe('judgeContinuity on another timeline', () => {
     });
   });
 
-  test('a server on an older timeline is a former primary, whatever it lacks', () => {
+  test('a server on an older timeline is a former primary, independent of what it lacks', () => {
     const onTwo = { ...remembered, timeline: 2 };
     const old = { ...facts, remembered: onTwo, slot: undefined, publications: new Map() };
     expect(judgeContinuity(old)).toEqual({ verdict: 'wrong-server', knownTimeline: 2 });
@@ -339,10 +339,10 @@ describe('judgeContinuity of publications', () => {
 
   test.each<[string, ContinuityFacts, unknown]>([
     ['was dropped', renewed(undefined), [100n, 1000n, 'publication "b" was dropped']],
-    ['was made anew', renewed({ oid: 3, createdAtLsn: 400n }), [100n, 400n, 'and recreated']],
-    ['was made anew by a person', renewed({ oid: 3, createdAtLsn: undefined }), [100n, 1000n, 'and recreated']],
+    ['was recreated', renewed({ oid: 3, createdAtLsn: 400n }), [100n, 400n, 'and recreated']],
+    ['was recreated by an operator', renewed({ oid: 3, createdAtLsn: undefined }), [100n, 1000n, 'and recreated']],
     [
-      'was made anew while the slot stood before',
+      'was recreated while the slot was before its start',
       renewed({ oid: 3, createdAtLsn: 101n }, { slot: at(60n) }),
       [100n, 101n, ''],
     ],
@@ -356,16 +356,16 @@ describe('judgeContinuity of publications', () => {
     expect(verdictOf(change)).toEqual([fromLsn, toLsn, expect.stringContaining(detail)]);
   });
 
-  test('goes on when the slot was streamed past the place where one was made anew', () => {
+  test('continues when the slot was streamed past the LSN where one was recreated', () => {
     expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 100n }))).toEqual(CONTINUES);
   });
 
-  test('goes by what a peer has seen when it has streamed since', () => {
+  test('follows the ledger of a peer that has streamed since', () => {
     const stored = peer({ publicationOids: new Map([...remembered.publicationOids, ['b', 3]]) });
     expect(judgeContinuity(renewed({ oid: 3, createdAtLsn: 400n }, { stored }))).toEqual(CONTINUES);
   });
 
-  test('one that is not configured any more, or was never streamed, is nobody’s loss', () => {
+  test('one that is not configured any more, or was never streamed, is no loss', () => {
     expect(judgeContinuity(renewed(undefined, { namespaces: ['a', 'new'] }))).toEqual(CONTINUES);
     expect(
       judgeContinuity({
@@ -384,7 +384,7 @@ describe('judgeContinuity of a publication that was altered', () => {
   const b = { oid: 2, createdAtLsn: undefined, entries: NO_ENTRIES, omissions };
   const altered = { ...facts, publications: new Map([...facts.publications, ['b', b]]) };
 
-  test('names where the slot stands, and what is left out', () => {
+  test('names the position of the slot, and what is left out', () => {
     const detail =
       'publication "b" was altered while it was in use (it does not publish delete; it does not hold public.b_events), ' +
       'and some of what it left out may lie before';
@@ -393,14 +393,14 @@ describe('judgeContinuity of a publication that was altered', () => {
     expect(judgeContinuity(altered)).toMatchObject({ loss: { altered: ['b'], needsNewSlot: false } });
   });
 
-  test('is nothing to a slot that was not streamed with it', () => {
+  test('does not concern a slot that was not streamed with it', () => {
     expect(verdictOf({ ...altered, namespaces: ['a'] })).toBe('continues');
     expect(verdictOf({ ...altered, remembered: undefined, stored: undefined })).toBe('first');
     const alone = { ...remembered, publicationOids: new Map([['a', 1]]) };
     expect(verdictOf({ ...altered, remembered: alone, stored: alone })).toBe('continues');
   });
 
-  test('stays a loss when somebody has mended it, made it anew or dropped it, until that is accepted', () => {
+  test('stays a loss when it was corrected, recreated or dropped, until that is accepted', () => {
     const stored = {
       ...remembered,
       revision: 6,
@@ -438,7 +438,7 @@ describe('judgeContinuity of a namespace that was left', () => {
     ['its publication is another one, and so a new beginning', left(7, 70n)],
     ['its publication was dropped', { ...left(2, 70n), publications: new Map([...facts.publications].slice(0, 1)) }],
     ['it is not configured', { ...left(2, 70n), namespaces: ['a'] }],
-  ])('goes on when %s', (_, change) => {
+  ])('continues when %s', (_, change) => {
     expect(verdictOf(change)).toBe('continues');
   });
 
@@ -475,7 +475,7 @@ describe('judgeContinuity of positions that were confirmed without a record', ()
   const change = { remembered: quiet, stored: quiet };
   const promoted = { ...server, timeline: 2, history: [{ timeline: 1, endLsn: 90n }] };
 
-  test('goes on with a new primary, or an older copy, that has all that was delivered', () => {
+  test('continues with a new primary, or an older copy, that has all that was delivered', () => {
     expect(judgeContinuity({ ...facts, ...change, server: promoted, slot: at(80n) })).toEqual({
       ...CONTINUES,
       confirmedLsn: 90n,
@@ -499,7 +499,7 @@ describe('judgeContinuity of positions that were confirmed without a record', ()
     expect(verdictOf({ ...facts, ...change, server: setBack, slot: at(60n) })).toEqual([90n, 90n, expect.any(String)]);
   });
 
-  test('what the new primary writes behind the fork was not confirmed: its losses begin there', () => {
+  test('what the new primary writes after the fork was not confirmed: its losses start there', () => {
     expect(verdictOf({ ...facts, ...change, server: promoted, slot: undefined })).toEqual([
       90n,
       1000n,

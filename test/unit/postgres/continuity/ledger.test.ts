@@ -19,7 +19,7 @@ const ledger: SlotLedger = {
   closed: true,
   publicationOids: new Map([
     ['invoice', 16_412],
-    // Names that a careless reader of JSON loses.
+    // Names that a careless JSON parser loses.
     ['__proto__', 16_413],
     ['constructor', 4_294_967_295],
     [`O'Brien "the" \\ 1`, 16_414],
@@ -34,7 +34,7 @@ const ledger: SlotLedger = {
 };
 
 describe('a ledger', () => {
-  test('is one line of JSON that can be read by a person', () => {
+  test('is one readable line of JSON', () => {
     const left = new Map([...ledger.left].slice(0, 1));
     expect(encodeLedger({ ...ledger, publicationOids: new Map([['invoice', 16_412]]), left })).toBe(
       '{"system":"7710967555485513451","timeline":3,"instance":"8f14e45f-ceea-467f-9575-6a1b3f1a2c3d","revision":12,' +
@@ -122,7 +122,7 @@ describe('names and statements', () => {
     expect(ledgerName(long)).not.toBe(ledgerName(`${'s'.repeat(50)}b`));
   });
 
-  test('statements for a person quote what they name', () => {
+  test('statements for an operator quote the names', () => {
     expect(ledgerGrantSql('cdc_slot', 'odd "role"')).toBe(
       `CREATE PUBLICATION "cdc-notifier:cdc_slot" WITH (publish = ''); ALTER PUBLICATION "cdc-notifier:cdc_slot" OWNER TO "odd ""role""";`,
     );

@@ -31,7 +31,7 @@ describe('nextOnStart', () => {
   const publicationOids = new Map([['a', 2]]);
   const at = (confirmedFlushLsn: bigint) => ({ confirmedFlushLsn, publicationOids, entryOids: new Map() });
 
-  test('begins a ledger where nothing is known', () => {
+  test('starts a ledger where nothing is known', () => {
     const nothing = { ...context, remembered: undefined, stored: undefined };
     expect(nextOnStart({ verdict: 'first' }, nothing, at(50n))).toEqual({
       systemIdentifier: '1',
@@ -52,7 +52,7 @@ describe('nextOnStart', () => {
   test.each<[string, bigint, Partial<LedgerContext>, Partial<SlotLedger>]>([
     ['where it stopped', 100n, {}, { revision: 6, fromLsn: 10n, confirmedLsn: 100n, deliveredLsn: 90n }],
     [
-      'behind what is delivered, after a crash of the server',
+      'before the delivered position, after a crash of the server',
       60n,
       {},
       { fromLsn: 10n, confirmedLsn: 100n, deliveredLsn: 90n },
@@ -65,7 +65,7 @@ describe('nextOnStart', () => {
       { revision: 9, fromLsn: 10n, confirmedLsn: 200n, deliveredLsn: 200n },
     ],
     ['with its ledger gone', 100n, { stored: undefined }, { revision: 1, fromLsn: 10n }],
-  ])('goes on %s', (_, position, change, expected) => {
+  ])('continues %s', (_, position, change, expected) => {
     expect(nextOnStart(continues, { ...context, ...change }, at(position))).toMatchObject(expected);
   });
 
@@ -88,7 +88,7 @@ describe('nextOnStart', () => {
     });
   });
 
-  test('counts from where a new primary branched off, if no record lies behind', () => {
+  test('counts from the LSN where a new primary branched off, if no record was delivered after it', () => {
     expect(nextOnStart({ ...continues, confirmedLsn: 95n }, context, at(60n))).toMatchObject({
       confirmedLsn: 95n,
       deliveredLsn: 90n,
@@ -136,7 +136,7 @@ describe('nextOnLoss', () => {
 
   test.each<[string, Partial<LedgerContext>]>([
     ['it is the ledger that knows', { remembered: undefined }],
-    ['a peer has gone on', { stored: { ...remembered, instance: 'peer', revision: 8 } }],
+    ['a peer has continued', { stored: { ...remembered, instance: 'peer', revision: 8 } }],
     ['the server is another one, and has none', { systemIdentifier: '2', stored: undefined }],
     [
       'the server is another one, with a ledger of its own',
@@ -173,7 +173,7 @@ describe('nextOnLoss', () => {
     });
   });
 
-  test('keeps that a publication was altered, which a person can mend without a trace', () => {
+  test('keeps that a publication was altered, which an operator can undo without a trace', () => {
     const altered = { ...loss, altered: ['a'] };
     const written = nextOnLoss(altered, context)!;
     expect(written).toEqual({ ...remembered, revision: 6, closed: true, publicationOids: new Map([['a', 0]]) });

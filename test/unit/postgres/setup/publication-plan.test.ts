@@ -142,7 +142,7 @@ describe('planPublication', () => {
       },
     ],
     [
-      'a person where it is FOR ALL TABLES',
+      'an operator where it is FOR ALL TABLES',
       { ...publication, forAllTables: true, tables: [] },
       tables,
       { action: 'refuse', findings: ['it is FOR ALL TABLES'] },
@@ -183,7 +183,7 @@ describe('planPublication with a status index', () => {
   };
   const none = { action: 'none', setsIdentity: false, findings: [], omissions: [] } as const;
 
-  test('leaves the identity to the operator, whatever it is', () => {
+  test('leaves every identity to the operator', () => {
     for (const given of [indexed, tables, withoutIdentity]) expect(plan(publication, given, ROWS)).toEqual(none);
   });
 
@@ -227,7 +227,7 @@ describe('planPublication with a status index', () => {
     );
   });
 
-  test('takes a list that holds more, and one with a column that is missing for an omission', () => {
+  test('accepts a list that holds more, and treats a missing column as an omission', () => {
     expect(plan(listed([...processesList, 'metadata'], eventsList), indexed, COLUMNS)).toEqual(none);
     const finding = 'it has a column list on public."a""b_processes" without "detail"';
     const facts = listed(['process_id', 'status'], eventsList);
@@ -239,7 +239,7 @@ describe('planPublication with a status index', () => {
     expect(describeOmissions(facts, indexed)).toEqual([finding]);
   });
 
-  test('covers the replica identity, or updates of the writer would be refused', () => {
+  test('covers the replica identity: PostgreSQL refuses updates of the writer otherwise', () => {
     const uncovered =
       'its column list on public."a""b_processes" does not cover the replica identity, so that updates and deletes fail';
     const wide = table(`a"b_processes`, 1, {

@@ -45,7 +45,7 @@ describe('planStreaming', () => {
     expect(planStreaming(publications, 20n, probed).boundaries.map(({ lsn }) => lsn)).toEqual([30n, 40n, 50n]);
   });
 
-  test('takes a marked publication in by its probe when a transaction that was open at its creation lies behind the marker', () => {
+  test('streams a marked publication from its probed LSN when a transaction that was open at its creation commits after the marker', () => {
     const publications = [{ name: 'b', createdAtLsn: 15n }];
     expect(planStreaming(publications, 20n, new Map([['b', 25n]])).boundaries).toEqual([
       { kind: 'lsn', publication: 'b', lsn: 25n },
