@@ -1,7 +1,7 @@
 /**
- * By what a publication makes the stream lack something that a record needs: changes that it does not publish, columns that
- * it leaves out, an update without the status before it; and by what it makes PostgreSQL refuse the writer's updates. Pure:
- * facts of the catalog in, sentences for logs and errors out, each about one publication (`it does not publish delete`).
+ * Hazards of a publication: what a record needs and the publication leaves out (changes, columns, the status before an
+ * update), and column lists that make PostgreSQL refuse the writer's updates. Pure: facts of the catalog in, phrases for logs
+ * and errors out, such as `it does not publish delete`.
  */
 import { RECORD_COLUMNS } from '../../progressor/tables.ts';
 import {
@@ -19,7 +19,7 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 /** Operations that a publication must publish. It may publish truncate as well: that produces no record. */
 export const NEEDED_OPERATIONS = ['insert', 'update', 'delete'] as const;
 
-/** Independent of the settings: with either identity every change of a status shows. */
+/** Independent of the settings: either identity shows every change of a status. */
 const IDENTITY_HAZARD =
   'replica identity of the processes table is neither FULL nor an index over process_id and status';
 
@@ -85,7 +85,7 @@ export function describeTableOmissions(
   return omissions;
 }
 
-/** Column lists that make PostgreSQL refuse every update and delete of a table, whoever runs it. */
+/** Column lists that make PostgreSQL refuse every update and delete of a table. */
 export function describeUncovered(publication: PublicationFacts, { processes, events }: NamespaceTables): string[] {
   return [processes, events].flatMap((table) => {
     const published = publishedTable(publication, table);
@@ -99,7 +99,7 @@ export function uncoveredHazard({ name }: TableFacts): string {
 }
 
 /**
- * By what a publication has left changes out since its entries were `knownOids`, even if it is complete again: PostgreSQL
+ * Shows that a publication has left changes out since its entries were `knownOids`, even if it is complete again: PostgreSQL
  * gives no entry the OID of an earlier one. Empty where the earlier entries are unknown.
  */
 export function describeEntries(

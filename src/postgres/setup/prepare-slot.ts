@@ -45,7 +45,7 @@ import {
 
 /** The slot to prepare, and its settings. */
 export interface SetupRequest extends ContinuityRequest {
-  /** By namespace */
+  /** By namespace: of the same namespaces, in the same order */
   readonly publishing: ReadonlyMap<string, PublishSettings>;
   /** True for a slot without a warning: the configuration names it, or it was warned of before */
   readonly isConfiguredSlot: (slot: string) => boolean;
@@ -76,6 +76,12 @@ export interface PreparedSlot extends SlotClaim {
   readonly renewedPublications: readonly string[];
 }
 
+/** A namespace whose tables can be published, and how. */
+interface PublishedNamespace {
+  readonly tables: NamespaceTables;
+  readonly settings: PublishSettings;
+}
+
 /** One attempt, and what the steps before have found. */
 interface Attempt {
   readonly request: SetupRequest;
@@ -99,7 +105,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   request.signal.throwIfAborted();
   const snapshot = await readSnapshot(control, request, place);
   const continuity = await checkContinuity(control, request, snapshot);
-  const tables = requireTables(snapshot, request, place);
+  const namespaces = requireTables(snapshot, request, place);
   await warnOfAbandonedSlots(control, request);
 
   // Nothing is refused from here on except what has changed meanwhile.
@@ -107,7 +113,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const usableSlot = mustReplace ? undefined : snapshot.slot;
   const attempt: Attempt = { request, place, snapshot, continuity, usableSlot };
   request.signal.throwIfAborted();
-  const publications = await ensurePublications(control, attempt, tables);
+  const publications = await ensurePublications(control, attempt, namespaces);
   request.signal.throwIfAborted();
   const storedLedger = await ensureSlot(control, attempt);
   const confirmedFlushLsn = await verifySlot(control, attempt);
@@ -152,21 +158,20 @@ async function readSnapshot(control: Sql, request: SetupRequest, place: ErrorPla
 /** The tables of every namespace. @throws SetupError when a table is missing or cannot be published */
 function requireTables(
   { server, tables: facts }: SlotSnapshot,
-  { namespaces, publishing, log }: SetupRequest,
+  { publishing, log }: SetupRequest,
   slotPlace: ErrorPlace,
-): NamespaceTables[] {
-  return namespaces.map((namespace) => {
+): PublishedNamespace[] {
+  return Array.from(publishing, ([namespace, settings]) => {
     const place = { ...slotPlace, namespace };
     for (const table of tableNames([namespace])) refuse(tableMistake(table, facts.get(table)), place);
-    const tables = tablesOf(namespace, facts)!;
+    const tables = tablesOf(namespace, facts)!; // neither is missing
     refuse(eventsIdentityMistake(tables.events), place);
-    const { replicaIdentity, publishColumns } = publishing.get(namespace)!;
-    if (publishColumns === 'needed') refuse(columnListMistake(server), place);
-    if (replicaIdentity === 'status_index') {
+    if (settings.publishColumns === 'needed') refuse(columnListMistake(server), place);
+    if (settings.replicaIdentity === 'status_index') {
       refuse(statusIndexMistake(namespace, tables.processes), place);
       if (!hasStatusIndex(tables.processes)) warnOfFullIdentity(tables, log);
     }
-    return tables;
+    return { tables, settings };
   });
 }
 
@@ -180,15 +185,14 @@ async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promis
 async function ensurePublications(
   control: Sql,
   { request, place, snapshot, usableSlot }: Attempt,
-  tables: readonly NamespaceTables[],
+  namespaces: readonly PublishedNamespace[],
 ): Promise<PreparedPublication[]> {
-  const { publishing, log, signal } = request;
+  const { log, signal } = request;
   const slotExists = usableSlot !== undefined;
   const publications: PreparedPublication[] = [];
-  for (const each of tables) {
-    const settings = publishing.get(each.namespace)!;
+  for (const { tables, settings } of namespaces) {
     const context = { server: snapshot.server, settings, slotExists, place, log, signal };
-    publications.push(await ensurePublication(control, each, context));
+    publications.push(await ensurePublication(control, tables, context));
   }
   return publications;
 }

@@ -35,8 +35,6 @@ export interface PublicationPlan {
   readonly marks: boolean;
   /** How the publication differs, for the log: `it does not publish update`; empty for `none` and `create` */
   readonly findings: readonly string[];
-  /** Those of the findings by which changes of the two tables, or parts of them, are not published */
-  readonly omissions: readonly string[];
 }
 
 /** The columns to list for each of the two tables; undefined = no list, which publishes all columns. */
@@ -46,8 +44,8 @@ export interface ColumnLists {
 }
 
 /**
- * While a column list does not cover a table's replica identity, PostgreSQL refuses every update and delete of the table,
- * whoever runs it, and no list covers FULL. So there is no list before the index exists.
+ * While a column list does not cover a table's replica identity, PostgreSQL refuses every update and delete of the table, and
+ * no list covers FULL. So there is no list before the index exists.
  */
 function planColumnLists({ publishColumns }: PublishSettings, { processes, events }: NamespaceTables): ColumnLists {
   if (publishColumns === 'all' || !hasStatusIndex(processes)) return {};
@@ -66,17 +64,14 @@ export function planPublication(
   const setsIdentity = settings.replicaIdentity === 'full' && tables.processes.replicaIdentity !== 'f';
   const same = { setsIdentity, columnLists };
   if (publication === undefined) {
-    const nothing = { findings: [], omissions: [] };
-    return { action: 'create', ...same, setsTables: true, setsOperations: false, marks: true, ...nothing };
+    return { action: 'create', ...same, setsTables: true, setsOperations: false, marks: true, findings: [] };
   }
   if (publication.forAllTables) {
     const findings = ['it is FOR ALL TABLES'];
-    const refused = { setsTables: false, setsOperations: false, marks: false, findings, omissions: [] };
-    return { action: 'refuse', ...same, ...refused };
+    return { action: 'refuse', ...same, setsTables: false, setsOperations: false, marks: false, findings };
   }
-  const tableOmissions = describeTableOmissions(publication, tables);
   const tableFindings = [
-    ...tableOmissions,
+    ...describeTableOmissions(publication, tables),
     ...describeColumnLists(publication, tables, columnLists),
     ...describeExcess(publication, [tables.processes, tables.events]),
   ];
@@ -94,7 +89,6 @@ export function planPublication(
       ...operationFindings,
       ...(setsIdentity ? ['replica identity of the processes table is not FULL'] : []),
     ],
-    omissions: [...tableOmissions, ...operationFindings],
   };
 }
 
