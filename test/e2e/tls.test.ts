@@ -1,9 +1,10 @@
 /** Encrypted and authenticated on both sides, and what is said when the other side is not who it should be. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
-import { chown, readFile, stat, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
-import type { PostgresServer } from '../support/postgres/server.ts';
+import { CA_FILE, SERVER_IDENTITY, STRANGER_FILE } from '../support/network/certificates.ts';
+import { enableTls, type PostgresServer } from '../support/postgres/server.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { STARTED } from '../support/service/binary.ts';
 import {
@@ -17,23 +18,15 @@ import {
   WRONG_PASSWORD,
 } from '../support/service/binary-fixture.ts';
 
-/** The servers' certificate is for the name localhost alone. */
-const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');
-const CA = join(CERTIFICATES, 'ca.crt');
-const STRANGER = join(CERTIFICATES, 'stranger.crt');
 const KAFKA_USER = 'notifier';
 
 let server: PostgresServer;
 let kafka: KafkaServer;
 
 beforeAll(async () => {
-  const secure = {
-    certificateFile: join(CERTIFICATES, 'server.crt'),
-    keyFile: join(CERTIFICATES, 'server.key'),
-    users: { [KAFKA_USER]: KAFKA_PASSWORD },
-  };
+  const secure = { ...SERVER_IDENTITY, users: { [KAFKA_USER]: KAFKA_PASSWORD } };
   [server, kafka] = await Promise.all([startServer(), startKafka({ secure })]);
-  await encrypt(server);
+  await enableTls(server);
 }, 120_000);
 
 afterAll(async () => {
@@ -41,20 +34,6 @@ afterAll(async () => {
 }, 30_000);
 
 afterEach(() => expectCleanLogs());
-
-/** Gives a server its certificate and switches TLS on. */
-async function encrypt({ dataDirectory, sql, restart }: PostgresServer): Promise<void> {
-  const { uid, gid } = await stat(dataDirectory);
-  for (const name of ['server.crt', 'server.key']) {
-    const path = join(dataDirectory, name);
-    await writeFile(path, await readFile(join(CERTIFICATES, name)), { mode: 0o600 });
-    await chown(path, uid, gid);
-  }
-  const admin = sql('postgres', { max: 1 });
-  await admin`ALTER SYSTEM SET ssl = on`;
-  await admin.end();
-  await restart();
-}
 
 interface SecureOptions {
   /** Of PostgreSQL */
@@ -71,7 +50,7 @@ function secureFixture(options: SecureOptions = {}): Promise<BinaryFixture> {
   const { host, broker, kafkaTls, kafkaPassword } = {
     host: 'localhost',
     broker: 'localhost',
-    kafkaTls: { ca: CA },
+    kafkaTls: { ca: CA_FILE },
     kafkaPassword: KAFKA_PASSWORD,
     ...options,
   };
@@ -79,7 +58,7 @@ function secureFixture(options: SecureOptions = {}): Promise<BinaryFixture> {
   return openBinaryFixture({
     server,
     kafka,
-    databaseKeys: { host, tls: { ca: CA } },
+    databaseKeys: { host, tls: { ca: CA_FILE } },
     kafkaClient: {
       brokers: [`${broker}:${port}`],
       ...(kafkaTls === undefined ? {} : { tls: kafkaTls }),
@@ -123,7 +102,7 @@ describe('with TLS', () => {
 
   test.each([
     ['a certificate of a broker that is for another name', { broker: '127.0.0.1' }, 'tls.server_name'],
-    ['a certificate of a broker that nobody trusts', { kafkaTls: { ca: STRANGER } }, 'tls.ca'],
+    ['a certificate of a broker that nobody trusts', { kafkaTls: { ca: STRANGER_FILE } }, 'tls.ca'],
     ['a plain connection to a listener with TLS', { kafkaTls: undefined }, 'tls'],
   ])(
     '%s is refused, with its cure',
@@ -146,7 +125,7 @@ describe('with TLS', () => {
   test('server_name is verified in place of the address of a broker', async () => {
     await using fixture = await secureFixture({
       broker: '127.0.0.1',
-      kafkaTls: { ca: CA, server_name: 'localhost' },
+      kafkaTls: { ca: CA_FILE, server_name: 'localhost' },
     });
     await using service = await fixture.start();
     await expectDelivery(fixture);

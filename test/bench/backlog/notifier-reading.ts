@@ -1,6 +1,5 @@
 /** A backlog, read by the service, with every record counted. */
 
-import { countRecords } from '../../support/kafka/topic-administration.ts';
 import { cpuMicros, ProcessWatch, peakRssBytes, rssBytes } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
 import { startNotifier } from '../workload/notifier.ts';
@@ -47,10 +46,7 @@ export async function readByNotifier(
     idleRssBytes = rssBytes(program.pid);
   }
   await program.stop();
-  const [events, lifecycle] = await countRecords(environment.kafka.bootstrap, [
-    target.eventsTopic,
-    target.lifecycleTopic,
-  ]);
+  const [events, lifecycle] = await environment.kafka.countRecords([target.eventsTopic, target.lifecycleTopic]);
   if (events !== backlog.recordCount || lifecycle !== 0) {
     throw new Error(
       `${backlog.title}: ${events} events and ${lifecycle} lifecycle records arrived, not ${backlog.recordCount} and 0`,

@@ -2,7 +2,6 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
-import { countRecords } from '../../support/kafka/topic-administration.ts';
 import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -184,14 +183,14 @@ async function waitUntilRead(sql: Sql, slot: string): Promise<void> {
 async function waitUntilArrived({ kafka }: Environment, topic: string, recordCount: number): Promise<void> {
   await waitFor(
     `${recordCount} records in topic ${topic}`,
-    async () => ((await countRecords(kafka.bootstrap, [topic]))[0] as number) >= recordCount,
+    async () => ((await kafka.countRecords([topic]))[0] as number) >= recordCount,
     { timeoutMs: READING_TIMEOUT_MS, intervalMs: TOPIC_POLL_MS },
   );
 }
 
 /** Fails unless all events are in the first topic, once each, and nothing is in the second. */
 async function expectRecords({ kafka }: Environment, topics: readonly string[], backlog: Backlog): Promise<void> {
-  const [events, others] = await countRecords(kafka.bootstrap, topics);
+  const [events, others] = await kafka.countRecords(topics);
   if (events === backlog.recordCount && others === 0) return;
   throw new Error(`${topics.join(' and ')}: ${events} and ${others} records, not ${backlog.recordCount} and 0`);
 }

@@ -8,7 +8,7 @@
  *   in the same way. With acks=all and one replica the acknowledgement leaves the broker right after the append.
  */
 import type { Sql } from 'postgres';
-import { readAppendTimes } from '../../support/kafka/topic-administration.ts';
+import type { KafkaRecord } from '../../support/kafka/topic-reader.ts';
 import { freePort } from '../../support/network/ports.ts';
 import { cpuMicros } from '../../support/process/process-usage.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -88,7 +88,7 @@ export async function measureLatency(
     await program.stop();
 
     const commits = await commitTimes(sql);
-    const records = await readAppendTimes(kafka.bootstrap, target.eventsTopic);
+    const records = await kafka.readTopic(target.eventsTopic);
     if (records.length !== commits.size) {
       throw new Error(`${label}: ${records.length} records arrived, not ${commits.size}`);
     }
@@ -139,18 +139,19 @@ async function commitTimes(sql: Sql): Promise<Map<string, number>> {
 /** Milliseconds from commit to append of every event that was committed after `fromMicros`. */
 function latenciesOf(
   commits: ReadonlyMap<string, number>,
-  records: readonly { readonly key: string; readonly appendedMs: number }[],
+  records: readonly KafkaRecord[],
   fromMicros: number,
 ): number[] {
   const countByKey = new Map<string, number>();
   const latencies: number[] = [];
-  for (const { key, appendedMs } of records) {
-    // Event ids of a process are dense from 1, and its records stand in their order.
+  for (const { key: bytes, timestampMs } of records) {
+    const key = bytes.toString();
+    // Event ids of a process are dense from 1, and its records are in that order.
     const eventId = (countByKey.get(key) ?? 0) + 1;
     countByKey.set(key, eventId);
     const commitMicros = commits.get(`${key} ${eventId}`);
     if (commitMicros === undefined) throw new Error('Cannot find the transaction of a record');
-    if (commitMicros >= fromMicros) latencies.push(appendedMs + CLOCK_RESOLUTION_MS - commitMicros / 1000);
+    if (commitMicros >= fromMicros) latencies.push(timestampMs + CLOCK_RESOLUTION_MS - commitMicros / 1000);
   }
   return latencies;
 }

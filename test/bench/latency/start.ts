@@ -1,6 +1,5 @@
 /** How long a restart takes: from the start of the program to the first record that it brings, an event that waits. */
 
-import { readAppendTimes } from '../../support/kafka/topic-administration.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import type { Environment } from '../environment.ts';
 import { median } from '../report/statistics.ts';
@@ -48,10 +47,10 @@ export async function measureStart(environment: Environment, repeatCount: number
       await program.while(waitUntilConfirmed(sql, SLOT, end));
       await program.stop();
     }
-    const records = await readAppendTimes(kafka.bootstrap, target.eventsTopic);
+    const records = await kafka.readTopic(target.eventsTopic);
     if (records.length !== repeatCount) throw new Error(`${records.length} records arrived, not ${repeatCount}`);
     const readings = records.map(
-      ({ appendedMs }, index) => (appendedMs + CLOCK_RESOLUTION_MS - (spawnedMs[index] as number)) / 1000,
+      ({ timestampMs }, index) => (timestampMs + CLOCK_RESOLUTION_MS - (spawnedMs[index] as number)) / 1000,
     );
     progress(`start to first record: ${readings.map((seconds) => seconds.toFixed(2)).join(', ')} s`);
     await deleteTopics(environment, target);

@@ -3,7 +3,6 @@
  * at the same moment: they begin together, which they would not with a backlog that waits for each from its start.
  */
 import type { Sql } from 'postgres';
-import { countRecords } from '../../support/kafka/topic-administration.ts';
 import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
@@ -168,7 +167,7 @@ export class ManySlots implements AsyncDisposable {
 
   async #check(targets: readonly NotifierTarget[]): Promise<void> {
     const topics = targets.map(({ eventsTopic }) => eventsTopic);
-    const counts = await countRecords(this.#environment.kafka.bootstrap, topics);
+    const counts = await this.#environment.kafka.countRecords(topics);
     for (const [index, topic] of topics.entries()) {
       if (counts[index] === this.#backlog.eventsPerSlot) continue;
       throw new Error(`${topic}: ${counts[index]} records arrived, not ${this.#backlog.eventsPerSlot}`);

@@ -139,11 +139,6 @@ export class Journal {
     return placed.map(({ row, commit }) => this.#expected(row, commit));
   }
 
-  /** Gives the oracle back to the server. */
-  async drop(): Promise<void> {
-    await this.#sql`SELECT pg_drop_replication_slot(${this.#slot})`;
-  }
-
   #expected(row: JournalRow, { endLsn, seconds }: Commit): CommittedRecord {
     const { namespace, process_id: processId, change } = row;
     const { eventsinkTopic, lifecycleTopic } = this.#namespaces.get(namespace) as JournalNamespace;

@@ -1,12 +1,12 @@
 /** Rows that cannot be delivered: parked in stream order, or stopping their slot. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { parseLsn } from '../../../src/lsn.ts';
 import type { StreamReport } from '../../../src/status/report.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import type { KafkaRecord } from '../../support/kafka/topic-reader.ts';
+import { CA_FILE, SERVER_IDENTITY } from '../../support/network/certificates.ts';
 import { freePort } from '../../support/network/ports.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -33,7 +33,6 @@ import {
 
 const SICK = 'default/default';
 const SOUND = 'sound';
-const CERTIFICATES = join(import.meta.dirname, '../../fixtures/tls');
 const USER = 'notifier';
 const PASSWORD = 'secret';
 const PRODUCE = 0;
@@ -44,11 +43,7 @@ const TIMEOUT_MS = 60_000;
 let postgres: PostgresServer;
 let kafka: KafkaServer;
 beforeAll(async () => {
-  const secure = {
-    certificateFile: join(CERTIFICATES, 'server.crt'),
-    keyFile: join(CERTIFICATES, 'server.key'),
-    users: { [USER]: PASSWORD },
-  };
+  const secure = { ...SERVER_IDENTITY, users: { [USER]: PASSWORD } };
   [postgres, kafka] = await Promise.all([
     startPostgres({ settings: { track_commit_timestamp: 'on', wal_sender_timeout: '2s' } }),
     startKafka({ secure, authorizer: true, proxied: true }),
@@ -126,7 +121,7 @@ function withParking(options: ServiceOptions, parkingTopic: string): ServiceOpti
 function asUser(): StartOptions['kafkaSettings'] {
   return {
     brokers: [kafka.secureBootstrap],
-    tls: { ca: join(CERTIFICATES, 'ca.crt') },
+    tls: { ca: CA_FILE },
     sasl: { mechanism: 'SCRAM-SHA-256', username: USER, password: PASSWORD },
   };
 }

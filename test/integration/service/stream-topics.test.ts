@@ -1,11 +1,11 @@
 /** Topics that grow, are deleted or refuse records while the service produces to them. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { kafkaAccess } from '../../support/kafka/access.ts';
 import { startKafkaCluster } from '../../support/kafka/cluster.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { CA_FILE, SERVER_IDENTITY } from '../../support/network/certificates.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -26,7 +26,6 @@ import {
 
 const NS = 'default/default';
 const OTHER = 'other';
-const CERTIFICATES = join(import.meta.dirname, '../../fixtures/tls');
 const USER = 'notifier';
 const PASSWORD = 'secret';
 const PRODUCE = 0;
@@ -38,11 +37,7 @@ const WATCHFUL = { metadata_max_age: 100 } as const;
 let postgres: PostgresServer;
 let kafka: KafkaServer;
 beforeAll(async () => {
-  const secure = {
-    certificateFile: join(CERTIFICATES, 'server.crt'),
-    keyFile: join(CERTIFICATES, 'server.key'),
-    users: { [USER]: PASSWORD },
-  };
+  const secure = { ...SERVER_IDENTITY, users: { [USER]: PASSWORD } };
   [postgres, kafka] = await Promise.all([
     startPostgres({ settings: { track_commit_timestamp: 'on' } }),
     startKafka({ secure, authorizer: true, proxied: true }),
@@ -246,7 +241,7 @@ test(
     const service = fixture.start({
       kafkaSettings: {
         brokers: [kafka.secureBootstrap],
-        tls: { ca: join(CERTIFICATES, 'ca.crt') },
+        tls: { ca: CA_FILE },
         sasl: { mechanism: 'SCRAM-SHA-512', username: USER, password: PASSWORD },
       },
     });

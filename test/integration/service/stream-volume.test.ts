@@ -4,7 +4,6 @@ import type { TransactionSql } from 'postgres';
 import { type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { encodePayload, int, str } from '../../support/codecs/etf.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { countRecords } from '../../support/kafka/topic-administration.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { peakRssBytes } from '../../support/process/process-usage.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -82,7 +81,7 @@ function writeEvents(prefix: string, count: number): Promise<Lsn> {
 async function run(write: () => Promise<Lsn>, expectedRecords: number): Promise<Run> {
   const beforeCommitLsn = await write();
   const topics = topicNames();
-  const counts = () => countRecords(kafka.bootstrap, topics);
+  const counts = () => kafka.countRecords(topics);
   const [eventsBefore = 0, lifecycleBefore = 0] = await counts();
   await using program = await startBinary(serviceConfig(fixture.serviceOptions()));
   const goal = await fixture.currentLsn();

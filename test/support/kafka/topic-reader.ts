@@ -122,6 +122,17 @@ export async function readTopics(connection: ReaderConnection, topics: readonly 
   }
 }
 
+/** The number of records of each topic: its high watermarks, exact in topics without deleted records and transactions. */
+export async function countRecords(connection: ReaderConnection, topics: readonly string[]): Promise<number[]> {
+  const consumer = createConsumer(connection, topics);
+  try {
+    const ends = await overLeaderChanges(consumer, () => new Cursor(consumer, topics).ends());
+    return topics.map((topic) => Number((ends.get(topic) ?? []).reduce((sum, offset) => sum + offset, 0n)));
+  } finally {
+    await consumer.close(true);
+  }
+}
+
 /** Repeats a read during leader elections: a broker that was down or paused for long has to be elected again. */
 async function overLeaderChanges<T>(consumer: Consumer, read: () => Promise<T>): Promise<T> {
   const deadline = performance.now() + SETTLE_TIMEOUT_MS;

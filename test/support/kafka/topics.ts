@@ -7,7 +7,7 @@ import {
   ListOffsetTimestamps,
 } from '@platformatic/kafka';
 import { waitFor } from '../process/wait.ts';
-import { type FollowOptions, type KafkaRecord, readTopics, TopicReader } from './topic-reader.ts';
+import { countRecords, type FollowOptions, type KafkaRecord, readTopics, TopicReader } from './topic-reader.ts';
 
 /** Options of `createTopic`. */
 export interface TopicOptions {
@@ -45,6 +45,8 @@ export interface KafkaTopics {
   readTopic(topic: string): Promise<KafkaRecord[]>;
   /** Everything that these topics hold now, by topic, partition and offset */
   readAll(topics: readonly string[]): Promise<KafkaRecord[]>;
+  /** The number of records of each topic now; exact without deleted records and transactions */
+  countRecords(topics: readonly string[]): Promise<number[]>;
   /** Follows topics live from their beginning; the caller closes the reader */
   follow(topics: readonly string[], options?: FollowOptions): TopicReader;
 }
@@ -129,6 +131,7 @@ export function kafkaTopics(bootstraps: readonly string[], defaultReplicas: numb
     },
     readTopic: (topic) => readTopics(clientOptions, [topic]),
     readAll: (topics) => readTopics(clientOptions, topics),
+    countRecords: (topics) => countRecords(clientOptions, topics),
     follow: (topics, options) => new TopicReader(clientOptions, topics, options),
   };
 }

@@ -10,6 +10,7 @@ import { appendFile, chmod, chown, mkdtemp, open, readFile, rm, stat, symlink, w
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import postgres, { type Options, type Sql } from 'postgres';
+import { CERTIFICATE_DIRECTORY } from '../network/certificates.ts';
 import { freePort } from '../network/ports.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
 import { CACHE_DIRECTORY, makeOnce } from '../process/make-once.ts';
@@ -181,6 +182,20 @@ export async function startPostgresOn(
     await directory[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/** Installs the test certificate on a server, switches TLS on and restarts it. */
+export async function enableTls({ dataDirectory, sql, restart }: PostgresServer): Promise<void> {
+  const { uid, gid } = await stat(dataDirectory);
+  for (const name of ['server.crt', 'server.key']) {
+    const path = join(dataDirectory, name);
+    await writeFile(path, await readFile(join(CERTIFICATE_DIRECTORY, name)), { mode: 0o600 });
+    await chown(path, uid, gid);
+  }
+  const admin = sql('postgres', { max: 1 });
+  await admin`ALTER SYSTEM SET ssl = on`;
+  await admin.end();
+  await restart();
 }
 
 /**
