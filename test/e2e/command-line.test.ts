@@ -1,4 +1,4 @@
-/** The compiled program at the command line, alone in a directory: what it prints, where, and how it ends. */
+/** The compiled program at the command line, alone in a directory: stdout, stderr and exit code. */
 import { describe, expect, test } from 'bun:test';
 import { readFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
@@ -58,7 +58,7 @@ describe('cdc-notifier at the command line', () => {
     [[], 'The configuration file is missing'],
     [['--check'], 'The configuration file is missing'],
     [[CONFIG_FILE, 'another.yaml'], 'Expected one configuration file, got 2'],
-  ])('%j is refused with exit code 2', async (args, message) => {
+  ])('%j exits 2 with a message', async (args, message) => {
     const stderr = `${message}\nTry cdc-notifier --help\n`;
     expect(await runBinary(args, { [CONFIG_FILE]: config() })).toEqual({ ending: 2, stdout: '', stderr });
   });
@@ -94,7 +94,7 @@ max_retries: three
 `;
 
   test.each([[['--check', CONFIG_FILE]], [[CONFIG_FILE]]])(
-    '%j of a mistaken file exits 2 with every mistake and its place, before any connection',
+    '%j of a file with mistakes exits 2 with every mistake and its place, before any connection',
     async (args) => {
       using listener = await listen();
       const text = MISTAKEN.replaceAll('PORT', String(listener.port));
@@ -131,7 +131,7 @@ max_retries: three
     expect(stderr).not.toContain(SECRET);
   });
 
-  test('--import prints what --check accepts, and nothing else on stdout', async () => {
+  test('--import prints only a configuration on stdout, which --check accepts', async () => {
     const text = await readFile(join(SYS_CONFIGS, 'complete.config'), 'utf8');
     const imported = await runBinary(['--import', 'sys.config'], { 'sys.config': text });
     expect(imported).toMatchObject({ ending: 0, stdout: await readFile(join(SYS_CONFIGS, 'complete.yaml'), 'utf8') });
@@ -156,7 +156,7 @@ max_retries: three
     });
   });
 
-  test('--import prints more than a pipe holds', async () => {
+  test('--import prints more than a pipe buffer holds', async () => {
     const namespace = '#{kafka_client => k, eventsink_topic => <<"e">>, lifecycle_topic => <<"l">>}';
     const namespaces = Array.from({ length: 3000 }, (_, index) => `ns${index} => ${namespace}`).join(', ');
     const text = `[{cdc_progressor, [{streams, #{db => #{"slot" => #{${namespaces}}}}}]}].`;
@@ -169,7 +169,7 @@ max_retries: three
   test('ignores files of its runtime in the working directory', async () => {
     const files = {
       [CONFIG_FILE]: config().replace(`password: ${SECRET}`, 'password: {env: PG_PASSWORD}'),
-      '.env': 'PG_PASSWORD=from-a-file-nobody-named\n',
+      '.env': 'PG_PASSWORD=from-a-file-that-was-not-named\n',
       'bunfig.toml': 'preload = ["./preload.ts"]\n',
       'preload.ts': 'process.stdout.write("preloaded\\n");\n',
       'tsconfig.json': '{',

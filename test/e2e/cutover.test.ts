@@ -1,6 +1,6 @@
 /**
- * From the Erlang service to this one, and back; the deployment procedures; namespaces and slots that come, move and go.
- * config/guide/cutover.md describes them step by step; the tests take these steps and check what the operator sees.
+ * The procedures of config/guide/cutover.md, step by step, with what the operator sees: from the Erlang service to this one and
+ * back, and adding, moving and removing namespaces and slots.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
@@ -24,7 +24,7 @@ import {
   uniqueName,
   waitUntilConfirmed,
 } from '../support/service/binary-fixture.ts';
-import { FormerService } from './erlang-service.ts';
+import { ErlangService } from './erlang-service.ts';
 
 let kafka: KafkaServer;
 
@@ -41,7 +41,7 @@ afterEach(expectCleanLogs);
 const TIMEOUT_MS = 90_000;
 const SOME = 40;
 
-/** The configuration of a fixture with other streams, and with more settings where they are given. */
+/** The configuration of a fixture with other streams, and with further settings. */
 function configWith(
   { config }: BinaryFixture,
   streams: Readonly<Record<string, readonly TestNamespace[]>>,
@@ -58,25 +58,25 @@ async function startWith(config: object, ...slots: readonly string[]): Promise<R
   return service;
 }
 
-/** Goes on writing until the work is done, and a little longer. */
+/** Writes until the work is done, and a little longer. */
 async function underLoad<T>(writer: ProgressorWriter, work: Promise<T>): Promise<T> {
   let isDone = false;
   const noted = work.finally(() => {
     isDone = true;
   });
-  // It is awaited below, when the last bunch is written.
+  // Awaited below, after the last batch.
   noted.catch(() => {});
   while (!isDone) await writer.write(SOME);
   await writer.write(SOME);
   return noted;
 }
 
-/** Writes to one namespace alone. */
+/** A writer to one namespace only. */
 function writerOf({ database }: BinaryFixture, namespace: TestNamespace, processIdPrefix = ''): ProgressorWriter {
   return new ProgressorWriter({ sql: database.sql, namespaces: [namespace], processIdPrefix });
 }
 
-/** Expects that the topics hold what these writers have written, and nothing else; returns how many repeats. */
+/** Expects the topics to hold exactly what these writers have written; returns the number of repeats. */
 async function expectArrived(
   writers: readonly ProgressorWriter[],
   namespaces: readonly TestNamespace[],
@@ -96,13 +96,13 @@ async function confirmedLsn(sql: Sql, slot: string): Promise<string | undefined>
   return row?.lsn;
 }
 
-/** Runs a statement exactly as config/guide/cutover.md or the log has it. */
+/** Runs a statement from config/guide/cutover.md or the log, unchanged. */
 async function run({ database }: BinaryFixture, statement: string): Promise<void> {
   await database.sql.unsafe(statement);
 }
 
-/** Makes the service forget every slot of the database, with the query of config/guide/cutover.md. */
-async function forgetSlots({ database }: BinaryFixture): Promise<void> {
+/** Drops the ledgers of all slots of the database, with the query of config/guide/cutover.md. */
+async function dropLedgers({ database }: BinaryFixture): Promise<void> {
   const statements = await database.sql<{ format: string }[]>`
     SELECT format('DROP PUBLICATION %I;', pubname) FROM pg_publication WHERE pubname LIKE 'cdc-notifier:%'`;
   expect(statements).toHaveLength(1);
@@ -110,7 +110,7 @@ async function forgetSlots({ database }: BinaryFixture): Promise<void> {
 }
 
 /** Processes tables without replica identity FULL, by the query of config/guide/cutover.md. */
-async function unjudgedTables({ database }: BinaryFixture): Promise<readonly string[]> {
+async function tablesWithoutFull({ database }: BinaryFixture): Promise<readonly string[]> {
   const rows = await database.sql.unsafe<{ relname: string }[]>(String.raw`
     SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE '%\_processes' AND relreplident <> 'f'`);
   return rows.map(({ relname }) => relname);
@@ -136,18 +136,18 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   }, 30_000);
 
   test(
-    'slot and publications are taken over as the Erlang service leaves them: nothing is lost, and what it had not confirmed comes twice',
+    'slot and publications of the Erlang service are used as they are: nothing is lost, and only what it had not confirmed is repeated',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
-      const former = new FormerService(database, slot, namespaces);
-      await former.prepare();
+      const erlang = new ErlangService(database, slot, namespaces);
+      await erlang.prepare();
       await writer.write(SOME);
-      await former.deliver();
+      await erlang.deliver();
       await writer.write(SOME);
-      const unconfirmed = await former.deliver({ unconfirmed: 7 });
+      const unconfirmed = await erlang.deliver({ unconfirmed: 7 });
       await writer.write(SOME);
-      const left = { belongings: await former.belongings(), lsn: await confirmedLsn(database.sql, slot) };
+      const left = { belongings: await erlang.belongings(), lsn: await confirmedLsn(database.sql, slot) };
 
       await using service = await startService(fixture.config);
       const start = await underLoad(
@@ -158,7 +158,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       await fixture.confirmed();
       expect((await fixture.expectAllArrived()).duplicates).toBe(unconfirmed);
       expect(unconfirmed).toBeGreaterThan(0);
-      expect(await former.belongings()).toBe(left.belongings);
+      expect(await erlang.belongings()).toBe(left.belongings);
       expect(warnings(service)).toEqual([]);
       expect(await service.stop()).toBe(0);
     },
@@ -166,18 +166,18 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'it stands by while the Erlang service streams, and takes over when that one is stopped',
+    'the service stands by while the Erlang service streams, and takes over when that one stops',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
-      const former = new FormerService(database, slot, namespaces);
-      await former.prepare();
-      const hold = await former.hold();
+      const erlang = new ErlangService(database, slot, namespaces);
+      await erlang.prepare();
+      const hold = await erlang.hold();
       await writer.write(SOME);
       await hold.firstChange;
       await using service = await startService(fixture.config);
       const standby = await service.waitForLine('a standby', ({ msg }) => msg.includes('standing by'));
-      expect(standby).toMatchObject({ level: 'info', slot, applicationName: 'former service' });
+      expect(standby).toMatchObject({ level: 'info', slot, applicationName: 'erlang service' });
       await writer.write(SOME);
       expect(await kafka.readAll(namespaces.map(({ lifecycleTopic }) => lifecycleTopic))).toEqual([]);
       await hold.release();
@@ -191,16 +191,16 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'back to the Erlang service and forth again, the ledger dropped before: each goes on where the other stopped',
+    'after the ledger was dropped, the Erlang service and this one continue where the other stopped, back and forth',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
-      const former = new FormerService(database, slot, namespaces);
-      await former.prepare();
-      const belongings = await former.belongings();
+      const erlang = new ErlangService(database, slot, namespaces);
+      await erlang.prepare();
+      const belongings = await erlang.belongings();
       for (let round = 0; round < 2; round++) {
         await writer.write(SOME);
-        await former.deliver();
+        await erlang.deliver();
         await writer.write(SOME);
         await using service = await startWith(fixture.config, slot);
         await writer.write(SOME);
@@ -208,11 +208,11 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(await service.stop()).toBe(0);
         expect(warnings(service)).toEqual([]);
 
-        await forgetSlots(fixture);
-        await former.prepare();
-        expect(await former.belongings()).toBe(belongings);
+        await dropLedgers(fixture);
+        await erlang.prepare();
+        expect(await erlang.belongings()).toBe(belongings);
         await writer.write(SOME);
-        const hold = await former.hold();
+        const hold = await erlang.hold();
         await hold.firstChange;
         await hold.release();
         await waitFor('the release of the slot', async () => {
@@ -220,34 +220,34 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
           return row?.active === false;
         });
       }
-      await former.deliver();
+      await erlang.deliver();
       expect((await fixture.expectAllArrived()).duplicates).toBe(0);
     },
     TIMEOUT_MS,
   );
 
   test(
-    'back and forth with the ledger forgotten: the move is told as a loss, which is accepted, or forgotten while it waits',
+    'when the ledger was not dropped, the progress of the Erlang service is reported as a loss until it is accepted or the ledger is dropped',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
-      const former = new FormerService(database, slot, namespaces);
-      /** What the next start says when the Erlang service was there in between. */
-      const toldAfterwards = async (config: object): Promise<RunningBinary & { told: BinaryLogLine }> => {
+      const erlang = new ErlangService(database, slot, namespaces);
+      /** Lets the Erlang service deliver, starts this one and resolves with the loss that it reports. */
+      const startAfterErlang = async (config: object): Promise<RunningBinary & { loss: BinaryLogLine }> => {
         const ours = await confirmedLsn(database.sql, slot);
-        await former.prepare();
+        await erlang.prepare();
         await writer.write(SOME);
-        await former.deliver();
+        await erlang.deliver();
         const theirs = await confirmedLsn(database.sql, slot);
         await writer.write(SOME);
         const service = await startService(config);
-        const told = await service.waitForLine('the loss', isFailure(slot));
-        expect(told.error).toMatchObject({ name: 'LossError', place: { database: 'db', slot, lsn: ours } });
-        expect(told.error?.message).toContain(`the slot is at ${theirs}, but this service last confirmed ${ours}`);
-        expect(told.error?.advice).toStartWith(`Changes from ${ours} to ${theirs} cannot be streamed`);
-        expect(told.error?.advice).toContain(`slots.db.${slot}.accept_loss_after: ${ours} in the configuration`);
+        const loss = await service.waitForLine('the loss', isFailure(slot));
+        expect(loss.error).toMatchObject({ name: 'LossError', place: { database: 'db', slot, lsn: ours } });
+        expect(loss.error?.message).toContain(`the slot is at ${theirs}, but this service last confirmed ${ours}`);
+        expect(loss.error?.advice).toStartWith(`Changes from ${ours} to ${theirs} cannot be streamed`);
+        expect(loss.error?.advice).toContain(`slots.db.${slot}.accept_loss_after: ${ours} in the configuration`);
         expect(await confirmedLsn(database.sql, slot)).toBe(theirs!);
-        return Object.assign(service, { told });
+        return Object.assign(service, { loss });
       };
       const { config } = fixture;
       {
@@ -258,8 +258,8 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       }
       let accepted: string | undefined;
       {
-        await using stopped = await toldAfterwards(config);
-        accepted = /accept_loss_after: (\S+)/.exec(stopped.told.error!.advice!)?.[1];
+        await using stopped = await startAfterErlang(config);
+        accepted = /accept_loss_after: (\S+)/.exec(stopped.loss.error!.advice!)?.[1];
         expect(await stopped.stop()).toBe(0);
       }
       const accepting = { ...config, slots: { db: { [slot]: { accept_loss_after: accepted } } } };
@@ -271,9 +271,9 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect((await fixture.expectAllArrived()).duplicates).toBe(0);
         expect(await second.stop()).toBe(0);
       }
-      // What was accepted once is not accepted again.
-      await using third = await toldAfterwards(accepting);
-      await forgetSlots(fixture);
+      // An acceptance is used once: the next loss needs another one.
+      await using third = await startAfterErlang(accepting);
+      await dropLedgers(fixture);
       await third.waitForStart(slot);
       await fixture.confirmed();
       expect((await fixture.expectAllArrived()).duplicates).toBe(0);
@@ -283,7 +283,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'a publication that was there before the Erlang service, whose table has no replica identity FULL: what cannot be judged is named, and skipped when that is accepted',
+    'updates from before replica identity FULL are reported, and skipped when that is configured',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
@@ -291,16 +291,16 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         const { processes, events } = tablesOf(namespace);
         await run(fixture, `CREATE PUBLICATION "${namespace}" FOR TABLE "${processes}", "${events}"`);
       }
-      await new FormerService(database, slot, namespaces).prepare();
+      await new ErlangService(database, slot, namespaces).prepare();
       await writer.write(SOME * 2);
       const backlog = writer.expected.length;
-      expect(await unjudgedTables(fixture)).toHaveLength(namespaces.length);
+      expect(await tablesWithoutFull(fixture)).toHaveLength(namespaces.length);
       {
         await using service = await startService(fixture.config);
         const { error } = await service.waitForLine('the refusal', isFailure(slot));
         expect(error).toMatchObject({ name: 'MissingOldTupleError', place: { database: 'db', slot } });
         expect(error?.advice).toContain('on_missing_old_tuple: skip');
-        expect(await unjudgedTables(fixture)).toEqual([]);
+        expect(await tablesWithoutFull(fixture)).toEqual([]);
         expect(await service.stop()).toBe(0);
       }
       const skipping = Object.entries(streamConfig(namespaces)).map(([name, settings]) => [
@@ -314,8 +314,8 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       const isUpdate = ({ content }: { readonly content: string }) => /^\["(failed|working)"/.test(content);
       expect(writer.expected.slice(0, backlog).filter(isUpdate)).not.toBeEmpty();
       expect(writer.expected.slice(backlog).filter(isUpdate)).not.toBeEmpty();
-      const told = writer.expected.filter((record, index) => index >= backlog || !isUpdate(record));
-      expect(await compareWith(told, namespaces)).toMatchObject({ ok: true, findings: [] });
+      const delivered = writer.expected.filter((record, index) => index >= backlog || !isUpdate(record));
+      expect(await compareWith(delivered, namespaces)).toMatchObject({ ok: true, findings: [] });
       expect(service.lines.filter(isFailure())).toEqual([]);
       expect(await service.stop()).toBe(0);
     },
@@ -323,19 +323,19 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'a namespace that the Erlang service was given for a slot with a backlog is taken in where its publication begins',
+    'a namespace that was added to the Erlang service on a slot with a backlog is delivered from the start of its publication',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces } = fixture;
       const [old, added] = namespaces as [TestNamespace, TestNamespace];
       const writers = [writerOf(fixture, old), writerOf(fixture, added)] as const;
-      await new FormerService(database, slot, [old]).prepare();
+      await new ErlangService(database, slot, [old]).prepare();
       await writers[0].write(SOME);
-      const former = new FormerService(database, slot, namespaces);
-      await former.prepare();
+      const erlang = new ErlangService(database, slot, namespaces);
+      await erlang.prepare();
       for (const writer of writers) await writer.write(SOME);
-      // Here it fails at every attempt, with all namespaces of the slot. (PostgreSQL 18 passes the rows over.)
-      if (major < 18) await expect(former.deliver()).rejects.toMatchObject({ code: '42704' });
+      // The Erlang service fails at every attempt, with all namespaces of the slot. (PostgreSQL 18 skips the rows.)
+      if (major < 18) await expect(erlang.deliver()).rejects.toMatchObject({ code: '42704' });
       await using service = await startService(fixture.config);
       await waitUntilConfirmed(database, slot);
       expect(await expectArrived(writers, namespaces)).toBe(0);
@@ -346,11 +346,11 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    "onto a namespace with progressor's own notifier on: doubled while both are on, and nothing is missing on either side",
+    "a namespace with progressor's own notifier switched on is delivered twice while both run, and completely before and after",
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, namespaces, writer } = fixture;
-      // It sends what the Erlang service would send; how it comes to know is of no importance here.
+      // progressor's notifier sends what the Erlang service would send; how it gets the changes does not matter here.
       const tables = namespaces.flatMap(({ namespace }) => {
         const { processes, events } = tablesOf(namespace);
         return [`"${processes}"`, `"${events}"`];
@@ -359,7 +359,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       for (const table of tables) await run(fixture, `ALTER TABLE ${table} REPLICA IDENTITY FULL`);
       const notifierSlot = uniqueName('notifier');
       await run(fixture, `SELECT pg_create_logical_replication_slot('${notifierSlot}', 'pgoutput')`);
-      const notifier = new FormerService(database, notifierSlot, namespaces, ['progressor']);
+      const notifier = new ErlangService(database, notifierSlot, namespaces, ['progressor']);
 
       await writer.write(SOME);
       await notifier.deliver();
@@ -371,12 +371,12 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       const doubled = writer.expected.length - doubledFrom;
       await notifier.deliver();
       await fixture.confirmed();
-      // Of two senders one may be late: among their records there is no order.
+      // There is no order between the records of two senders.
       const complete = { missing: 0, unexpected: 0, wrongPartition: 0, wrongTime: 0 };
       const whileBoth = await fixture.verdict();
       expect(whileBoth).toMatchObject(complete);
       expect(whileBoth.duplicates).toBeGreaterThanOrEqual(doubled);
-      // From here on it is off.
+      // From here on the notifier is off.
       await writer.write(SOME);
       await fixture.confirmed();
       const { duplicates, outOfOrder } = whileBoth;
@@ -388,7 +388,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'onto a namespace with the notifier off: of what was before the stop of the traffic nothing comes, of what is behind it all',
+    'a namespace with the notifier switched off is delivered completely from the creation of its publication, and nothing before',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
@@ -404,12 +404,12 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       expect(verdict.expected).toBeGreaterThan(0);
       expect(warnings(service)).toEqual([]);
       expect(await service.stop()).toBe(0);
-      // And the Erlang service could go on with what was made here.
+      // The Erlang service can continue with slot and publications that this one created.
       await writer.write(SOME);
-      await forgetSlots(fixture);
-      const former = new FormerService(database, slot, namespaces);
-      await former.prepare();
-      await former.deliver();
+      await dropLedgers(fixture);
+      const erlang = new ErlangService(database, slot, namespaces);
+      await erlang.prepare();
+      await erlang.deliver();
       const atLast = await compareWith(writer.expected.slice(before), namespaces);
       expect(atLast).toMatchObject({ ok: true, findings: [], duplicates: 0 });
     },
@@ -417,7 +417,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'onto a new namespace, added to a slot with a backlog: all of it arrives, and of the older one nothing is missing',
+    'a new namespace on a slot with a backlog is delivered completely, and the older one loses nothing',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka, namespaces: { 'default/default': 'new' } });
       const { database, slot, namespaces, writer: older } = fixture;
@@ -428,7 +428,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
         expect(await service.stop()).toBe(0);
       }
       await older.write(SOME);
-      // What the service that owns the namespace does at its start.
+      // The owner of the namespace creates its tables at its start.
       await createNamespace(database.sql, 'invoice');
       const added = await createTopics(kafka, 'invoice');
       const all = [...namespaces, added];
@@ -446,7 +446,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'a namespace moves to a slot that was created beforehand: nothing of it is missing',
+    'a namespace moves to a slot that was created beforehand without losing a row',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces, writer } = fixture;
@@ -471,7 +471,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       await underLoad(writer, service.waitForStart(slot, target));
       const warning = service.lines.find((line) => line.namespaces !== undefined);
       expect(warning).toMatchObject({ level: 'warn', slot, namespaces: [moving.namespace] });
-      // Its publication is in use: who only moves a namespace must not read that it be dropped.
+      // The publication is still in use: the warning must not advise to drop it after a move.
       expect(warning?.advice).toContain('no other slot streams');
       await waitUntilConfirmed(database, slot);
       await waitUntilConfirmed(database, target);
@@ -483,7 +483,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'a namespace that is removed for good, and its publication dropped, may come back as a new one',
+    'a namespace that was removed with its publication can come back as a new one',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces } = fixture;
@@ -521,7 +521,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 
   test(
-    'a slot that is no longer configured is warned of until it is dropped, and may be made anew once it is forgotten',
+    'a slot that is no longer configured causes a warning until it is dropped, and can be created again after its ledger is dropped',
     async () => {
       await using fixture = await openBinaryFixture({ server, kafka });
       const { database, slot, namespaces } = fixture;

@@ -1,3 +1,4 @@
+/** Delivery by the compiled program, undisturbed and with stops, kills and restarts under load. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { codecOf } from '../../src/kafka/produce/compression.ts';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
@@ -19,11 +20,11 @@ afterAll(async () => {
 
 afterEach(expectCleanLogs);
 
-/** A stop may meet a transaction of which some rows were sent and the Commit was not received: it comes again, whole. */
+/** A transaction whose Commit was not received before a stop is delivered again as a whole. */
 const MOST_RECORDS_OF_A_TRANSACTION = 30;
 
 describe('cdc-notifier', () => {
-  test('delivers what was written, each record once, in order, at its partition, from whatever names', async () => {
+  test('delivers every written record once, in order, to its partition, whatever the names of namespaces and processes are', async () => {
     await using fixture = await openBinaryFixture({
       server,
       kafka,
@@ -39,7 +40,7 @@ describe('cdc-notifier', () => {
   }, 30_000);
 
   test.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)(
-    'delivers the same compressed by %s',
+    'delivers the same when compressed with %s',
     async (compression) => {
       await using fixture = await openBinaryFixture({ server, kafka, kafkaClient: { compression } });
       await using service = await fixture.start();
@@ -55,7 +56,7 @@ describe('cdc-notifier', () => {
     30_000,
   );
 
-  test('does not repeat a transaction that it had acknowledged before a stop', async () => {
+  test('does not repeat transactions that were acknowledged before a graceful stop', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     for (let run = 0; run < 3; run++) {
       await using service = await fixture.start();
@@ -66,7 +67,7 @@ describe('cdc-notifier', () => {
     expect((await fixture.expectAllArrived()).duplicates).toBe(0);
   }, 30_000);
 
-  test('SIGTERM under load: exits 0, and the next start loses nothing and repeats no more than what was open', async () => {
+  test('stops with exit code 0 on SIGTERM under load, and the next start loses nothing and repeats only the open transaction', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     const { writer } = fixture;
     const stops = 2;
@@ -86,7 +87,7 @@ describe('cdc-notifier', () => {
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
-  test('SIGKILL under load: the next start loses nothing', async () => {
+  test('loses nothing when it is killed under load and started again', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     const { writer } = fixture;
     for (let run = 0; run < 2; run++) {
@@ -103,7 +104,7 @@ describe('cdc-notifier', () => {
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
-  test('PostgreSQL restarted under load, in good order and by a crash: nothing is lost', async () => {
+  test('loses nothing when PostgreSQL stops or crashes under load and starts again', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     const { writer, slot } = fixture;
     await using service = await fixture.start();
@@ -127,14 +128,14 @@ describe('cdc-notifier', () => {
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
-  test('Kafka down for longer than all retries: the log says why and what to do, and nothing is lost', async () => {
+  test('loses nothing when Kafka is down for longer than all retries, and logs the reason and what to do', async () => {
     await using fixture = await openBinaryFixture({ server, kafka, kafkaClient: { request_timeout: 2000 } });
     const { writer, slot } = fixture;
     await using service = await fixture.start();
     writer.start();
     await waitFor('load', () => writer.transactionCount >= 200);
     await kafka.stop();
-    // The retries of the producer, then a new session that cannot even begin
+    // First the producer gives up, then new sessions cannot connect
     const gaveUp = await service.waitForLine('the end of the retries', isFailure(slot));
     expect(gaveUp).toMatchObject({
       error: { name: 'SinkError', place: { database: 'db', slot, kafkaClient: 'main' } },

@@ -1,8 +1,3 @@
-/**
- * Stands for the Erlang service, which is no program that tests can start: on the server it does what that one does, with
- * the same statements, and to Kafka it sends the same records. What it has of `src/` is only the form of the records,
- * which is held against the Erlang codecs elsewhere.
- */
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { convertChange } from '../../src/conversion/convert.ts';
@@ -15,9 +10,9 @@ import { clientConfig, openProducer } from '../support/kafka/open-producer.ts';
 import { tablesOf } from '../support/progressor/tables.ts';
 import { PASSWORD, ROLE, type TestDatabase, type TestNamespace } from '../support/service/binary-fixture.ts';
 
-/** A walsender that streams to it. */
+/** A slot held by a walsender. */
 export interface Hold {
-  /** Resolves when the server has sent something of a transaction */
+  /** Resolves when the server has sent the first message of a transaction */
   readonly firstChange: Promise<void>;
   release(): Promise<void>;
 }
@@ -26,14 +21,17 @@ const XLOG_DATA = 0x77; // 'w'
 const KEEPALIVE = 0x6b; // 'k'
 const KEEPALIVE_BYTES = 18;
 
-/** See the head of this file. */
-export class FormerService {
+/**
+ * A stand-in for the Erlang service, which tests cannot start: it sends the same statements to the server and the same
+ * records to Kafka. From `src/` it uses the conversion of records, which other tests compare with the Erlang codecs.
+ */
+export class ErlangService {
   readonly #database: TestDatabase;
   readonly #slot: string;
   readonly #namespaces: readonly TestNamespace[];
   readonly #publications: readonly string[];
 
-  /** @param publications default: one of each namespace's name, as `prepare` makes them */
+  /** @param publications default: one per namespace with its name, as `prepare` creates them */
   constructor(
     database: TestDatabase,
     slot: string,
@@ -56,7 +54,7 @@ export class FormerService {
     return this.#publications.map((name) => `"${name}"`).join(', ');
   }
 
-  /** Its start: publications that are missing, each with the replica identity, then the slot; no transaction around them. */
+  /** Its start-up: creates missing publications, each with replica identity FULL, then the slot; without a transaction. */
   async prepare(): Promise<void> {
     const { sql } = this.#database;
     for (const { namespace } of this.#namespaces) {
@@ -66,19 +64,19 @@ export class FormerService {
       await sql.unsafe(`ALTER TABLE "${processes}" REPLICA IDENTITY FULL`);
     }
     const command = `CREATE_REPLICATION_SLOT ${this.#slot}  LOGICAL pgoutput`;
-    await runReplicationCommand(this.#endpoint, { command, applicationName: 'former service' }).catch((error) => {
+    await runReplicationCommand(this.#endpoint, { command, applicationName: 'erlang service' }).catch((error) => {
       if (error.code !== '42710') throw error;
     });
   }
 
   /**
-   * Delivers what the slot holds, in the order of the WAL, and confirms it: all of it, or without the last
-   * `unconfirmed` transactions, as a process that is killed between the two leaves it.
-   * @returns how many records it delivered without a confirmation
+   * Delivers what the slot holds in WAL order and confirms it, except for the last `unconfirmed` transactions, as a process
+   * that is killed between delivery and confirmation leaves it.
+   * @returns the number of records delivered and not confirmed
    */
   async deliver({ unconfirmed = 0 } = {}): Promise<number> {
     const { sql } = this.#database;
-    // It reads values as text; asking for them in binary changes nothing of what is sent and confirmed.
+    // The Erlang service reads values as text; binary ones change nothing of what is sent and confirmed.
     const changes = await sql<{ data: Buffer }[]>`
       SELECT data FROM pg_logical_slot_peek_binary_changes(${this.#slot}, NULL, NULL,
         'proto_version', '1', 'publication_names', ${this.#publicationNames}, 'binary', 'true')`;
@@ -115,12 +113,12 @@ export class FormerService {
     return recordCount - last.recordCount;
   }
 
-  /** Begins to stream as it does, from where the slot stands, and confirms nothing. */
+  /** Starts to stream from the confirmed LSN of the slot, as it does, and confirms nothing. */
   async hold(): Promise<Hold> {
     const { sql } = this.#database;
     const [row] = await sql`
       SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = ${this.#slot}`;
-    const replication = connectReplication(this.#endpoint, { applicationName: 'former service' });
+    const replication = connectReplication(this.#endpoint, { applicationName: 'erlang service' });
     const stream = await startCopyBoth(
       replication,
       `START_REPLICATION SLOT ${this.#slot} LOGICAL ${row!.lsn} ` +
@@ -135,7 +133,7 @@ export class FormerService {
     return { firstChange: firstChange.promise, release: () => replication.end({ timeout: 0 }) };
   }
 
-  /** All that it owns on the server, down to the version of each row: equal texts mean that nobody has touched it. */
+  /** Its publications and replica identities with row versions, as text: equal texts mean that nothing has changed them. */
   async belongings(): Promise<string> {
     const { sql } = this.#database;
     const names = this.#namespaces.map(({ namespace }) => namespace);

@@ -1,4 +1,4 @@
-/** What an operator forgot or mistook: it is named with its cure, and once it is mended the service goes on by itself. */
+/** Mistakes of an operator: the service names them and what to do, and continues by itself once they are corrected. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -31,8 +31,8 @@ afterAll(async () => {
 
 afterEach(() => expectCleanLogs());
 
-/** Waits until the slot has failed twice in the same way, and returns the first failure. */
-async function failsAgainAndAgain(service: RunningBinary, { slot }: BinaryFixture): Promise<BinaryLogLine> {
+/** Waits until the slot has failed twice with the same error, and returns the first failure. */
+async function failsRepeatedly(service: RunningBinary, { slot }: BinaryFixture): Promise<BinaryLogLine> {
   const first = await service.waitForLine('a failure', isFailure(slot));
   const second = await service.waitForLine('another', (line) => isFailure(slot)(line) && line.reconnectCount === 2);
   expect(second.error?.message).toBe(first.error?.message as string);
@@ -40,8 +40,8 @@ async function failsAgainAndAgain(service: RunningBinary, { slot }: BinaryFixtur
   return first;
 }
 
-/** Waits for the start after the mend, and for everything that was written, then and meanwhile. */
-async function expectMended(service: RunningBinary, fixture: BinaryFixture, failuresBefore = 2): Promise<void> {
+/** Waits for the start after the correction, and expects everything written meanwhile and afterwards. */
+async function expectRecovery(service: RunningBinary, fixture: BinaryFixture, failuresBefore = 2): Promise<void> {
   const { slot, writer } = fixture;
   const start = await service.waitForLine('a start', (line) => line.msg === STARTED && line.slot === slot);
   expect(start.reconnectCount).toBeGreaterThanOrEqual(failuresBefore);
@@ -51,14 +51,14 @@ async function expectMended(service: RunningBinary, fixture: BinaryFixture, fail
   expect(await service.stop()).toBe(0);
 }
 
-describe('mended while it runs', () => {
-  test('a topic that does not exist: it is named and not created, and what is written meanwhile is delivered', async () => {
+describe('corrected while the service runs', () => {
+  test('a missing topic is named and not created, and what is written meanwhile is delivered', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     const { slot, namespaces, writer } = fixture;
     const topic = namespaces[1]!.lifecycleTopic;
     await kafka.deleteTopic(topic);
     await using service = await startService(fixture.config);
-    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
+    expect(await failsRepeatedly(service, fixture)).toMatchObject({
       error: {
         name: 'SinkError',
         message: `Cannot use topic "${topic}": UNKNOWN_TOPIC_OR_PARTITION`,
@@ -68,16 +68,16 @@ describe('mended while it runs', () => {
     });
     await writer.write(30);
     await kafka.createTopic(topic, { partitions: 3 });
-    await expectMended(service, fixture);
+    await expectRecovery(service, fixture);
   }, 60_000);
 
-  test('a table that does not exist: it is named, and the slot is created when it is there', async () => {
+  test('a missing table is named, and the slot is created once the table exists', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     const { database, slot } = fixture;
     const { sql } = database;
     for (const table of Object.values(tablesOf('invoice'))) await sql`DROP TABLE ${sql(table)} CASCADE`;
     await using service = await startService(fixture.config);
-    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
+    expect(await failsRepeatedly(service, fixture)).toMatchObject({
       error: {
         name: 'SetupError',
         message: expect.stringContaining('invoice_processes'),
@@ -87,16 +87,16 @@ describe('mended while it runs', () => {
     });
     expect(await sql`SELECT FROM pg_replication_slots WHERE slot_name = ${slot}`).toHaveLength(0);
     await createNamespace(sql, 'invoice');
-    await expectMended(service, fixture);
+    await expectRecovery(service, fixture);
   }, 60_000);
 
-  test('a wrong password of the database: it is read again from its file', async () => {
+  test('a wrong database password is read again from its file', async () => {
     await using secrets = await temporaryDirectory('secrets');
     const file = join(secrets.path, 'pg');
     await writeFile(file, `${WRONG_PASSWORD}\n`);
     await using fixture = await openBinaryFixture({ server, kafka, databaseKeys: { password: { file } } });
     await using service = await startService(fixture.config);
-    expect(await failsAgainAndAgain(service, fixture)).toMatchObject({
+    expect(await failsRepeatedly(service, fixture)).toMatchObject({
       error: {
         name: 'SourceError',
         message: expect.stringContaining('28P01'),
@@ -105,10 +105,10 @@ describe('mended while it runs', () => {
       },
     });
     await writeFile(file, `${PASSWORD}\n`);
-    await expectMended(service, fixture);
+    await expectRecovery(service, fixture);
   }, 60_000);
 
-  test('a slot that another instance holds: the second one says so, waits, and takes over', async () => {
+  test('a slot that another process holds makes the second process stand by and take over', async () => {
     await using fixture = await openBinaryFixture({ server, kafka });
     await using first = await fixture.start();
     await using second = await startService(fixture.config);
@@ -118,7 +118,7 @@ describe('mended while it runs', () => {
     await fixture.confirmed();
     expect(first.lines.filter(isFailure())).toEqual([]);
     expect(await first.stop()).toBe(0);
-    await expectMended(second, fixture, 0);
+    await expectRecovery(second, fixture, 0);
     expect(second.lines.filter(isFailure())).toEqual([]);
   }, 60_000);
 });

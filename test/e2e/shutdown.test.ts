@@ -1,3 +1,4 @@
+/** Stopping the compiled program while the other side does not answer, and where an invalid row stops a slot. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
@@ -27,7 +28,7 @@ afterEach(() => {
   expectCleanLogs();
 });
 
-/** What a stop may take beside shutdown_timeout: closing both sides, and a busy machine. */
+/** Maximum of a stop in addition to shutdown_timeout: closing both sides on a busy machine. */
 const CLOSING_MS = 6_000;
 
 function quickFixture(settings: object): Promise<BinaryFixture> {
@@ -43,7 +44,7 @@ async function expectNothingLost(fixture: BinaryFixture): Promise<void> {
 }
 
 describe('a stop while Kafka does not answer', () => {
-  test('exits 0 when shutdown_timeout is over, and the next start sends what was in flight', async () => {
+  test('exits 0 after shutdown_timeout, and the next start delivers what was in flight', async () => {
     await using fixture = await quickFixture({ shutdown_timeout: 700 });
     await using service = await fixture.start();
     await fixture.writer.write(30);
@@ -57,7 +58,7 @@ describe('a stop while Kafka does not answer', () => {
     await expectNothingLost(fixture);
   }, 40_000);
 
-  test('a second signal ends it at once, with the code of a signal', async () => {
+  test('exits at once with the code of the signal when a second one arrives', async () => {
     await using fixture = await quickFixture({ shutdown_timeout: 600_000 });
     await using service = await fixture.start();
     kafka.pause();
@@ -71,11 +72,11 @@ describe('a stop while Kafka does not answer', () => {
     await expectNothingLost(fixture);
   }, 40_000);
 
-  test('ends it at once while it connects to Kafka', async () => {
+  test('exits at once while it connects to Kafka', async () => {
     await using fixture = await quickFixture({ shutdown_timeout: 700 });
     kafka.pause();
     await using service = await startService(fixture.config);
-    // PostgreSQL is prepared by then, Kafka is asked next.
+    // After that the service connects to Kafka.
     await service.waitForLine('the slot', ({ msg }) => msg === 'created replication slot');
     expect(await service.stop(CLOSING_MS)).toBe(0);
   }, 60_000);
@@ -103,7 +104,7 @@ describe('a stop while PostgreSQL does not answer', () => {
 });
 
 describe('a row that cannot be converted', () => {
-  test('holds its slot, with everything before it delivered once and confirmed', async () => {
+  test('stops its slot after everything before it is delivered once and confirmed', async () => {
     await using fixture = await openBinaryFixture({ server, kafka, namespaces: { invoice: 'new' } });
     const { database, writer, slot } = fixture;
     {

@@ -1,4 +1,4 @@
-/** Encrypted and authenticated on both sides, and what is said when the other side is not who it should be. */
+/** TLS and authentication on both sides, and the errors of wrong certificates and passwords. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -36,7 +36,7 @@ afterAll(async () => {
 afterEach(() => expectCleanLogs());
 
 interface SecureOptions {
-  /** Of PostgreSQL */
+  /** Host of PostgreSQL */
   readonly host?: string;
   /** Host of the broker */
   readonly broker?: string;
@@ -45,7 +45,7 @@ interface SecureOptions {
   readonly kafkaPassword?: unknown;
 }
 
-/** A fixture whose connections are all verified, encrypted and authenticated, unless the options say otherwise. */
+/** A fixture whose connections are verified, encrypted and authenticated, unless the options say otherwise. */
 function secureFixture(options: SecureOptions = {}): Promise<BinaryFixture> {
   const { host, broker, kafkaTls, kafkaPassword } = {
     host: 'localhost',
@@ -74,7 +74,7 @@ async function expectDelivery(fixture: BinaryFixture): Promise<void> {
 }
 
 describe('with TLS', () => {
-  test('verify-full of PostgreSQL, SASL_SSL with SCRAM-SHA-512 of Kafka: delivers, and nothing is to be warned of', async () => {
+  test('delivers without a warning over verify-full to PostgreSQL and SASL_SSL with SCRAM-SHA-512 to Kafka', async () => {
     await using fixture = await secureFixture();
     await using service = await fixture.start();
     await expectDelivery(fixture);
@@ -86,7 +86,7 @@ describe('with TLS', () => {
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
-  test('a certificate of PostgreSQL that is for another name is refused', async () => {
+  test('refuses a PostgreSQL certificate for another name', async () => {
     await using fixture = await secureFixture({ host: '127.0.0.1' });
     await using service = await startService(fixture.config);
     expect(await service.waitForLine('the refusal', isFailure(fixture.slot))).toMatchObject({
@@ -101,11 +101,11 @@ describe('with TLS', () => {
   }, 60_000);
 
   test.each([
-    ['a certificate of a broker that is for another name', { broker: '127.0.0.1' }, 'tls.server_name'],
-    ['a certificate of a broker that nobody trusts', { kafkaTls: { ca: STRANGER_FILE } }, 'tls.ca'],
-    ['a plain connection to a listener with TLS', { kafkaTls: undefined }, 'tls'],
+    ['a broker certificate for another name', { broker: '127.0.0.1' }, 'tls.server_name'],
+    ['a broker certificate of an unknown authority', { kafkaTls: { ca: STRANGER_FILE } }, 'tls.ca'],
+    ['a plaintext connection to a TLS listener', { kafkaTls: undefined }, 'tls'],
   ])(
-    '%s is refused, with its cure',
+    'fails on %s and names the setting',
     async (_, options, setting) => {
       await using fixture = await secureFixture(options);
       await using service = await startService(fixture.config);
@@ -122,7 +122,7 @@ describe('with TLS', () => {
     60_000,
   );
 
-  test('server_name is verified in place of the address of a broker', async () => {
+  test('verifies server_name in place of the broker address', async () => {
     await using fixture = await secureFixture({
       broker: '127.0.0.1',
       kafkaTls: { ca: CA_FILE, server_name: 'localhost' },
@@ -132,7 +132,7 @@ describe('with TLS', () => {
     expect(await service.stop()).toBe(0);
   }, 60_000);
 
-  test('a wrong password of Kafka: it is named with its cure, and read again from its file', async () => {
+  test('reads a wrong Kafka password again from its file, and names the setting until then', async () => {
     await using secrets = await temporaryDirectory('secrets');
     const file = join(secrets.path, 'kafka');
     await writeFile(file, `${WRONG_PASSWORD}\n`);

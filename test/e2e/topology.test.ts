@@ -1,4 +1,4 @@
-/** Several databases, slots and clusters in one process: none disturbs another. */
+/** Several databases, slots and clusters in one process, none of which disturbs another. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
@@ -100,12 +100,12 @@ async function isConfirmed({ database, name }: Slot, lsn: string): Promise<boole
 }
 
 describe('two databases, three slots, two clusters', () => {
-  test('each namespace arrives in its topics, and a stuck cluster holds only the slots that use it', async () => {
+  test('each namespace is delivered to its topics, and a stuck cluster blocks only the slots that use it', async () => {
     await Promise.all([eastern, both, western].map(({ writer }) => writer.write(60)));
     for (const slot of [eastern, both, western]) await expectDelivered(slot);
 
     west.pause();
-    // A first record for the stuck cluster: nothing behind it may be confirmed.
+    // A first record for the stuck cluster: nothing after it may be confirmed.
     for (const [slot, namespace] of [
       [both, both.namespaces[1]!],
       [western, western.namespaces[0]!],
@@ -117,7 +117,7 @@ describe('two databases, three slots, two clusters', () => {
     const held = await walPosition(both.database.sql);
     await Promise.all([eastern, both, western].map(({ writer }) => writer.write(60)));
     await expectDelivered(eastern);
-    // Of the slot that uses both, what is for the other cluster arrives, too, but is not confirmed.
+    // The slot that uses both clusters delivers to the other one, and confirms nothing.
     const [toEast] = both.namespaces as [TestNamespace];
     const topics = [toEast.eventsinkTopic, toEast.lifecycleTopic];
     const expected = both.writer.expected.filter(({ topic }) => topics.includes(topic));
@@ -132,7 +132,7 @@ describe('two databases, three slots, two clusters', () => {
     expect(service.lines.filter(isFailure(eastern.name))).toEqual([]);
   }, 90_000);
 
-  test('a row that cannot be converted stops its slot alone', async () => {
+  test('a row that cannot be converted stops only its slot', async () => {
     await Promise.all([eastern, both, western].map(({ writer }) => writer.write(30)));
     await waitUntilConfirmed(western.database, western.name);
     const key = await insertInvalidEvent(western.database, 'invoice');
