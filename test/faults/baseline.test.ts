@@ -1,3 +1,4 @@
+/** A run without faults, and the verifier: what it detects in altered copies of a good run. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { Producer } from '@platformatic/kafka';
 import { phash2 } from '../../src/kafka/produce/partitioner.ts';
@@ -19,7 +20,7 @@ afterAll(async () => {
 afterEach(expectCleanLogs);
 
 describe('a run without faults', () => {
-  test('delivers every shape of transaction once, over a change of the schema', async () => {
+  test('delivers every shape of transaction once, also over a migration', async () => {
     await using fixture = await openFaultFixture(servers, { seed: 1 });
     await fixture.start();
     fixture.workload.start();
@@ -34,7 +35,7 @@ describe('a run without faults', () => {
   }, 120_000);
 });
 
-/** A run of its own for each lie would take long: one is told many, each about a copy. */
+/** One run serves all tests: each alters a copy, because a run for each would take long. */
 describe('the verifier', () => {
   let fixture: FaultFixture;
   let run: Run;
@@ -52,7 +53,7 @@ describe('the verifier', () => {
     await fixture?.[Symbol.asyncDispose]();
   }, 30_000);
 
-  /** Two records of one key, the first of them with successors. */
+  /** Two successive records of one key with different contents. */
   function neighbours(): readonly [ArrivedRecord, ArrivedRecord] {
     const first = run.arrived.find((record, index) => {
       const next = run.arrived
@@ -68,18 +69,18 @@ describe('the verifier', () => {
     return judgeRun({ ...run, arrived: change(run.arrived) });
   }
 
-  test('sees a record that is lost', () => {
+  test('detects a lost record', () => {
     const [lost] = neighbours();
     expect(withArrived((all) => all.filter((record) => record !== lost))).toMatchObject({ ok: false, missing: 1 });
   });
 
-  test('sees a first occurrence after a later record of its key', () => {
+  test('detects a first occurrence after a later record of its key', () => {
     const [first, second] = neighbours();
     const swap = (record: ArrivedRecord) => (record === first ? second : record === second ? first : record);
     expect(withArrived((all) => all.map(swap))).toMatchObject({ ok: false, outOfOrder: 1, missing: 0 });
   });
 
-  test('follows keys to the partitions of a topic that has grown, and to no others', () => {
+  test('accepts keys in the partitions of a topic that has grown, and in no others', () => {
     const counts = (...all: number[]) => new Map([...run.partitionCounts.keys()].map((topic) => [topic, all]));
     const later = Math.max(...run.arrived.map(({ timestampMs }) => timestampMs)) + 1;
     const again = run.arrived.map((record) => ({ ...record, partition: phash2(record.key) % 5, timestampMs: later }));
@@ -88,7 +89,7 @@ describe('the verifier', () => {
     expect(judgeRun({ ...grown, partitionCounts: counts(3, 4) }).wrongPartition).toBeGreaterThan(0);
   });
 
-  test('sees a key on another partition', () => {
+  test('detects a key in a wrong partition', () => {
     const [moved] = neighbours();
     const elsewhere = { ...moved, partition: (moved.partition + 1) % 3 };
     expect(withArrived((all) => all.map((record) => (record === moved ? elsewhere : record)))).toMatchObject({
@@ -97,7 +98,7 @@ describe('the verifier', () => {
     });
   });
 
-  test('sees other contents, other times and bytes that are no record', () => {
+  test('detects changed contents, changed times and bytes that are not a record', () => {
     const [changed] = neighbours();
     const replace = (by: Partial<ArrivedRecord>) =>
       withArrived((all) => all.map((record) => (record === changed ? { ...record, ...by } : record)));
@@ -106,11 +107,11 @@ describe('the verifier', () => {
     expect(replace({ content: undefined, createdAt: Number.NaN })).toMatchObject({ ok: false, unexpected: 1 });
   });
 
-  test('counts repeats and accepts them', () => {
+  test('counts and accepts repeats', () => {
     expect(withArrived((all) => [...all, ...all.slice(0, 50)])).toMatchObject({ ok: true, duplicates: 50 });
   });
 
-  test('sees what was confirmed before it was appended, and nothing of what was confirmed after', () => {
+  test('detects confirmations before the append, and only those', () => {
     const [late] = neighbours();
     const append = (timestampMs: number) =>
       withArrived((all) => all.map((record) => (record === late ? { ...record, timestampMs } : record)));
@@ -122,7 +123,7 @@ describe('the verifier', () => {
     expect(judgeRun({ ...run, samples: ahead }).premature).toBeGreaterThan(0);
   });
 
-  test('accepts a gap exactly in the range that was named', () => {
+  test('accepts missing records only in the accepted range', () => {
     const [lost] = neighbours();
     const { endLsn } = run.committed.find(({ topic, content }) => topic === lost.topic && content === lost.content)!;
     const arrived = run.arrived.filter((record) => record !== lost);
@@ -131,10 +132,10 @@ describe('the verifier', () => {
     expect(judge(endLsn, endLsn + 1_000_000n)).toMatchObject({ ok: false, missing: 1, acceptedAsLost: 0 });
   });
 
-  test('reads the time at which the broker appended a record, not the one of the producer', async () => {
+  test('uses the append time of the broker, not the time of the producer', async () => {
     const topic = fixture.topics[1]!;
     const producer = new Producer({ clientId: 'liar', bootstrapBrokers: [servers.broker.bootstrap] });
-    const key = Buffer.from('invoice nobody');
+    const key = Buffer.from('invoice foreign');
     const partition = (phash2(key) + 1) % 3;
     const before = Date.now();
     try {
@@ -145,13 +146,13 @@ describe('the verifier', () => {
     }
     const lie = (await fixture.kafka.readTopic(topic)).find((record) => record.key.equals(key))!;
     expect(lie.timestampMs).toBeGreaterThanOrEqual(before);
-    // The verdict on what the topic really holds sees the stranger.
+    // The verdict on the real contents of the topic includes the foreign record.
     expect(judgeRun(await fixture.end())).toMatchObject({ ok: false, unexpected: 1, wrongPartition: 1, missing: 0 });
   });
 
-  test('believes the journal: a change that was never made is missed, one that was struck out is unexpected', async () => {
+  test('relies on the journal: a change added to it is missing, one removed from it is unexpected', async () => {
     const { sql } = fixture.database;
-    await sql`INSERT INTO journal (namespace, process_id, change) VALUES ('invoice', 'nobody', 'created')`;
+    await sql`INSERT INTO journal (namespace, process_id, change) VALUES ('invoice', 'missing', 'created')`;
     expect((await fixture.end().then(judgeRun)).missing).toBe(1);
     await sql`DELETE FROM journal WHERE id = (SELECT min(id) FROM journal WHERE change = 'created')`;
     expect((await fixture.end().then(judgeRun)).unexpected).toBe(2);

@@ -1,4 +1,4 @@
-/** One fault at one moment on one servers, and what became of it. */
+/** Runs one fault at one moment and judges the run. */
 import { expect } from 'bun:test';
 import { waitFor } from '../support/process/wait.ts';
 import { expectCleanLogs } from '../support/service/binary-fixture.ts';
@@ -8,13 +8,13 @@ import type { Fault, Moment } from './injection/fault.ts';
 import { reach } from './injection/moments.ts';
 import { judgeRun, type RunVerdict } from './verification/verifier.ts';
 
-/** When, and with which dice. */
+/** Moment and seed of a run. */
 export interface FaultRunOptions {
   readonly moment: Moment;
   readonly seed: number;
 }
 
-/** Runs a fault from an empty database to a verdict. Rejects when the service did not come back as the fault says. */
+/** Runs a fault from an empty database to a verdict. Rejects when the service did not recover as the fault requires. */
 export async function runFault(
   servers: FaultServers,
   fault: Fault,
@@ -27,7 +27,7 @@ export async function runFault(
   fixture.workload.start();
   await fixture.workload.advance(100);
   const verdict = judgeRun(await fixture.end());
-  // A promise that was broken is told before anything else.
+  // A broken promise comes before all other checks.
   if (!verdict.ok) return verdict;
   await waitFor('the service to be ready', fixture.isReady);
   expect(verdict.expected).toBeGreaterThan(100);

@@ -1,8 +1,8 @@
 /**
  * `bun test/faults/soak.ts [--duration SECONDS] [--seed N] [--workers N] [--mutations N] [--pair 14:3.9.2]...
- * [--fault TEXT] [--moment MOMENT]`: the whole rehearsal, for as long as it is told. Every fault at every moment on every
- * pair of versions, seeded combinations of faults, and beside them mutations of everything that is decoded. It shows each
- * cycle and ends with counts; Ctrl-C ends it after the cycles that are running. Exit code 0 when every promise was kept.
+ * [--fault TEXT] [--moment MOMENT]`: every fault at every moment on every pair of versions and seeded
+ * combinations of faults, for so long, and meanwhile mutations of everything that is decoded. It prints each cycle and counts
+ * at the end; Ctrl-C ends it after the running cycles. Exit code 0 when every promise was kept.
  */
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -17,13 +17,13 @@ import type { Fault, Moment } from './injection/fault.ts';
 import { runFault } from './run-fault.ts';
 import type { RunVerdict } from './verification/verifier.ts';
 
-/** What is to be run once. */
+/** One run. */
 interface Cycle {
   readonly fault: Fault;
   readonly moment: Moment;
 }
 
-/** What the cycles of one fault came to. */
+/** Sums over the cycles of one fault. */
 interface Tally {
   cycles: number;
   failed: number;
@@ -39,9 +39,9 @@ const PAIRS: readonly VersionPair[] = ([14, 18, 16, 15, 17] as const).flatMap((p
   [OLDEST_KAFKA_VERSION, KAFKA_VERSION].map((kafka) => ({ postgres, kafka })),
 );
 const COMBINATIONS_OF_A_PAIR = 25;
-/** So many cycles on one servers, then the next pair has its turn: a short run sees all versions too */
+/** Cycles on one pair before the next pair: a short soak covers all versions too */
 const CYCLES_OF_A_TURN = 12;
-/** Many times what a cycle takes: one that hangs must not end the soak */
+/** Many times the duration of a cycle: one that hangs must not stop the soak */
 const CYCLE_TIMEOUT_MS = 300_000;
 const COMBINED = 'several faults together';
 
@@ -80,7 +80,7 @@ function shuffled<T>(items: readonly T[]): T[] {
   return Array.from({ length: rest.length }, () => rest.splice(Math.floor(random() * rest.length), 1)[0] as T);
 }
 
-/** Everything that is to be done on one pair, in any order. */
+/** All cycles of one pair, in random order. */
 function planCycles(): Cycle[] {
   const possible = FAULTS.filter(({ name }) => name.includes(values.fault));
   const alone = possible.flatMap((fault) => fault.moments.map((moment) => ({ fault, moment })));
@@ -108,7 +108,7 @@ function count(tally: Tally, verdict: RunVerdict): void {
   tally.premature += verdict.premature;
 }
 
-/** True when the promise was kept. */
+/** Runs a cycle; true when every promise was kept. */
 async function runCycle(servers: FaultServers, { fault, moment }: Cycle): Promise<boolean> {
   const number = ++cycleCount;
   const own = seed * 10_000 + number;
@@ -136,7 +136,7 @@ function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
   return Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }
 
-/** Takes turns on the pairs until the time is over. */
+/** Runs cycles on one pair after another until the time is over. */
 async function work(turns: Iterator<VersionPair>, plans: Map<VersionPair, Cycle[]>): Promise<void> {
   while (!isOver()) {
     const pair = turns.next().value as VersionPair;
@@ -147,13 +147,13 @@ async function work(turns: Iterator<VersionPair>, plans: Map<VersionPair, Cycle[
     plans.set(pair, plan);
     while (turn.length > 0 && !isOver()) {
       await using servers = await startFaultServers(pair);
-      // A cycle that failed may have left its servers in any state.
+      // After a failed cycle its servers may be in any state: start new ones.
       while (turn.length > 0 && !isOver() && (await runCycle(servers, turn.shift() as Cycle)));
     }
   }
 }
 
-function* forEver<T>(items: readonly T[]): Generator<T> {
+function* cycleThrough<T>(items: readonly T[]): Generator<T> {
   for (;;) yield* items;
 }
 
@@ -204,10 +204,10 @@ function report(mutationCount: number): void {
 
 process.once('SIGINT', () => {
   stopped = true;
-  say('ending after the cycles that are running; again to end at once');
+  say('stopping after the running cycles; press Ctrl-C again to stop at once');
 });
 const chosen = PAIRS.filter(({ postgres, kafka }) => values.pair?.includes(`${postgres}:${kafka}`) ?? true);
-const turns = forEver(chosen);
+const turns = cycleThrough(chosen);
 const plans = new Map<VersionPair, Cycle[]>();
 const [mutationCount] = await Promise.all([
   fuzz(),

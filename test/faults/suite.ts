@@ -1,4 +1,4 @@
-/** The quick rehearsal of one pair of versions, for `make test`: each fault once, at a moment that the seed chooses. */
+/** The quick suite of one pair of versions, for `make test`: each fault once, at a moment chosen by the seed. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { seededRandom } from '../support/codecs/etf.ts';
 import { type FaultServers, startFaultServers, type VersionPair } from './fixture/servers.ts';
@@ -8,7 +8,7 @@ import { runFault } from './run-fault.ts';
 
 const TIMEOUT_MS = 240_000;
 
-/** Declares the tests of a pair; `FAULTS_SEED` chooses other moments and another workload (default 1). */
+/** Declares the tests of a pair; `FAULTS_SEED` (default 1) chooses moments and workload. */
 export function describeFaults(pair: VersionPair): void {
   const seed = Number(process.env.FAULTS_SEED ?? '1') * 1000 + pair.postgres;
   const random = seededRandom(seed);

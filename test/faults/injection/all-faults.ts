@@ -1,4 +1,4 @@
-/** Everything that may go wrong. */
+/** All faults, and combinations of them. */
 import { CLUSTER_FAULTS } from './cluster-faults.ts';
 import { BUSY, type Fault } from './fault.ts';
 import { KAFKA_FAULTS } from './kafka-faults.ts';
@@ -7,7 +7,7 @@ import { networkFaults } from './network-faults.ts';
 import { POSTGRES_FAULTS } from './postgres-faults.ts';
 import { SERVICE_FAULTS } from './service-faults.ts';
 
-/** All of them; those that need three brokers last, so that these are started late. */
+/** All faults; those that need the cluster come last, so that it starts late. */
 export const FAULTS: readonly Fault[] = [
   ...SERVICE_FAULTS,
   ...POSTGRES_FAULTS,
@@ -18,14 +18,14 @@ export const FAULTS: readonly Fault[] = [
   ...CLUSTER_FAULTS,
 ];
 
-/** Two or three faults at once that strike different ones. */
+/** Two or three faults of different sides at once. */
 export function combine(faults: readonly Fault[], random: () => number): Fault {
   const pick = <T>(choices: readonly T[]): T => choices[Math.floor(random() * choices.length)] as T;
   const sides = ['service', 'PostgreSQL', 'Kafka'] as const;
   const omitted = pick([undefined, ...sides]);
   const chosen = sides
     .filter((side) => side !== omitted)
-    .map((side) => pick(faults.filter(({ strikes }) => strikes === side)));
+    .map((side) => pick(faults.filter((fault) => fault.side === side)));
   return {
     name: chosen.map(({ name }) => name).join(' + '),
     moments: [pick(BUSY.filter((moment) => chosen.every(({ moments }) => moments.includes(moment))))],

@@ -1,13 +1,13 @@
-/** What happens to a cluster of three brokers, each topic on all of them. */
+/** Faults of a cluster of three brokers, each topic on all of them. */
 import type { KafkaNode } from '../../support/kafka/node/node.ts';
 import type { Fault } from './fault.ts';
 import { cameBack, noticed } from './steps.ts';
 
-/** Restarts, leaders that move or die, and too few replicas. */
+/** Rolling restart, moved and killed leaders, too few in-sync replicas. */
 export const CLUSTER_FAULTS: readonly Fault[] = [
   {
     name: 'three brokers are restarted one after another',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: ['load'],
     onCluster: true,
     inject: async ({ servers, topics, workload }) => {
@@ -17,7 +17,7 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
   },
   {
     name: 'leaders move',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: ['load', 'huge'],
     onCluster: true,
     inject: async ({ servers, topics, workload }) => {
@@ -31,7 +31,7 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
   },
   {
     name: 'the leader of a partition is killed',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: ['load', 'huge'],
     onCluster: true,
     inject: async ({ servers, topics, workload }) => {
@@ -45,8 +45,8 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the topics have too few replicas in sync for a while',
-    strikes: 'Kafka',
+    name: 'the topics have too few in-sync replicas for a while',
+    side: 'Kafka',
     moments: ['load'],
     onCluster: true,
     settings: { max_retries: 1 },

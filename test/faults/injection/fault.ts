@@ -1,31 +1,31 @@
-/** What a fault is, and when it may strike. */
+/** What a fault is, and when it may be injected. */
 import type { FaultFixture } from '../fixture/fault-fixture.ts';
 
 /**
- * Where in the stream a fault strikes. `idle`: all is confirmed. `load`: small transactions come all the time. `huge`: in
- * the middle of a transaction that is larger than what may be in flight. `backlog`: the service is catching up.
+ * When a fault is injected. `idle`: everything is confirmed. `load`: small transactions are written continuously. `huge`: in the
+ * middle of a transaction larger than the in-flight budget. `backlog`: while the service catches up.
  */
 export type Moment = 'idle' | 'load' | 'huge' | 'backlog';
 
-/** One thing that goes wrong. */
+/** One fault, and what the service must do about it. */
 export interface Fault {
   /** Completes `nothing is lost when ...` */
   readonly name: string;
   readonly moments: readonly Moment[];
-  /** Needs three brokers */
+  /** Needs the cluster of three brokers */
   readonly onCluster?: boolean | undefined;
-  /** Whom it strikes. Faults that strike different ones may come together; without it a fault comes alone */
-  readonly strikes?: 'service' | 'PostgreSQL' | 'Kafka' | undefined;
-  /** What was delivered before must come again: the proof that it struck where it says */
+  /** The side it concerns: faults of different sides can be combined; without it a fault is injected alone */
+  readonly side?: 'service' | 'PostgreSQL' | 'Kafka' | undefined;
+  /** Records must be repeated: the proof that the fault was injected where its name says */
   readonly repeats?: boolean | undefined;
-  /** Keys at the top of the configuration, for a service that must wait longer than others */
+  /** Top-level settings of the configuration, such as longer retries */
   readonly settings?: object | undefined;
-  /** Does the harm; resolves when servers and network are well again */
+  /** Injects the fault; resolves when servers and network work again */
   readonly inject: (fixture: FaultFixture) => Promise<void>;
 }
 
 /** Every moment */
 export const ALWAYS: readonly Moment[] = ['idle', 'load', 'huge', 'backlog'];
 
-/** Moments with something on its way to Kafka */
+/** Moments with records in flight */
 export const BUSY: readonly Moment[] = ['load', 'huge', 'backlog'];

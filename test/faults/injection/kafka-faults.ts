@@ -1,15 +1,15 @@
-/** What happens to a single broker and its topics. */
+/** Faults of a single broker and its topics. */
 import { waitFor } from '../../support/process/wait.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, noticed } from './steps.ts';
 
 const GROWN_PARTITIONS = 5;
 
-/** Stopped, killed, frozen, out of space, and with more partitions than before. */
+/** Stop, kill, freeze, a full disk, and more partitions. */
 export const KAFKA_FAULTS: readonly Fault[] = [
   {
     name: 'the broker is stopped and started again',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: ALWAYS,
     inject: async ({ servers: { broker } }) => {
       await broker.stop();
@@ -18,7 +18,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
   },
   {
     name: 'the broker is killed',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: ALWAYS,
     inject: async ({ servers: { broker } }) => {
       await broker.kill();
@@ -27,7 +27,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
   },
   {
     name: 'the broker is frozen until the service gives up',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: BUSY,
     settings: { max_retries: 1 },
     inject: (fixture) =>
@@ -44,11 +44,11 @@ export const KAFKA_FAULTS: readonly Fault[] = [
   },
   {
     name: 'the disk of the broker is full',
-    strikes: 'Kafka',
+    side: 'Kafka',
     moments: BUSY,
     inject: async ({ servers: { broker }, workload }) => {
       workload.start();
-      // As on a full disk, the first write that does not fit fails; the broker then gives its only disk up, and ends.
+      // As on a full disk, the first write that does not fit fails; the broker then takes its only log directory offline and ends.
       const { exitCode, stderr } = Bun.spawnSync(['prlimit', '--pid', String(broker.pid), '--fsize=4096']);
       if (exitCode !== 0) throw new Error(`Cannot limit the files of the broker: ${stderr}`);
       await waitFor('the end of the broker', () => broker.pid === undefined, { timeoutMs: 60_000 });
@@ -56,7 +56,7 @@ export const KAFKA_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the topics grow',
+    name: 'the topics get more partitions',
     moments: BUSY,
     inject: async (fixture) => {
       fixture.workload.start();

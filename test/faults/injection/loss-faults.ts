@@ -1,6 +1,6 @@
 /**
- * What loses changes for good: the service must stand still, say what is lost, and go on when it is told to. Everything
- * that it did not name must have arrived all the same.
+ * Faults that lose changes: the service must stop, report the lost range, and continue when that loss is accepted.
+ * Everything outside the reported range must arrive.
  */
 import { expect } from 'bun:test';
 import { parseLsn } from '../../../src/lsn.ts';
@@ -11,7 +11,7 @@ import type { FaultFixture, Mark } from '../fixture/fault-fixture.ts';
 import { BUSY, type Fault } from './fault.ts';
 import { withServerSetting } from './steps.ts';
 
-/** Slots and publications that were dropped, moved, made anew or invalidated. */
+/** Slots and publications that are dropped, advanced, created again or invalidated. */
 export const LOSS_FAULTS: readonly Fault[] = [
   {
     name: 'the slot is invalidated by max_slot_wal_keep_size',
@@ -30,7 +30,7 @@ export const LOSS_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the slot is dropped and made anew behind its back',
+    name: 'the slot is dropped and created again while the service is down',
     moments: BUSY,
     inject: async (fixture) => {
       await fixture.service.stop();
@@ -44,7 +44,7 @@ export const LOSS_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the slot is moved behind its back',
+    name: 'the slot is advanced while the service is down',
     moments: BUSY,
     inject: async (fixture) => {
       await fixture.service.stop();
@@ -65,7 +65,7 @@ export const LOSS_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'a publication is dropped and made anew while the service is down',
+    name: 'a publication is dropped and created again while the service is down',
     moments: BUSY,
     inject: async (fixture) => {
       await fixture.service.stop();
@@ -80,7 +80,7 @@ export const LOSS_FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Writes WAL until the server gives the slot up; the oracle is kept alive meanwhile. */
+/** Writes WAL until the server invalidates the slot, while the oracle's slot is advanced. */
 async function invalidateSlot(fixture: FaultFixture): Promise<void> {
   const { servers, database, journal, slot } = fixture;
   const admin = servers.postgres.sql(database.name, { max: 1 });
@@ -106,15 +106,15 @@ async function invalidateSlot(fixture: FaultFixture): Promise<void> {
 }
 
 /**
- * The service stands still and says what is lost, before and after it is started anew, and goes on when, and only when,
- * it is told to by the very position that it named. Only what it named may be missing afterwards.
+ * Expects the service to stop and report the loss, before and after a restart, and to continue only when the configuration
+ * accepts the reported LSN. Only changes in the reported range may be missing afterwards.
  */
 async function acceptLoss(
   fixture: FaultFixture,
   { since, namespace }: { readonly since?: Mark; readonly namespace?: string } = {},
 ): Promise<void> {
   const isLoss = ({ error }: BinaryLogLine): boolean => error?.name === 'LossError';
-  // What is committed while the loss is accepted counts, too.
+  // Changes that are committed while the loss is accepted must arrive as well.
   fixture.workload.start();
   if (since !== undefined) await fixture.waitForLine('the loss', isLoss, since);
   await fixture.service[Symbol.asyncDispose]();

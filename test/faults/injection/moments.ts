@@ -1,12 +1,12 @@
-/** Brings the stream to the moments at which faults strike. */
+/** Brings the stream to the moment of an injection. */
 import { waitFor } from '../../support/process/wait.ts';
 import { type FaultFixture, PRODUCE } from '../fixture/fault-fixture.ts';
 import type { Moment } from './fault.ts';
 
-/** A transaction that takes Kafka several round trips to swallow: more than may be in flight. */
+/** A transaction that exceeds the in-flight budget: several round trips to Kafka. */
 export const HUGE = { events: 6_000, payloadBytes: 400 } as const;
 
-/** Brings a fixture whose service streams to a moment. */
+/** Brings a streaming service to a moment. */
 export async function reach(fixture: FaultFixture, moment: Moment): Promise<void> {
   const { workload } = fixture;
   workload.start();
@@ -33,7 +33,7 @@ export async function reach(fixture: FaultFixture, moment: Moment): Promise<void
   }
 }
 
-/** Resolves when so many further requests to produce have gone by. */
+/** Resolves after so many more produce requests. */
 async function nextProduce({ kafkaProxies }: FaultFixture, count: number): Promise<void> {
   let seen = 0;
   const gates = kafkaProxies.map((proxy) =>
@@ -42,6 +42,6 @@ async function nextProduce({ kafkaProxies }: FaultFixture, count: number): Promi
       return 'forward';
     }),
   );
-  await waitFor('requests to produce', () => seen >= count, { intervalMs: 1 });
+  await waitFor('produce requests', () => seen >= count, { intervalMs: 1 });
   for (const gate of gates) gate.release();
 }

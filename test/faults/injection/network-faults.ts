@@ -1,4 +1,4 @@
-/** What happens to the network, which is a proxy on either side of the service. */
+/** Faults of the network, injected by the proxies on both sides of the service. */
 import { isSettledWithin } from '../../../src/deadline.ts';
 import type { TcpProxy } from '../../support/network/tcp-proxy.ts';
 import type { FaultFixture } from '../fixture/fault-fixture.ts';
@@ -8,7 +8,7 @@ import { cameBack, noticed } from './steps.ts';
 const SLOW_MS = 2_500;
 const RESET_LIMIT_MS = 30_000;
 
-/** The faults of the network between the service and one side. */
+/** The network faults between the service and one side. */
 export function networkFaults(
   side: 'PostgreSQL' | 'Kafka',
   proxiesOf: (fixture: FaultFixture) => readonly TcpProxy[],
@@ -16,8 +16,8 @@ export function networkFaults(
   const settings = { max_retries: 1 };
   return [
     {
-      name: `the connections to ${side} are cut`,
-      strikes: side,
+      name: `the connections to ${side} are reset`,
+      side: side,
       moments: ALWAYS,
       settings,
       inject: async (fixture) => {
@@ -29,8 +29,8 @@ export function networkFaults(
       },
     },
     {
-      name: `the connections to ${side} hang half-open`,
-      strikes: side,
+      name: `the connections to ${side} become half-open`,
+      side: side,
       moments: BUSY,
       settings,
       inject: (fixture) =>
@@ -47,19 +47,19 @@ export function networkFaults(
     },
     {
       name: `the network to ${side} is slow`,
-      strikes: side,
+      side: side,
       moments: BUSY,
       inject: (fixture) => underNetwork(fixture, proxiesOf(fixture), (proxy) => proxy.latency(150)),
     },
     {
       name: `the network to ${side} trickles`,
-      strikes: side,
+      side: side,
       moments: BUSY,
       inject: (fixture) => underNetwork(fixture, proxiesOf(fixture), (proxy) => proxy.trickle(2_000)),
     },
     {
       name: `the connection to ${side} is reset in the middle of a frame`,
-      strikes: side,
+      side: side,
       moments: BUSY,
       settings,
       inject: async (fixture) => {
@@ -68,7 +68,7 @@ export function networkFaults(
           const isReset = proxy.resetAfter(direction === 'toClient' ? 101 : 33, direction);
           fixture.workload.start();
           await fixture.workload.advance(60);
-          // Also where the service does not read at present: else nothing would have happened.
+          // The bytes may pass later, when the service reads again; without a reset the fault was not injected.
           if (!(await isSettledWithin(RESET_LIMIT_MS, isReset))) throw new Error('The connection was not reset');
           await proxy.heal();
         }
@@ -77,7 +77,7 @@ export function networkFaults(
   ];
 }
 
-/** Lets `fault` reign over a proxy for a while. */
+/** Applies a network fault for a while under load. */
 async function underNetwork(
   fixture: FaultFixture,
   proxies: readonly TcpProxy[],

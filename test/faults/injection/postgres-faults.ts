@@ -1,4 +1,4 @@
-/** What happens to PostgreSQL. */
+/** Faults of PostgreSQL. */
 import { expect } from 'bun:test';
 import { waitFor } from '../../support/process/wait.ts';
 import type { FaultFixture } from '../fixture/fault-fixture.ts';
@@ -6,23 +6,23 @@ import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { HUGE } from './moments.ts';
 import { cameBack, startCount, withServerSetting } from './steps.ts';
 
-/** A database must be down so soon after it was asked to, whatever Kafka does. */
+/** Maximum time of a fast shutdown, whatever Kafka does. */
 const SHUTDOWN_LIMIT_MS = 10_000;
-/** Longer than any `wal_sender_timeout` here */
+/** Longer than every `wal_sender_timeout` here */
 const LONG_MS = 5_000;
 
-/** Restarts, crashes, and a walsender that must not lose its patience. */
+/** Restarts, crashes, a terminated walsender, and long waits that must not end it. */
 export const POSTGRES_FAULTS: readonly Fault[] = [
   {
     name: 'PostgreSQL is restarted fast',
-    strikes: 'PostgreSQL',
+    side: 'PostgreSQL',
     moments: ALWAYS,
     inject: (fixture) => cameBack(fixture, () => restartFast(fixture)),
   },
   {
     name: 'PostgreSQL is restarted fast while Kafka is stuck',
     moments: BUSY,
-    // Else the service would leave by itself, for want of Kafka.
+    // With fewer retries the service would end the session itself.
     settings: { max_retries: 100 },
     inject: (fixture) =>
       cameBack(fixture, async () => {
@@ -37,13 +37,13 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
   },
   {
     name: 'PostgreSQL crashes',
-    strikes: 'PostgreSQL',
+    side: 'PostgreSQL',
     moments: ALWAYS,
     inject: (fixture) => cameBack(fixture, () => fixture.servers.postgres.restart('immediate')),
   },
   {
     name: 'the walsender is terminated',
-    strikes: 'PostgreSQL',
+    side: 'PostgreSQL',
     moments: ALWAYS,
     inject: (fixture) =>
       cameBack(fixture, async () => {
@@ -59,13 +59,13 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
     inject: (fixture) => outlastFrozenKafka(fixture, '2s'),
   },
   {
-    name: 'wal_sender_timeout is 0 and Kafka is stuck for long',
+    name: 'wal_sender_timeout is 0 and Kafka is stuck for 5 s',
     moments: BUSY,
     settings: { max_retries: 100 },
     inject: (fixture) => outlastFrozenKafka(fixture, '0'),
   },
   {
-    name: 'the sending of a transaction outlasts wal_sender_timeout several times',
+    name: 'the delivery of a transaction takes several times wal_sender_timeout',
     moments: ['load'],
     inject: (fixture) =>
       withServerSetting(fixture, ['wal_sender_timeout', '1s'], async () => {
@@ -89,18 +89,18 @@ async function restartFast({ servers: { postgres } }: FaultFixture): Promise<voi
   try {
     await waitFor('the end of PostgreSQL', () => postgres.pid === undefined, { timeoutMs: SHUTDOWN_LIMIT_MS });
   } finally {
-    // Also when it was in vain: the scenes that follow need a server.
+    // Also after a timeout: the next runs need a server.
     await postgres.stop('immediate');
     await stopped;
     await postgres.start();
   }
 }
 
-/** Kafka is frozen for far longer than `wal_sender_timeout`, and replication must not have been begun again. */
+/** Freezes Kafka for much longer than `wal_sender_timeout`; the session must survive. */
 async function outlastFrozenKafka(fixture: FaultFixture, walSenderTimeout: string): Promise<void> {
   const { workload, servers } = fixture;
   await withServerSetting(fixture, ['wal_sender_timeout', walSenderTimeout], async () => {
-    // A session goes by what the server said when it began.
+    // A session uses the value of its start.
     await fixture.start();
     const starts = startCount(fixture.service);
     workload.start();

@@ -1,4 +1,4 @@
-/** What happens to the service itself. */
+/** Faults of the service itself. */
 import { expect } from 'bun:test';
 import { freePort } from '../../support/network/ports.ts';
 import type { Gate } from '../../support/network/tcp-proxy.ts';
@@ -9,14 +9,14 @@ import { type FaultFixture, PRODUCE } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { cameBack, released, walsenderPid } from './steps.ts';
 
-/** The promise is two seconds; the rest is for a machine that has other things to do */
+/** Two seconds are promised; the rest is tolerance for a busy machine */
 const TAKEOVER_LIMIT_MS = 5_000;
 
-/** Killed, stopped, hung, and taken over from. */
+/** Kills, stops, freezes and takeovers. */
 export const SERVICE_FAULTS: readonly Fault[] = [
   {
     name: 'the service is killed',
-    strikes: 'service',
+    side: 'service',
     moments: ALWAYS,
     inject: async (fixture) => {
       await fixture.service.kill();
@@ -25,14 +25,14 @@ export const SERVICE_FAULTS: readonly Fault[] = [
   },
   {
     name: 'the service is killed before a request to produce is sent',
-    strikes: 'service',
+    side: 'service',
     moments: ALWAYS,
     inject: (fixture) => killAt(fixture, (hold) => fixture.kafkaProxies.map((proxy) => proxy.onRequest(PRODUCE, hold))),
   },
   {
-    name: 'the service is killed after records were produced, before it knows',
+    name: 'the service is killed after records were produced, before it gets the answer',
     repeats: true,
-    strikes: 'service',
+    side: 'service',
     moments: ALWAYS,
     inject: (fixture) =>
       killAt(fixture, (hold) => fixture.kafkaProxies.map((proxy) => proxy.onResponse(PRODUCE, hold))),
@@ -40,7 +40,7 @@ export const SERVICE_FAULTS: readonly Fault[] = [
   {
     name: 'the service is killed after the acknowledgement, before it is confirmed',
     repeats: true,
-    strikes: 'service',
+    side: 'service',
     moments: ALWAYS,
     inject: (fixture) => {
       let [confirmed, isAcknowledged] = [0n, false];
@@ -60,8 +60,8 @@ export const SERVICE_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the service is stopped by SIGSTOP for longer than wal_sender_timeout',
-    strikes: 'service',
+    name: 'the service is frozen for longer than wal_sender_timeout',
+    side: 'service',
     moments: ALWAYS,
     inject: (fixture) =>
       cameBack(fixture, async () => {
@@ -72,7 +72,7 @@ export const SERVICE_FAULTS: readonly Fault[] = [
       }),
   },
   {
-    name: 'the service is stopped in good order and started again',
+    name: 'the service is stopped gracefully and started again',
     moments: ALWAYS,
     inject: async (fixture) => {
       expect(await fixture.service.stop()).toBe(0);
@@ -91,7 +91,7 @@ export const SERVICE_FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the service hangs while another one stands by, and comes back',
+    name: 'the service hangs while another one stands by, and resumes',
     moments: BUSY,
     inject: async (fixture) => {
       const active = fixture.service;
@@ -107,7 +107,7 @@ export const SERVICE_FAULTS: readonly Fault[] = [
   },
 ];
 
-/** Kills the service while the first frame that `gate` holds is on its way. */
+/** Kills the service while the first frame is held by one of the gates. */
 async function killAt(fixture: FaultFixture, gate: (hold: () => 'hold') => readonly Gate[]): Promise<void> {
   let held = false;
   const gates = gate(() => {
@@ -128,7 +128,7 @@ interface Standby {
   readonly httpPort: number;
 }
 
-/** A second service with the same configuration, but for its port. */
+/** Starts a second service with the same configuration and another HTTP port. */
 async function startStandbyService({ config }: FaultFixture): Promise<Standby> {
   const httpPort = await freePort();
   const standby = await startService({ ...config, http: { ...config.http, port: httpPort } });
@@ -136,7 +136,7 @@ async function startStandbyService({ config }: FaultFixture): Promise<Standby> {
   return { standby, httpPort };
 }
 
-/** The standby becomes the service of the fixture, soon. */
+/** Expects the standby to stream soon, and makes it the service of the fixture. */
 async function takesOver(
   fixture: FaultFixture,
   { standby, httpPort, former }: Standby & { readonly former: number | undefined },

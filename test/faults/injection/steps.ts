@@ -1,11 +1,11 @@
-/** What faults have in common: watching the service go and come back. */
+/** Steps that faults share: watching the service fail and recover, server settings, the walsender. */
 
 import { waitFor } from '../../support/process/wait.ts';
 import { type RunningBinary, STARTED } from '../../support/service/binary.ts';
 import { isFailure } from '../../support/service/binary-fixture.ts';
 import type { FaultFixture, Mark } from '../fixture/fault-fixture.ts';
 
-/** Waits until the service says that replication failed, unless another one has taken its place. */
+/** Resolves when the service logs a failed session, or another service has taken over. */
 export async function noticed(fixture: FaultFixture, since: Mark): Promise<void> {
   await fixture.waitForLine(
     'the failure',
@@ -14,19 +14,19 @@ export async function noticed(fixture: FaultFixture, since: Mark): Promise<void>
   );
 }
 
-/** Does something to the service from which it must come back by itself. */
+/** Does harm from which the service must recover by itself; resolves when it streams again. */
 export async function cameBack(fixture: FaultFixture, harm: (since: Mark) => Promise<void> | void): Promise<void> {
   const since = fixture.mark();
   await harm(since);
   await fixture.streamsAgain(since);
 }
 
-/** How often the slot has begun to stream */
+/** Number of sessions that a service has started. */
 export function startCount({ lines }: RunningBinary): number {
   return lines.filter(({ msg }) => msg === STARTED).length;
 }
 
-/** Changes a setting of the server while `work` goes on, for sessions that begin in it. */
+/** Changes a server setting during `work`; it applies to sessions that start meanwhile. */
 export async function withServerSetting(
   { servers }: FaultFixture,
   [name, value]: readonly [string, string],
@@ -48,14 +48,14 @@ export async function withServerSetting(
   }
 }
 
-/** The walsender of the slot, undefined when it has none. */
+/** Pid of the slot's walsender; undefined without one. */
 export async function walsenderPid({ database, slot }: FaultFixture): Promise<number | undefined> {
   const [row] = await database.sql`
     SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = ${slot} AND active`;
   return row?.pid;
 }
 
-/** Resolves when the slot does not belong to this walsender any more, with the time (performance.now()) of that. */
+/** Resolves when this walsender no longer holds the slot, with the time (performance.now()). */
 export async function released(fixture: FaultFixture, pid: number | undefined): Promise<number> {
   await waitFor(`the end of walsender ${pid}`, async () => (await walsenderPid(fixture)) !== pid);
   return performance.now();

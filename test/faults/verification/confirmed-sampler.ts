@@ -1,13 +1,13 @@
 /**
- * Watches `confirmed_flush_lsn` of a slot through a whole run. What a slot has confirmed must be in Kafka: afterwards
- * every sample is held against the times at which the broker appended the records.
+ * Samples `confirmed_flush_lsn` of a slot during a whole run. What a slot has confirmed must be in Kafka: afterwards every
+ * sample is compared with the times at which the broker appended the records.
  */
 import type { Sql } from 'postgres';
 import { parseLsn } from '../../../src/lsn.ts';
 
-/** A position seen for the first time, and the clock when it was seen. */
+/** A confirmed LSN and the time when it was first seen. */
 export interface ConfirmedSample {
-  /** Milliseconds since 1970, by the database's clock, right after the slot was looked at */
+  /** Milliseconds since 1970 by the server's clock, read right after the LSN */
   readonly atMs: number;
   readonly confirmedFlushLsn: bigint;
 }
@@ -17,26 +17,26 @@ export interface Appended {
   readonly endLsn: bigint;
   readonly topic: string;
   readonly key: string;
-  /** Milliseconds since 1970 (LogAppendTime); undefined when the record never came */
+  /** Milliseconds since 1970 (LogAppendTime); undefined when the record never arrived */
   readonly appendedAtMs: number | undefined;
 }
 
-/** Servers and broker share one clock; the broker cuts off to milliseconds. */
+/** Servers and broker share one clock; the broker truncates to milliseconds. */
 const CLOCK_TOLERANCE_MS = 1;
 const INTERVAL_MS = 25;
 
-/** Looks at the slot every 25 ms, over every restart of the server. */
+/** Samples the slot every 25 ms, also over restarts of the server. */
 export class ConfirmedSampler implements AsyncDisposable {
-  /** Only rises are kept: a server that goes back after a crash has confirmed it all the same */
+  /** Only increases are kept: an LSN that a crash takes back was confirmed nevertheless */
   readonly samples: ConfirmedSample[] = [];
-  /** How often the slot was seen */
+  /** Number of samples taken */
   count = 0;
   readonly #sql: Sql;
   readonly #slot: string;
   readonly #loop: Promise<void>;
   #stopped = false;
 
-  /** @param sql a client of its own, which stays the caller's */
+  /** @param sql a client for the sampler only, which the caller ends */
   constructor(sql: Sql, slot: string) {
     this.#sql = sql;
     this.#slot = slot;
@@ -50,14 +50,14 @@ export class ConfirmedSampler implements AsyncDisposable {
 
   async #run(): Promise<void> {
     while (!this.#stopped) {
-      // The server does not answer while it is down, and then it confirms nothing either.
+      // A server that is down confirms nothing.
       await this.#sample().catch(() => {});
       await Bun.sleep(INTERVAL_MS);
     }
   }
 
   async #sample(): Promise<void> {
-    // The function lists all slots before the first row is put together: the clock is read after the position.
+    // The function lists all slots before it returns the first row: the clock is read after the LSN.
     const [row] = await this.#sql<{ lsn: string; at: number }[]>`
       SELECT confirmed_flush_lsn::text AS lsn, (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS at
       FROM pg_get_replication_slots() WHERE slot_name = ${this.#slot} AND confirmed_flush_lsn IS NOT NULL`;
@@ -70,7 +70,7 @@ export class ConfirmedSampler implements AsyncDisposable {
   }
 }
 
-/** The records whose commit was confirmed before they, or anything at all in their place, stood in Kafka. */
+/** The records whose commit was confirmed before the broker appended them, or that never arrived. */
 export function prematurelyConfirmed(samples: readonly ConfirmedSample[], records: Iterable<Appended>): Appended[] {
   return [...records].filter(({ endLsn, appendedAtMs = Number.POSITIVE_INFINITY }) => {
     const confirmed = samples[firstIndexAtLeast(samples, endLsn)];
@@ -78,7 +78,7 @@ export function prematurelyConfirmed(samples: readonly ConfirmedSample[], record
   });
 }
 
-/** Samples rise, so the first one that covers a position is found by halving. */
+/** Index of the first sample at or after an LSN, by binary search. */
 function firstIndexAtLeast(samples: readonly ConfirmedSample[], lsn: bigint): number {
   let [low, high] = [0, samples.length];
   while (low < high) {

@@ -1,12 +1,12 @@
 /**
- * Reads the payload of an event back: the opposite of `test/support/codecs/etf.ts`, for exactly the terms that it writes, and
- * written from the same description, without the code under test.
+ * Decodes the payload of an event: the inverse of `test/support/codecs/etf.ts`, for exactly the terms that it writes, from the
+ * same specification and without the code under test.
  * https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
  */
 import { inflateSync } from 'node:zlib';
 import type { Value } from '../../support/codecs/etf.ts';
 
-/** An Erlang term as far as a Value is made of it; tuples and lists are arrays, a map is its entries. */
+/** The Erlang terms of which a Value consists; tuples and lists are arrays, a map is its entries. */
 type Term =
   | { readonly atom: string }
   | { readonly binary: Buffer }
@@ -90,7 +90,7 @@ class TermReader {
   }
 }
 
-/** `{Tag, Contents}`, as reference tables of mg_msgpack say. */
+/** Decodes `{Tag, Contents}` of mg_msgpack. */
 function toValue(term: Term): Value {
   const [head, contents] = term as [{ readonly atom: string }, Term];
   switch (head.atom) {

@@ -1,22 +1,16 @@
-/**
- * The truth of a run, kept by the database itself. Triggers write down every change of a namespace's tables in the
- * transaction that makes it, so that what was rolled back is not there, and nobody has to know how a COMMIT ended whose
- * answer was lost. A second logical slot, the oracle, tells in which order, up to where in the WAL and when each
- * transaction was committed. Nothing here shares code with the service.
- */
 import type { Sql } from 'postgres';
 import { eventContent, lifecycleContent } from '../../support/codecs/record-text.ts';
 import type { ExpectedRecord } from '../../support/codecs/verdict.ts';
 import { decodePayload } from './etf-reader.ts';
 
-/** Where the records of a namespace are to go. */
+/** A namespace and the topics of its records. */
 export interface JournalNamespace {
   readonly namespace: string;
   readonly eventsinkTopic: string;
   readonly lifecycleTopic: string;
 }
 
-/** A record that a committed change must lead to, and the LSN behind its transaction's commit. */
+/** A record that a committed change must lead to, and the end LSN of its transaction's commit. */
 export interface CommittedRecord extends ExpectedRecord {
   readonly endLsn: bigint;
 }
@@ -75,7 +69,11 @@ interface JournalRow {
   readonly payload: Buffer | null;
 }
 
-/** See the head of this file. */
+/**
+ * What a run has committed, recorded by the database itself. Triggers log every change of a namespace's tables in the same
+ * transaction: rolled back changes are not in it, and an unknown outcome of a COMMIT does not matter. A second logical slot,
+ * the oracle, gives order, end LSN and time of each commit. It shares no code with the service.
+ */
 export class Journal {
   readonly #sql: Sql;
   readonly #slot: string;
@@ -89,7 +87,7 @@ export class Journal {
     this.#namespaces = new Map(namespaces.map((namespace) => [namespace.namespace, namespace]));
   }
 
-  /** Sets the journal up for namespaces whose tables exist and hold nothing yet. */
+  /** Creates the journal for namespaces whose tables exist and are empty. */
   static async create(sql: Sql, slot: string, namespaces: readonly JournalNamespace[]): Promise<Journal> {
     await sql.unsafe(JOURNAL);
     for (const { namespace } of namespaces) {
@@ -105,8 +103,8 @@ export class Journal {
   }
 
   /**
-   * Reads on in the oracle, which lets the server forget that WAL. Transactions that come again (a crash takes the slot
-   * back to what was saved) are known already.
+   * Reads new commits from the oracle's slot, which releases their WAL. Commits that are read again, because a crash took
+   * the slot back to its saved position, are ignored.
    */
   async drain(): Promise<void> {
     // Commit: Byte1('C') Int8(flags) Int64(commit LSN) Int64(end LSN) Int64(microseconds since 2000)
@@ -122,7 +120,7 @@ export class Journal {
     }
   }
 
-  /** What all committed changes must lead to, in the order of the WAL. */
+  /** The records of all committed changes, in WAL order. */
   async read(): Promise<CommittedRecord[]> {
     await this.drain();
     const rows = await this.#sql<JournalRow[]>`

@@ -1,39 +1,39 @@
-/** Holds what the database committed against what the topics hold, and against what the slot confirmed meanwhile. */
+/** Compares what the database committed with the records in the topics and with what the slot confirmed meanwhile. */
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import type { DescribedRecord } from '../../support/codecs/record-text.ts';
 import { compare, type Verdict } from '../../support/codecs/verdict.ts';
 import { type ConfirmedSample, prematurelyConfirmed } from './confirmed-sampler.ts';
 import type { CommittedRecord } from './journal.ts';
 
-/** Behind `fromLsn` up to `toLsn`: what the service itself has named as lost, and was told to accept. */
+/** A loss that the service reported and the configuration accepted: after `fromLsn`, up to `toLsn`. */
 export interface LostRange {
   readonly fromLsn: bigint;
   readonly toLsn: bigint;
-  /** The only namespace that lost something; default: any may have */
+  /** The namespace concerned; default: all */
   readonly namespace?: string | undefined;
 }
 
 /** A record that was read, with the time at which the broker appended it. */
 export type ArrivedRecord = DescribedRecord & { readonly timestampMs: number };
 
-/** Everything that is known of a run. */
+/** The facts of a run. */
 export interface Run {
-  /** In the order of the WAL */
+  /** In WAL order */
   readonly committed: readonly CommittedRecord[];
-  /** In the order of offsets for each partition */
+  /** In offset order for each partition */
   readonly arrived: readonly ArrivedRecord[];
   readonly samples: readonly ConfirmedSample[];
-  /** By topic, every number of partitions that it had; the last is the present one */
+  /** By topic, every number of partitions that it had; the last is the current one */
   readonly partitionCounts: ReadonlyMap<string, readonly number[]>;
   /** Default none */
   readonly accepted?: readonly LostRange[] | undefined;
 }
 
-/** The outcome; a run that kept the promise is `ok`. */
+/** The verdict on a run; `ok` when every promise was kept. */
 export interface RunVerdict extends Verdict {
-  /** Records that were confirmed before they were in Kafka */
+  /** Number of records confirmed before they were in Kafka */
   readonly premature: number;
-  /** Records within an accepted range that did not come */
+  /** Number of records missing within an accepted range */
   readonly acceptedAsLost: number;
 }
 
@@ -69,8 +69,8 @@ export function judgeRun({ committed, samples, accepted = [], ...run }: Run): Ru
 }
 
 /**
- * The records as if each topic had had its present partitions from the beginning. A key that went to another partition
- * when its topic grew goes on there: what orders its records then is the time at which they were appended.
+ * The records as if each topic had had its current partitions from the start. When a topic grows, a key may move to another
+ * partition: its records are then ordered by the time of their append.
  */
 function inOneCount({ arrived, partitionCounts }: Pick<Run, 'arrived' | 'partitionCounts'>): readonly ArrivedRecord[] {
   if ([...partitionCounts.values()].every(({ length }) => length === 1)) return arrived;
