@@ -10,10 +10,10 @@ import { KAFKA_VERSION } from '../support/kafka/server.ts';
 import { PAYLOAD_BYTES } from './backlog/backlogs.ts';
 import { recvLogicalCommand } from './backlog/recvlogical-reading.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from './environment.ts';
+import { growthPlots } from './growth/growth-section.ts';
 import { measureAll } from './measurements.ts';
 import { type BenchOptions, readOptions, USAGE } from './options.ts';
 import { type Report, reportJson, reportText } from './report/report.ts';
-import { growthPlots } from './slots/growth-section.ts';
 
 const startedMs = performance.now();
 

@@ -5,14 +5,14 @@ import { backlogSection } from './backlog/backlog-section.ts';
 import { PAYLOAD_BYTES, planBacklogs, WARM_UPS } from './backlog/backlogs.ts';
 import type { BacklogResult } from './backlog/reading.ts';
 import type { Environment } from './environment.ts';
+import { type Growth, measureGrowth } from './growth/growth.ts';
+import { growthSection } from './growth/growth-section.ts';
 import { measureLatency } from './latency/latency.ts';
 import { latencySection } from './latency/latency-section.ts';
 import { measureStart } from './latency/start.ts';
 import { startSection } from './latency/start-section.ts';
 import type { BenchOptions } from './options.ts';
 import type { Section } from './report/section.ts';
-import { type Growth, measureGrowth } from './slots/growth.ts';
-import { growthSection } from './slots/growth-section.ts';
 import { ManySlots, type SlotsBacklog } from './slots/many-slots.ts';
 import { slotsSection } from './slots/slots-section.ts';
 

@@ -1,8 +1,8 @@
 /** A backlog, read by each reader in turn, every time from a fresh copy of one slot. */
 import type { Environment } from '../environment.ts';
-import { startNotifier } from '../workload/notifier.ts';
-import { dropSlot, endOfWal, withSlotCopy } from '../workload/replication-slots.ts';
-import { createTopics, deleteTopics } from '../workload/slot-topics.ts';
+import { startNotifier } from '../service/notifier.ts';
+import { dropSlot, endOfWal, withSlotCopy } from '../service/replication-slots.ts';
+import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import { type Backlog, WRITER_CONNECTIONS } from '../workload/workloads.ts';
 import { type NotifierReadingOptions, readByNotifier } from './notifier-reading.ts';
 import type { BacklogResult, ReaderName, Reading, ReadingPlace } from './reading.ts';

@@ -2,9 +2,9 @@
 
 import { cpuMicros, ProcessWatch, peakRssBytes, rssBytes } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
-import { startNotifier } from '../workload/notifier.ts';
-import { waitUntilConfirmed, walsenderPid } from '../workload/replication-slots.ts';
-import { createTopics, deleteTopics } from '../workload/slot-topics.ts';
+import { startNotifier } from '../service/notifier.ts';
+import { waitUntilConfirmed, walsenderPid } from '../service/replication-slots.ts';
+import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import type { Backlog } from '../workload/workloads.ts';
 import type { Reading, ReadingPlace } from './reading.ts';
 

@@ -2,8 +2,8 @@
 
 import { ProcessWatch } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
-import { ChildProgram } from '../workload/child-program.ts';
-import { walsenderPid } from '../workload/replication-slots.ts';
+import { ChildProgram } from '../service/child-program.ts';
+import { walsenderPid } from '../service/replication-slots.ts';
 import { NAMESPACE } from '../workload/workloads.ts';
 import type { Reading, ReadingPlace } from './reading.ts';
 import type { RecvLogical } from './recvlogical.ts';

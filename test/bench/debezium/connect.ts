@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { propertyLines } from '../../support/kafka/node/node.ts';
 import { javaProgram } from '../../support/kafka/node/storage.ts';
 import { freePort } from '../../support/network/ports.ts';
-import { ChildProgram } from '../workload/child-program.ts';
+import { ChildProgram } from '../service/child-program.ts';
 import { type ConnectorTarget, connectorSettings, JAVA_ARGUMENTS, workerSettings } from './settings.ts';
 
 const LOG_CONFIGURATION = join(import.meta.dirname, 'log4j2.properties');

@@ -6,9 +6,9 @@ import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts'
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
-import { startNotifier } from '../workload/notifier.ts';
-import { dropSlot, waitUntilConfirmed } from '../workload/replication-slots.ts';
-import { createTopics } from '../workload/slot-topics.ts';
+import { startNotifier } from '../service/notifier.ts';
+import { dropSlot, waitUntilConfirmed } from '../service/replication-slots.ts';
+import { createTopics } from '../service/slot-topics.ts';
 import { type Backlog, NAMESPACE, WRITER_CONNECTIONS } from '../workload/workloads.ts';
 import { startConnect } from './connect.ts';
 import { type ConnectorTarget, connectorTopics } from './settings.ts';

@@ -3,9 +3,9 @@
 import { tablesOf } from '../../support/progressor/tables.ts';
 import type { Environment } from '../environment.ts';
 import { median } from '../report/statistics.ts';
-import { startNotifier } from '../workload/notifier.ts';
-import { dropSlot, endOfWal, waitUntilConfirmed } from '../workload/replication-slots.ts';
-import { createTopics, deleteTopics } from '../workload/slot-topics.ts';
+import { startNotifier } from '../service/notifier.ts';
+import { dropSlot, endOfWal, waitUntilConfirmed } from '../service/replication-slots.ts';
+import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import { eventBacklog, NAMESPACE } from '../workload/workloads.ts';
 
 /** Seconds of each restart, and their median. */

@@ -6,9 +6,9 @@ import type { Sql } from 'postgres';
 import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
-import { type NotifierTarget, startNotifier } from '../workload/notifier.ts';
-import { dropSlot, endOfWal } from '../workload/replication-slots.ts';
-import { createTopics, deleteTopics } from '../workload/slot-topics.ts';
+import { type NotifierTarget, startNotifier } from '../service/notifier.ts';
+import { dropSlot, endOfWal } from '../service/replication-slots.ts';
+import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import { prepareSharedEvents, type SharedEvents, writeSharedEvents } from '../workload/workloads.ts';
 
 /** What is written: the same for each namespace, of which each slot has one. */

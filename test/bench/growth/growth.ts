@@ -4,8 +4,8 @@ import { PAYLOAD_BYTES } from '../backlog/backlogs.ts';
 import { summaryOf } from '../backlog/reading.ts';
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
 import { count } from '../report/text-table.ts';
+import { ManySlots } from '../slots/many-slots.ts';
 import { eventBacklog } from '../workload/workloads.ts';
-import { ManySlots } from './many-slots.ts';
 
 /** One quantity, and what comes of it. */
 export interface Growth {

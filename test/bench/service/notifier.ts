@@ -2,8 +2,8 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Environment } from '../environment.ts';
+import { NAMESPACE } from '../workload/workloads.ts';
 import { ChildProgram } from './child-program.ts';
-import { NAMESPACE } from './workloads.ts';
 
 /** One slot and its topics. */
 export interface NotifierTarget {
