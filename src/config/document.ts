@@ -192,7 +192,7 @@ class Walk {
   }
 
   #alias(alias: Alias, schema: SchemaNode | undefined, steps: readonly PathStep[], isRepeated: boolean): unknown {
-    // What the alias stands for has been searched where it is written; without a schema nothing bounds the descent.
+    // The aliased value has been searched at its anchor; without a schema nothing limits the descent.
     if (schema === undefined) return undefined;
     this.#aliasCount++;
     const target = this.#aliasCount > MAX_ALIAS_COUNT ? undefined : alias.resolve(this.#document);

@@ -11,7 +11,7 @@ export interface ReadinessReport {
   readonly streams: readonly StreamReadinessReport[];
 }
 
-/** One stream in the response of `/ready`. A standby can be ready too: `state` tells the difference. */
+/** One stream in the response of `/ready`. A standby can be ready too; see `state`. */
 export interface StreamReadinessReport {
   /** db_ref */
   readonly database: string;

@@ -23,7 +23,7 @@ function capture(format: 'json' | 'text' | 'auto', level: 'debug' | 'warn' = 'de
 }
 
 describe('createLogger', () => {
-  test('writes JSON lines with the label of the level, an ISO time and what children bind', () => {
+  test('writes JSON lines with the label of the level, an ISO time and the bindings of children', () => {
     const { lines, logger } = capture('json');
     logger.child({ database: 'db', slot: 's' }).warn({ retry: 2, lsn: 5n }, 'slot is retried');
     expect(lines).toHaveLength(1);
@@ -32,13 +32,13 @@ describe('createLogger', () => {
     expect(new Date(time).toISOString()).toBe(time);
   });
 
-  test('takes auto for JSON when the destination is not a terminal', () => {
+  test('writes JSON for auto when the destination is not a terminal', () => {
     const { lines, logger } = capture('auto');
     logger.info('hello');
     expect(JSON.parse(lines[0] ?? '').msg).toBe('hello');
   });
 
-  test('leaves out what is below the level', () => {
+  test('omits lines below the level', () => {
     const { lines, logger } = capture('json', 'warn');
     logger.info('hello');
     expect(lines).toEqual([]);
@@ -56,7 +56,7 @@ describe('createLogger', () => {
   });
 
   test.each(['json', 'text'] as const)(
-    'never writes secrets nor what drivers hang on their errors, as %s',
+    'never writes secrets, nor the extra fields of driver errors, as %s',
     (format) => {
       const { lines, logger } = capture(format);
       const secret = 'HUNTER2X5';
@@ -78,12 +78,13 @@ describe('createLogger', () => {
 });
 
 describe('serializeError', () => {
-  test('gives name, message, advice, place and the chain of causes', () => {
+  test('gives name, message, code, advice, place and the chain of causes', () => {
     const cause = new SourceError('Cannot read', { cause: driverError() });
-    const error = new SourceError('Cannot stream', { advice: 'Wait', place: { database: 'db' }, cause });
+    const error = new SourceError('Cannot stream', { code: 'gone', advice: 'Wait', place: { database: 'db' }, cause });
     expect(serializeError(error)).toEqual({
       name: 'SourceError',
       message: 'Cannot stream',
+      code: 'gone',
       advice: 'Wait',
       place: { database: 'db' },
       cause: {
@@ -94,13 +95,13 @@ describe('serializeError', () => {
     });
   });
 
-  test('gives the stack only of errors that nobody raised on purpose', () => {
+  test('gives the stack only of errors not raised on purpose', () => {
     expect(serializeError(new TypeError('x'))).toHaveProperty('stack');
     expect(serializeError(new MalformedError('ETF', 3, 'unknown tag'))).not.toHaveProperty('stack');
     expect(serializeError(driverError())).not.toHaveProperty('stack');
   });
 
-  test('ends in a chain of causes that bites its own tail', () => {
+  test('ends in a circular chain of causes', () => {
     const error = new Error('a');
     error.cause = error;
     expect(JSON.stringify(serializeError(error))).toContain('"message":"a"');
@@ -115,7 +116,7 @@ describe('serializeError', () => {
     ['text', 'text'],
     [{ password: 'HUNTER2X5' }, 'thrown object'],
     [undefined, 'thrown undefined'],
-  ])('of %p, which is no error, is %p', (thrown, expected) => {
+  ])('of %p, which is not an error, is %p', (thrown, expected) => {
     expect(serializeError(thrown)).toBe(expected);
   });
 });

@@ -45,7 +45,7 @@ describe('startHttpListener', () => {
     ]);
   });
 
-  test('/live is 200, whatever the streams do', async () => {
+  test('/live is 200 in every state of the streams', async () => {
     const response = await start([failedStatus()]).get('/live');
     expect([response.status, await response.json()]).toEqual([200, { live: true }]);
   });
