@@ -4,8 +4,7 @@
  * and growth. Progress goes to stderr, the table to stdout. The exit code tells whether the run succeeded, never whether
  * the figures are good.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { KAFKA_VERSION } from '../support/kafka/server.ts';
 import { PAYLOAD_BYTES } from './backlog/backlogs.ts';
 import { recvLogicalCommand } from './backlog/recvlogical-reading.ts';
@@ -13,17 +12,8 @@ import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment 
 import { growthPlots } from './growth/growth-section.ts';
 import { measureAll } from './measurements.ts';
 import { type BenchOptions, readOptions, USAGE } from './options.ts';
+import { elapsedSeconds, progress, runBenchProgram, writeFigures } from './program.ts';
 import { type Report, reportJson, reportText } from './report/report.ts';
-
-const startedMs = performance.now();
-
-function elapsedSeconds(): number {
-  return (performance.now() - startedMs) / 1000;
-}
-
-function progress(text: string): void {
-  process.stderr.write(`${elapsedSeconds().toFixed(1).padStart(6)} s  ${text}\n`);
-}
 
 async function describeRun(environment: Environment): Promise<Pick<Report, 'versions' | 'settings' | 'commands'>> {
   const { postgres, recvLogical, notifier } = environment;
@@ -66,7 +56,7 @@ function quoted(word: string): string {
   return /["\s]/.test(word) ? `'${word}'` : word;
 }
 
-async function run(options: BenchOptions, cleanup: AsyncDisposableStack): Promise<number> {
+async function run(options: BenchOptions, cleanup: AsyncDisposableStack): Promise<void> {
   const startedAt = new Date().toISOString();
   const machine = describeMachine();
   const { profileDirectory, jsonFile, plotsDirectory } = options;
@@ -75,45 +65,15 @@ async function run(options: BenchOptions, cleanup: AsyncDisposableStack): Promis
   const { sections, growth } = await measureAll(environment, options);
   const report: Report = { startedAt, seconds: elapsedSeconds(), machine, ...description, sections };
   process.stdout.write(`\n${reportText(report)}`);
-  if (jsonFile !== undefined) await write(jsonFile, `${JSON.stringify(reportJson(report), undefined, 2)}\n`);
+  if (jsonFile !== undefined) await writeFigures(jsonFile, `${JSON.stringify(reportJson(report), undefined, 2)}\n`);
   if (plotsDirectory !== undefined) {
-    for (const [name, svg] of growthPlots(growth)) await write(join(plotsDirectory, name), svg);
-  }
-  return 0;
-}
-
-async function write(file: string, text: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(file, text);
-  progress(`written: ${file}`);
-}
-
-/** Resolves with an exit code at the first signal that asks for an end. */
-function interrupted(): Promise<number> {
-  return new Promise((resolve) => {
-    process.once('SIGINT', () => resolve(130));
-    process.once('SIGTERM', () => resolve(143));
-  });
-}
-
-async function main(): Promise<number> {
-  let options: BenchOptions;
-  try {
-    options = readOptions(process.argv.slice(2));
-  } catch (error) {
-    process.stderr.write(`${error instanceof Error ? error.message : error}\n\n${USAGE}`);
-    return 1;
-  }
-  const cleanup = new AsyncDisposableStack();
-  try {
-    return await Promise.race([run(options, cleanup), interrupted()]);
-  } catch (error) {
-    process.stderr.write(`The benchmark failed: ${error instanceof Error ? error.message : error}\n`);
-    return 1;
-  } finally {
-    progress('stopping the servers');
-    await cleanup.disposeAsync();
+    for (const [name, svg] of growthPlots(growth)) await writeFigures(join(plotsDirectory, name), svg);
   }
 }
 
-process.exit(await main());
+await runBenchProgram({
+  name: 'The benchmark',
+  usage: USAGE,
+  readOptions: () => readOptions(process.argv.slice(2)),
+  run,
+});

@@ -4,12 +4,12 @@
  * Reads the same backlogs by Debezium on Kafka Connect and by the compiled service in one run, on its own PostgreSQL and
  * Kafka. Progress goes to stderr, the table to stdout. The exit code tells whether the run succeeded.
  */
-import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { javaProgram } from '../../support/kafka/node/storage.ts';
 import { KAFKA_VERSION } from '../../support/kafka/server.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 import { describeMachine, type Environment, PARTITION_COUNT, prepareEnvironment } from '../environment.ts';
+import { progress, runBenchProgram, writeFigures } from '../program.ts';
 import { type Backlog, eventBacklog, stepBacklog } from '../workload/workloads.ts';
 import { DEBEZIUM_VERSION, fetchDebezium } from './jars.ts';
 import { type Comparison, compareReaders } from './reading.ts';
@@ -52,12 +52,6 @@ function readOptions(): Options {
   return { quick: values.quick, jsonFile: values.json };
 }
 
-const startedMs = performance.now();
-
-function progress(text: string): void {
-  process.stderr.write(`${((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)} s  ${text}\n`);
-}
-
 async function versionsOf({ postgres }: Environment): Promise<Record<string, string>> {
   const sql = postgres.sql('postgres', { max: 1 });
   const [row] = await sql`SHOW server_version`;
@@ -72,7 +66,7 @@ async function versionsOf({ postgres }: Environment): Promise<Record<string, str
   };
 }
 
-async function run({ quick, jsonFile }: Options, cleanup: AsyncDisposableStack): Promise<number> {
+async function run({ quick, jsonFile }: Options, cleanup: AsyncDisposableStack): Promise<void> {
   const machine = describeMachine();
   progress('fetching Kafka Connect and Debezium');
   const jars = await fetchDebezium();
@@ -90,38 +84,8 @@ async function run({ quick, jsonFile }: Options, cleanup: AsyncDisposableStack):
   };
   process.stdout.write(`\n${reportText(report)}`);
   if (jsonFile !== undefined) {
-    await writeFile(jsonFile, `${JSON.stringify(reportJson(report), undefined, 2)}\n`);
-    progress(`written: ${jsonFile}`);
-  }
-  return 0;
-}
-
-/** Resolves with an exit code at the first signal that asks for an end. */
-function interrupted(): Promise<number> {
-  return new Promise((resolve) => {
-    process.once('SIGINT', () => resolve(130));
-    process.once('SIGTERM', () => resolve(143));
-  });
-}
-
-async function main(): Promise<number> {
-  let options: Options;
-  try {
-    options = readOptions();
-  } catch (error) {
-    process.stderr.write(`${error instanceof Error ? error.message : error}\n\n${USAGE}`);
-    return 1;
-  }
-  const cleanup = new AsyncDisposableStack();
-  try {
-    return await Promise.race([run(options, cleanup), interrupted()]);
-  } catch (error) {
-    process.stderr.write(`The comparison failed: ${error instanceof Error ? error.message : error}\n`);
-    return 1;
-  } finally {
-    progress('stopping the servers');
-    await cleanup.disposeAsync();
+    await writeFigures(jsonFile, `${JSON.stringify(reportJson(report), undefined, 2)}\n`);
   }
 }
 
-process.exit(await main());
+await runBenchProgram({ name: 'The comparison', usage: USAGE, readOptions, run });

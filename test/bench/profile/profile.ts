@@ -23,7 +23,7 @@ import { STAGE_NAMES, stageOf } from './profile-stages.ts';
 const SHOWN_FUNCTIONS = 25;
 
 /** Lines of a summary: what was seen of the time, stage by stage, then function by function, the most expensive first. */
-export function summarize({ stacks, durationMicros, gapMicros }: Sampling): string[] {
+function summarize({ stacks, durationMicros, gapMicros }: Sampling): string[] {
   const seenMicros = durationMicros - gapMicros;
   const byStage = new Map<string, number>();
   const byFunction = new Map<string, number>();

@@ -44,7 +44,7 @@ export async function startNotifier(
 }
 
 /** Starts the service and resolves when its process is there. */
-export async function spawnNotifier(
+async function spawnNotifier(
   environment: Environment,
   targets: readonly NotifierTarget[],
   options: NotifierOptions = {},

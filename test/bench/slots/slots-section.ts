@@ -40,7 +40,7 @@ export function slotsSection(result: SlotsResult): Section {
 }
 
 /** Rate of the slowest slot over that of the fastest. */
-export function fairnessOf(slots: readonly SlotReading[]): number {
+function fairnessOf(slots: readonly SlotReading[]): number {
   return slowest(slots) / fastest(slots);
 }
 
