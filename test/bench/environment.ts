@@ -1,4 +1,4 @@
-/** Where a run happens: servers, programs under measurement, and what there is to say about them. */
+/** The environment of a run: servers, programs under measurement, and their description. */
 import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { cpus, loadavg, totalmem } from 'node:os';
@@ -10,27 +10,27 @@ import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { findRecvLogical, type RecvLogical } from './backlog/recvlogical.ts';
 
-/** Everything that a measurement needs. */
+/** What measurements need. */
 export interface Environment {
   readonly postgres: PostgresServer;
   readonly kafka: KafkaServer;
-  /** Command that the configuration file's path is added to */
+  /** Command of the service, without the configuration file */
   readonly notifier: readonly string[];
   readonly recvLogical: RecvLogical | { readonly missing: string };
-  /** For configuration files */
+  /** Directory of configuration files */
   readonly directory: string;
-  /** Says what is being done now */
+  /** Reports what is done now */
   progress(text: string): void;
 }
 
-/** What the figures were taken on. */
+/** The machine of a run. */
 export interface Machine {
   readonly cpu: string;
   readonly coreCount: number;
-  /** Those that this run may use (taskset) */
+  /** Cores that this run may use (taskset) */
   readonly usableCoreCount: number;
   readonly memoryBytes: number;
-  /** Of the last minute, before the run began */
+  /** Over the last minute before the run */
   readonly loadAverage: number;
   readonly kernel: string;
 }
@@ -39,17 +39,17 @@ export interface Machine {
 export const PARTITION_COUNT = 8;
 
 const POSTGRES_SETTINGS: Readonly<Record<string, string>> = {
-  // Nothing else may work on the two cores while something is measured.
+  // Nothing else may use the two cores during a measurement.
   autovacuum: 'off',
   max_wal_size: '16GB',
   checkpoint_timeout: '1h',
-  // Tells when a transaction of the latency measurement was committed.
+  // Commit times for the latency measurement.
   track_commit_timestamp: 'on',
   max_replication_slots: '50',
   max_wal_senders: '50',
 };
 
-/** Looks at the machine; the load average tells whether it had anything else to do. */
+/** Describes the machine; the load average shows whether it was otherwise idle. */
 export function describeMachine(): Machine {
   const model = cpus()[0]?.model ?? 'unknown';
   const kernel = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
@@ -72,7 +72,7 @@ function usableCores(): number {
   }, 0);
 }
 
-/** Builds the program and starts the servers; whatever was started is given to `cleanup`. */
+/** Builds the program and starts the servers, which `cleanup` stops. */
 export async function prepareEnvironment(
   cleanup: AsyncDisposableStack,
   options: { readonly profileDirectory?: string | undefined; progress(text: string): void },
@@ -90,7 +90,7 @@ export async function prepareEnvironment(
   return { postgres, kafka, notifier, recvLogical, directory, progress };
 }
 
-/** The binary, built anew so that it is the one of these sources; for a profile the sources, run by Bun. */
+/** The binary, always built from the current sources; for a profile the sources, run by Bun. */
 async function notifierCommand(directory: string, profileDirectory: string | undefined): Promise<string[]> {
   if (profileDirectory !== undefined) {
     await mkdir(profileDirectory, { recursive: true });

@@ -1,8 +1,8 @@
 /**
- * The benchmark; see `USAGE` in options.ts. Reads the same backlogs by pg_recvlogical, by a reader that throws everything
- * away and by the compiled service in one run, on its own PostgreSQL and Kafka, and measures latency, many slots, restarts
- * and growth. Progress goes to stderr, the table to stdout. The exit code tells whether the run succeeded, never whether
- * the figures are good.
+ * The benchmark; see `USAGE` in options.ts. Reads the same backlogs with pg_recvlogical, with a reader that discards everything
+ * and with the compiled service in one run, on its own PostgreSQL and Kafka, and measures latency, many slots, restarts and
+ * growth. Progress goes to stderr, the tables to stdout. The exit code shows whether the run succeeded, not whether the
+ * figures are good.
  */
 import { join } from 'node:path';
 import { KAFKA_VERSION } from '../support/kafka/server.ts';
@@ -47,7 +47,7 @@ async function describeRun(environment: Environment): Promise<Pick<Report, 'vers
   };
 }
 
-/** Programs by their names: where they lie on this machine says nothing. */
+/** The name of a program without its directory. */
 function shortened(word: string): string {
   return word.startsWith('/') ? word.slice(word.lastIndexOf('/') + 1) : word;
 }

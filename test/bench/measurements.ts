@@ -1,4 +1,4 @@
-/** The measurements of a run, one after another, each with its sizes. */
+/** The measurements of a run in their order, and their sizes. */
 import { startKafka } from '../support/kafka/server.ts';
 import { measureBacklog } from './backlog/backlog-run.ts';
 import { backlogSection } from './backlog/backlog-section.ts';
@@ -16,7 +16,7 @@ import type { Section } from './report/section.ts';
 import { ManySlots, type SlotsBacklog } from './slots/many-slots.ts';
 import { slotsSection } from './slots/slots-section.ts';
 
-/** What a run leaves. */
+/** Results of a run. */
 export interface Measured {
   readonly sections: readonly Section[];
   readonly growth: readonly Growth[];
@@ -24,7 +24,7 @@ export interface Measured {
 
 type Extent = Pick<BenchOptions, 'quick' | 'only'>;
 
-/** Rates, and over how many connections each is written. */
+/** Rates, and the number of connections that write each. */
 const LATENCY_RATES = [
   { transactionsPerSecond: 100, laneCount: 4 },
   { transactionsPerSecond: 1_000, laneCount: 4 },
@@ -34,7 +34,7 @@ const LATENCY_SECONDS = { full: 60, quick: 6 } as const;
 const LATENCY_WARM_UP_SECONDS = { full: 5, quick: 1 } as const;
 const START_COUNT = { full: 5, quick: 3 } as const;
 
-/** Takes every figure that was asked for. */
+/** Runs every chosen measurement. */
 export async function measureAll(environment: Environment, extent: Extent): Promise<Measured> {
   const { only, quick } = extent;
   const size = quick ? 'quick' : 'full';

@@ -1,8 +1,8 @@
-/** What the command line of the benchmark says. */
+/** The command line of the benchmark. */
 import { parseArgs } from 'node:util';
 import { BACKLOG_IDS } from './backlog/backlogs.ts';
 
-/** See `USAGE`. */
+/** Options of the benchmark; `USAGE` explains them. */
 export interface BenchOptions {
   readonly quick: boolean;
   readonly jsonFile: string | undefined;
@@ -11,10 +11,10 @@ export interface BenchOptions {
   readonly profileDirectory: string | undefined;
 }
 
-/** Everything that can be measured, in the order of the run; a quick run leaves the last out unless it is named. */
+/** All measurements in the order of the run; a quick run omits the last unless it is named. */
 export const MEASUREMENTS: readonly string[] = [...BACKLOG_IDS, 'start', 'latency', 'slots', 'growth'];
 
-/** What to type. */
+/** The help text. */
 export const USAGE = `Usage: bun test/bench/main.ts [--quick] [--json FILE] [--plots DIRECTORY] [--only LIST] [--profile DIRECTORY]
 
   --quick              smaller backlogs, each read once, shorter latency measurements, fewer slots, no growth
@@ -24,7 +24,7 @@ export const USAGE = `Usage: bun test/bench/main.ts [--quick] [--json FILE] [--p
   --profile DIRECTORY  run the sources under Bun's CPU profiler, one file a reading; the figures are worth less then
 `;
 
-/** @throws Error that says what is wrong */
+/** @throws Error for the user */
 export function readOptions(args: readonly string[]): BenchOptions {
   const { values } = parseArgs({
     args: [...args],

@@ -32,7 +32,7 @@ const ROW = xlogData(Buffer.concat([Buffer.from('I'), Buffer.alloc(300, 'C')]));
 const STREAM = Buffer.concat([frame('W', Buffer.alloc(3)), ROW, commit(0x100n), ROW, keepalive(0x180n, true), ROW]);
 
 describe('BackendFrames', () => {
-  test.each([1, 2, 7, 64, 100, 311, STREAM.length])('finds the same in chunks of %p bytes', (chunkBytes) => {
+  test.each([1, 2, 7, 64, 100, 311, STREAM.length])('finds the same frames in chunks of %p bytes', (chunkBytes) => {
     const frames = new BackendFrames();
     const reached: bigint[] = [];
     for (let at = 0; at < STREAM.length; at += chunkBytes) {
@@ -45,7 +45,7 @@ describe('BackendFrames', () => {
     expect([frames.takeReplyWish(), frames.takeReplyWish()]).toEqual([true, false]);
   });
 
-  test('tells of the end and of a refusal', () => {
+  test('reports the end of the stream and an error of the server', () => {
     const frames = new BackendFrames();
     let doneCount = 0;
     frames.onCopyDone = () => doneCount++;

@@ -1,4 +1,4 @@
-/** A backlog, read by each reader in turn, every time from a fresh copy of one slot. */
+/** Reads a backlog with each reader in turn, each time from a new copy of one slot. */
 import type { Environment } from '../environment.ts';
 import { startNotifier } from '../service/notifier.ts';
 import { dropSlot, endOfWal, withSlotCopy } from '../service/replication-slots.ts';
@@ -9,7 +9,7 @@ import type { BacklogResult, ReaderName, Reading, ReadingPlace } from './reading
 import { readByRecvLogical } from './recvlogical-reading.ts';
 import { GULPS, type Gulp, readByThrowAway } from './throw-away-reading.ts';
 
-/** Who reads, and how often. */
+/** The readers of a backlog, and how often each reads. */
 export interface BacklogRunOptions extends NotifierReadingOptions {
   readonly readers: readonly ReaderName[];
   readonly repeatCount: number;
@@ -17,7 +17,7 @@ export interface BacklogRunOptions extends NotifierReadingOptions {
 
 const BASE_SLOT = 'bench';
 
-/** Writes the backlog and reads it `repeatCount` times by each of the readers, of which one may be missing here. */
+/** Writes the backlog and reads it `repeatCount` times with each reader that exists on this machine. */
 export async function measureBacklog(
   environment: Environment,
   backlog: Backlog,
@@ -68,7 +68,7 @@ export async function measureBacklog(
   }
 }
 
-/** The work of one reader in one turn; undefined when it is not to be had here. */
+/** One reading by a reader; undefined when it does not exist on this machine. */
 function readBy(
   environment: Environment,
   backlog: Backlog,
@@ -87,7 +87,7 @@ function readBy(
   }
 }
 
-/** The service makes publication, replica identity and slot by itself; then it is stopped before anything is written. */
+/** Lets the service create publication, replica identity and slot, and stops it before anything is written. */
 async function prepareSlot(environment: Environment, database: string): Promise<void> {
   const target = await createTopics(environment, { database, slot: BASE_SLOT });
   {
@@ -98,6 +98,6 @@ async function prepareSlot(environment: Environment, database: string): Promise<
 }
 
 function rate(backlog: Backlog, { seconds, setting }: Reading): string {
-  const told = setting === undefined ? '' : ` (${setting})`;
-  return `${seconds.toFixed(2)} s, ${Math.round(backlog.rowCount / seconds)} rows/s${told}`;
+  const options = setting === undefined ? '' : ` (${setting})`;
+  return `${seconds.toFixed(2)} s, ${Math.round(backlog.rowCount / seconds)} rows/s${options}`;
 }

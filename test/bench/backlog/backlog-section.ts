@@ -8,7 +8,7 @@ const MAXIMUM_PEAK_MB = 160;
 const MAXIMUM_IDLE_MB = 110;
 const READERS: readonly ReaderName[] = ['cdc-notifier', 'pg_recvlogical', 'throw-away'];
 
-/** @param comparisonMissing why there is no pg_recvlogical */
+/** @param comparisonMissing why pg_recvlogical is missing */
 export function backlogSection(results: readonly BacklogResult[], comparisonMissing: string | undefined): Section {
   return {
     name: 'backlogs',

@@ -1,4 +1,4 @@
-/** The backlogs that are read, and what is asked of the service. */
+/** The backlogs, and the figures required of the service. */
 import { deepPayloads, meanBytes } from '../workload/payload.ts';
 import { type Backlog, eventBacklog, stepBacklog } from '../workload/workloads.ts';
 import type { ReaderName } from './reading.ts';
@@ -21,8 +21,8 @@ const ALL_READERS: readonly ReaderName[] = ['pg_recvlogical', 'throw-away', 'cdc
 const MINIMUM_RATIO_OF_LARGE_PAYLOADS = 0.8;
 
 /**
- * Bring broker and file cache up to speed; their figures are thrown away. A broker that has just started spends half of its
- * CPU on compiling itself, and of a large batch the first time.
+ * Warm up broker and file cache; their figures are discarded. A broker that has just started spends half of its CPU on
+ * compilation, and again at its first large batch.
  */
 export const WARM_UPS: readonly PlannedBacklog[] = [
   warmUp({ id: 'small', eventCount: 200_000, eventsPerTransaction: 10_000, payloadBytes: PAYLOAD_BYTES }),
@@ -34,7 +34,7 @@ function warmUp(size: { id: string; eventCount: number; eventsPerTransaction: nu
   return { backlog, readers: ['cdc-notifier'], repeatCount: 1 } as const;
 }
 
-/** All backlogs; in a quick run they are smaller and read once. */
+/** All backlogs; smaller and read once in a quick run. */
 export function planBacklogs(quick: boolean): readonly PlannedBacklog[] {
   const repeatCount = quick ? 1 : 3;
   const compared = { readers: ALL_READERS, repeatCount };

@@ -1,6 +1,6 @@
 /**
  * `bun test/bench/backlog/compression-price.ts`: CPU and bytes on the wire of a record by codec, in batches of a backlog and of
- * one record. Payloads are filled by one letter, which compresses better than anything real, or by noise, which is worse.
+ * one record. Payloads consist of one letter, which compresses better than real ones, or of noise, which compresses worse.
  */
 import { ByteWriter } from '../../../src/bytes/writer.ts';
 import { EventPayload } from '../../../src/conversion/payload/payload.ts';
@@ -11,7 +11,7 @@ import { seededRandom } from '../../support/codecs/etf.ts';
 import { payloadsOf } from '../workload/payload.ts';
 
 const MEASURED_BYTES = 30_000_000;
-/** So many different ones that no codec finds the same text twice in a batch, as it would among those of a backlog */
+/** Enough different payloads that no codec finds a text twice in a batch, unlike in a backlog */
 const NOISE_VARIANT_COUNT = 512;
 
 function batchOf(payloads: readonly Buffer[], maxBytes: number): RecordBatch {

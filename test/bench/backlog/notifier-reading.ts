@@ -1,4 +1,4 @@
-/** A backlog, read by the service, with every record counted. */
+/** Reads a backlog with the service and counts every record. */
 
 import { cpuMicros, ProcessWatch, peakRssBytes, rssBytes } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
@@ -8,15 +8,15 @@ import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import type { Backlog } from '../workload/workloads.ts';
 import type { Reading, ReadingPlace } from './reading.ts';
 
-/** What else a reading by the service looks at. */
+/** Options of a reading by the service. */
 export interface NotifierReadingOptions {
   /** Partitions of each topic; default `PARTITION_COUNT` */
   readonly partitions?: number | undefined;
-  /** How long to leave it idle afterwards before its memory is looked at; not at all by default */
+  /** Idle time after the backlog before its memory is measured; default: it is not measured */
   readonly idleSeconds?: number | undefined;
 }
 
-/** Reads the backlog into topics of its own, which are removed afterwards. */
+/** Reads the backlog into topics of its own, which are deleted afterwards. */
 export async function readByNotifier(
   environment: Environment,
   backlog: Backlog,

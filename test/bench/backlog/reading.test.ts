@@ -18,7 +18,7 @@ const result: BacklogResult = {
   ]),
 };
 
-test('medians of the readings, but the largest memory', () => {
+test('summaryOf gives medians of the readings and the largest memory', () => {
   expect(summaryOf(result, 'cdc-notifier')).toMatchObject({
     seconds: 4,
     rowsPerSecond: 250,
@@ -30,11 +30,11 @@ test('medians of the readings, but the largest memory', () => {
   });
 });
 
-test('of a ceiling the best reading, with what it was told', () => {
+test('summaryOf gives the best reading of a ceiling, with its options', () => {
   expect(summaryOf(result, 'throw-away')).toMatchObject({ seconds: 1, setting: 'small' });
 });
 
-test('a ratio needs both readers', () => {
+test('a ratio is undefined when a reader is missing', () => {
   expect(ratioTo(result, 'throw-away')).toBe(0.25);
   expect(ratioTo(result, 'pg_recvlogical')).toBeUndefined();
 });

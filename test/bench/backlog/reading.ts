@@ -1,27 +1,27 @@
-/** What it means to read a backlog: where, and what is found out. */
+/** Readings of a backlog and their summaries. */
 import type { Sql } from 'postgres';
 import { median } from '../report/statistics.ts';
 import type { Backlog } from '../workload/workloads.ts';
 
-/** Who reads. */
+/** A reader of backlogs. */
 export type ReaderName = 'cdc-notifier' | 'pg_recvlogical' | 'throw-away';
 
 /** One reading of a backlog. CPU times are of the whole reading, in microseconds. */
 export interface Reading {
-  /** From the start of streaming to the end: the confirmation at the server, or the exit of the reader */
+  /** From the start of streaming to the confirmation on the server, or to the exit of the reader */
   readonly seconds: number;
   readonly cpuMicros: number;
   readonly walsenderCpuMicros: number;
-  /** undefined where the broker has no part in it */
+  /** undefined when the broker is not involved */
   readonly brokerCpuMicros?: number | undefined;
   readonly peakRssBytes: number;
-  /** A while after the backlog was read, where that was asked for */
+  /** After an idle time, if one was asked for */
   readonly idleRssBytes?: number | undefined;
-  /** What the reader was told, where readings differ in that */
+  /** Options of the reader, where readings differ in them */
   readonly setting?: string | undefined;
 }
 
-/** A backlog that waits in a slot. */
+/** A backlog in a slot. */
 export interface ReadingPlace {
   readonly sql: Sql;
   readonly database: string;
@@ -30,7 +30,7 @@ export interface ReadingPlace {
   readonly end: string;
 }
 
-/** All readings of one backlog, by reader, in the order of the run. */
+/** All readings of a backlog, by reader, in the order of the run. */
 export interface BacklogResult {
   readonly backlog: Backlog;
   readonly walBytes: number;
@@ -50,11 +50,11 @@ export interface Summary {
   readonly peakRssBytes: number;
   /** The largest as well */
   readonly idleRssBytes: number | undefined;
-  /** Of the reading that the figures are of, where readings differ in that */
+  /** Options of the summarized reading, where readings differ in them */
   readonly setting: string | undefined;
 }
 
-/** Medians over the readings of one reader; of the one that throws away its best reading, as it is a ceiling. */
+/** Medians over the readings of one reader; the best reading of the discarding reader, which is a ceiling. */
 export function summaryOf({ backlog, readings }: BacklogResult, reader: ReaderName): Summary | undefined {
   const all = readings.get(reader) ?? [];
   const best = all.toSorted((one, other) => one.seconds - other.seconds).slice(0, 1);
@@ -81,7 +81,7 @@ export function summaryOf({ backlog, readings }: BacklogResult, reader: ReaderNa
   };
 }
 
-/** Rate of the service over that of another reader, both as summed up; undefined where one of them did not read. */
+/** Rate of the service divided by that of another reader; undefined when one of them did not read. */
 export function ratioTo(result: BacklogResult, reader: ReaderName): number | undefined {
   const ours = summaryOf(result, 'cdc-notifier');
   const theirs = summaryOf(result, reader);

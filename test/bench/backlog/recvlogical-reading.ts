@@ -1,4 +1,4 @@
-/** A backlog, read by pg_recvlogical into /dev/null. */
+/** Reads a backlog with pg_recvlogical into /dev/null. */
 
 import { ProcessWatch } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
@@ -20,7 +20,7 @@ export function recvLogicalCommand(
   return [program, ...connection, '--slot', slot, '--start', '--endpos', end, '-f', '/dev/null', '-v', ...options];
 }
 
-/** Reads the backlog; the program ends by itself where the backlog ends. */
+/** Reads the backlog; the program exits at its end. */
 export async function readByRecvLogical(
   { postgres }: Environment,
   recvLogical: RecvLogical,

@@ -1,6 +1,6 @@
 /**
- * pg_recvlogical, the measure of how fast the server can send. The embedded server has none: it is taken from the path,
- * otherwise from the distribution's packages, unpacked under `.cache/` (which needs no root).
+ * pg_recvlogical shows how fast the server can send. The embedded server has none: it is taken from PATH, or from the
+ * distribution's packages, unpacked in `.cache/` (no root needed).
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
@@ -8,15 +8,15 @@ import { join } from 'node:path';
 import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 
-/** A pg_recvlogical that runs here. */
+/** A pg_recvlogical that runs on this machine. */
 export interface RecvLogical {
   readonly program: string;
-  /** As `--version` says */
+  /** Output of `--version` */
   readonly version: string;
   readonly env: Record<string, string>;
 }
 
-/** Where it is, or why there is none. */
+/** The program, or why it is missing. */
 export async function findRecvLogical(): Promise<RecvLogical | { readonly missing: string }> {
   const onPath = Bun.which('pg_recvlogical');
   if (onPath !== null) {
@@ -41,7 +41,7 @@ async function fetchPackages(directory: string): Promise<void> {
   try {
     await unpack(directory, [client, 'libpq5']);
   } catch {
-    // Without root this fails, and then the lists that are there must do.
+    // Without root this fails; then the existing package lists are used.
     await runProgram('apt-get', ['update']).catch(() => {});
     await unpack(directory, [client, 'libpq5']);
   }

@@ -1,7 +1,7 @@
 /**
- * A replication client that throws everything away, for one reading: `bun test/bench/backlog/throw-away-reader.ts OPTIONS`, with
- * JSON. It looks only at what tells that the end is reached, and reads in gulps, so that the walsender can send many rows
- * at once. It confirms the end and leaves as pg_recvlogical does. Its last line says what CPU time the reading took.
+ * A replication client that discards everything, for one reading: `bun test/bench/backlog/throw-away-reader.ts OPTIONS` with
+ * JSON. It looks only for the end, and reads large chunks with pauses, so that the walsender sends many rows at once. It
+ * confirms the end and exits as pg_recvlogical does. Its last line is the CPU time of the reading.
  */
 import { connect, type Socket } from 'node:net';
 import { parseLsn } from '../../../src/lsn.ts';
@@ -14,7 +14,7 @@ interface Options {
   readonly database: string;
   readonly slot: string;
   readonly publication: string;
-  /** LSN at which to leave */
+  /** LSN at which to exit */
   readonly end: string;
   readonly gulpBytes: number;
   readonly pauseMs: number;
@@ -33,7 +33,7 @@ function message(kind: string, ...parts: readonly Buffer[]): Buffer {
   return Buffer.concat([Buffer.from(kind), int32(body.length + 4), body]);
 }
 
-/** Standby status update: 'r', LSNs written, flushed and applied, no clock, no wish for a reply. */
+/** Standby status update: 'r', LSNs written, flushed and applied, clock 0, no reply requested. */
 function statusUpdate(lsn: bigint): Buffer {
   const body = Buffer.alloc(34);
   body.write('r');

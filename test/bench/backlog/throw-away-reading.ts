@@ -1,4 +1,4 @@
-/** A backlog, read by the reader that throws everything away: how fast any client on this machine could be served. */
+/** Reads a backlog with the discarding reader: the ceiling of any client on this machine. */
 import { join } from 'node:path';
 import { ProcessWatch } from '../../support/process/process-usage.ts';
 import type { Environment } from '../environment.ts';
@@ -7,20 +7,20 @@ import { walsenderPid } from '../service/replication-slots.ts';
 import { NAMESPACE } from '../workload/workloads.ts';
 import type { Reading, ReadingPlace } from './reading.ts';
 
-/** How much to read at once, and how long to pause after that. Which is best depends on machine and backlog. */
+/** Size of a read and pause after it; which is best depends on machine and backlog. */
 export interface Gulp {
   readonly bytes: number;
   readonly pauseMs: number;
 }
 
-/** What is tried, one in each reading. */
+/** The combinations to try, one per reading. */
 export const GULPS: readonly Gulp[] = [
   { bytes: 256 * 1024, pauseMs: 3 },
   { bytes: 1024 * 1024, pauseMs: 8 },
   { bytes: 512 * 1024, pauseMs: 0 },
 ];
 
-/** Reads the backlog; the program ends by itself where the backlog ends. */
+/** Reads the backlog; the program exits at its end. */
 export async function readByThrowAway({ postgres }: Environment, gulp: Gulp, place: ReadingPlace): Promise<Reading> {
   const options = {
     host: postgres.host,

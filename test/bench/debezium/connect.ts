@@ -9,10 +9,10 @@ import { type ConnectorTarget, connectorSettings, JAVA_ARGUMENTS, workerSettings
 
 const LOG_CONFIGURATION = join(import.meta.dirname, 'log4j2.properties');
 
-/** What Connect says when a task has failed for good; it goes on running without it. */
+/** Log text of Connect when a task has failed for good; Connect itself keeps running. */
 const TASK_FAILED = 'unrecoverable exception';
 
-/** Starts a worker whose connector reads one slot. `directory` is for its files. */
+/** Starts a worker with a connector for one slot; its files are in `directory`. */
 export async function startConnect(
   place: { readonly jars: string; readonly directory: string; readonly bootstrap: string },
   target: ConnectorTarget,
@@ -33,7 +33,7 @@ export async function startConnect(
     worker,
     connector,
   ]);
-  // Ended, so that whoever waits for its work learns of it, with the lines it wrote. If it has ended by itself, all is said.
+  // Ends the program, so that waiting callers fail with its last lines; if it has ended by itself they know already.
   void program
     .line(TASK_FAILED)
     .then(() => process.kill(program.pid, 'SIGTERM'))

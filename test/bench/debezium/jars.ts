@@ -1,15 +1,15 @@
-/** The jars of Kafka Connect and Debezium, fetched once from Maven Central and kept under `.cache/`. */
+/** The jars of Kafka Connect and Debezium, fetched once from Maven Central and cached in `.cache/`. */
 import { join } from 'node:path';
 import { KAFKA_VERSION } from '../../support/kafka/server.ts';
 import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 
-/** The newest that Maven Central has whole: 3.7.1 was published without the modules that its connector needs. */
+/** The newest complete version on Maven Central: 3.7.1 was published without modules that its connector needs. */
 export const DEBEZIUM_VERSION = '3.7.0.Final';
 
 const POM = join(import.meta.dirname, 'pom.xml');
 
-/** Brings the jars into the cache and returns their directory. Connect has the version of the broker. */
+/** Fetches the jars into the cache and returns their directory. Connect has the broker's version. */
 export async function fetchDebezium(): Promise<string> {
   const jars = join(CACHE_DIRECTORY, `debezium-${DEBEZIUM_VERSION}-kafka-${KAFKA_VERSION}`);
   await makeOnce(jars, async (partial) => {

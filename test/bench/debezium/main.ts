@@ -1,8 +1,8 @@
 /**
  * The comparison with Debezium: `bun test/bench/debezium/main.ts [--quick] [--json FILE]`.
  *
- * Reads the same backlogs by Debezium on Kafka Connect and by the compiled service in one run, on its own PostgreSQL and
- * Kafka. Progress goes to stderr, the table to stdout. The exit code tells whether the run succeeded.
+ * Reads the same backlogs with Debezium on Kafka Connect and with the compiled service in one run, on its own PostgreSQL and
+ * Kafka. Progress goes to stderr, the table to stdout. The exit code shows whether the run succeeded.
  */
 import { parseArgs } from 'node:util';
 import { javaProgram } from '../../support/kafka/node/storage.ts';
@@ -17,7 +17,7 @@ import { reportJson, reportText } from './report.ts';
 import { CONNECTOR_TUNING, JAVA_ARGUMENTS, WORKER_TUNING } from './settings.ts';
 
 const PAYLOAD_BYTES = 270;
-/** How often each reader reads a backlog in a full run; the figures are medians */
+/** Readings of a backlog per reader in a full run; the figures are medians */
 const REPEAT_COUNT = 3;
 
 const BACKLOGS: readonly Backlog[] = [

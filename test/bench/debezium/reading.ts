@@ -1,4 +1,4 @@
-/** A backlog, read by Debezium and by the service in turn, each time from a fresh copy of one slot. */
+/** Reads a backlog with Debezium and the service in turn, each time from a new copy of one slot. */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
@@ -13,24 +13,24 @@ import { type Backlog, NAMESPACE, WRITER_CONNECTIONS } from '../workload/workloa
 import { startConnect } from './connect.ts';
 import { type ConnectorTarget, connectorTopics } from './settings.ts';
 
-/** What a part of a reading took. */
+/** Time and CPU of a part of a reading. */
 export interface Effort {
   readonly seconds: number;
   /** CPU time of the reader */
   readonly cpuMicros: number;
 }
 
-/** One reading of a backlog: from the walsender's appearance to the last record in its topic, for the service to its confirmation. */
+/** One reading of a backlog: from the start of the walsender to the last record in its topic (the service: to its confirmation). */
 export interface Reading extends Effort {
-  /** The part of it in which the second half of the records came, when Java has compiled most of what runs often */
+  /** The part with the second half of the records, when Java has compiled most hot code */
   readonly secondHalf?: Effort | undefined;
-  /** Of the whole process, from its start */
+  /** Of the process since its start */
   readonly peakRssBytes: number;
-  /** What the broker has on disk for the records */
+  /** Size of the records on the broker's disk */
   readonly topicBytes: number;
 }
 
-/** All readings of one backlog, in the order of the run. */
+/** All readings of a backlog, in the order of the run. */
 export interface Comparison {
   readonly backlog: Backlog;
   readonly walBytes: number;
@@ -41,11 +41,11 @@ export interface Comparison {
 const START_TIMEOUT_MS = 120_000;
 const READING_TIMEOUT_MS = 600_000;
 const SLOT_POLL_MS = 10;
-/** Each look asks the broker, which has work to do */
+/** Each poll costs the broker CPU */
 const TOPIC_POLL_MS = 100;
 const BASE_SLOT = 'bench';
 
-/** Writes the backlog and reads it `repeatCount` times by each. */
+/** Writes the backlog and reads it `repeatCount` times with each reader. */
 export async function compareReaders(
   environment: Environment,
   jars: string,
@@ -89,7 +89,7 @@ export async function compareReaders(
   }
 }
 
-/** The service makes publication, replica identity and slot by itself; then it is stopped before anything is written. */
+/** Lets the service create publication, replica identity and slot, and stops it before anything is written. */
 async function prepareSlot(environment: Environment, database: string): Promise<void> {
   const target = await createTopics(environment, { database, slot: BASE_SLOT });
   {
@@ -157,7 +157,7 @@ async function readByDebezium({ environment, sql, database, slot, backlog }: Rea
   return reading;
 }
 
-/** Returns what a process has used since now, and its memory. */
+/** Returns a function that gives CPU since now and memory of a process. */
 function measure(pid: number): () => Effort & Pick<Reading, 'peakRssBytes'> {
   const startedMs = performance.now();
   const before = cpuMicros(pid) as number;
@@ -188,7 +188,7 @@ async function waitUntilArrived({ kafka }: Environment, topic: string, recordCou
   );
 }
 
-/** Fails unless all events are in the first topic, once each, and nothing is in the second. */
+/** Fails unless the first topic has every event once and the second topic is empty. */
 async function expectRecords({ kafka }: Environment, topics: readonly string[], backlog: Backlog): Promise<void> {
   const [events, others] = await kafka.countRecords(topics);
   if (events === backlog.recordCount && others === 0) return;

@@ -1,11 +1,11 @@
-/** The comparison as a table for people and as JSON for programs. */
+/** The comparison as a table and as JSON. */
 import type { Machine } from '../environment.ts';
 import { median } from '../report/statistics.ts';
 import { count } from '../report/text-table.ts';
 import type { Comparison, Reading } from './reading.ts';
 import type { Properties } from './settings.ts';
 
-/** Everything that was found out. */
+/** All results. */
 export interface Report {
   readonly machine: Machine;
   readonly versions: Readonly<Record<string, string>>;
@@ -19,7 +19,7 @@ interface Summary {
   readonly seconds: number;
   readonly rowsPerSecond: number;
   readonly cpuMicrosPerRow: number;
-  /** The same in the second half, undefined where it was not measured */
+  /** The same in the second half; undefined when it was not measured */
   readonly secondHalf: { readonly rowsPerSecond: number; readonly cpuMicrosPerRow: number } | undefined;
   /** The largest, not the median */
   readonly peakRssBytes: number;
@@ -113,7 +113,7 @@ function cells(summary: Summary): string[] {
   ];
 }
 
-/** In the form of Markdown, with columns as wide as their widest cell. */
+/** A Markdown table with padded columns. */
 function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]): string =>

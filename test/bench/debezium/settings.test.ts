@@ -13,7 +13,7 @@ const TARGET: ConnectorTarget = {
   tables: tablesOf('default/default'),
 };
 
-test('the connector reads an existing slot and publication, and makes nothing on the server', () => {
+test('the connector uses an existing slot and publication and creates nothing on the server', () => {
   expect(connectorSettings(TARGET)).toMatchObject({
     'slot.name': 'slot_1',
     'publication.name': 'default/default',
@@ -23,14 +23,14 @@ test('the connector reads an existing slot and publication, and makes nothing on
   });
 });
 
-test('topics have names that Kafka takes, one for each table', () => {
+test('each table has a topic with a valid name', () => {
   expect(connectorTopics(TARGET)).toEqual({
     events: 'bench_slot_1.public.default_default_events',
     processes: 'bench_slot_1.public.default_default_processes',
   });
 });
 
-test('the patterns of the connector match their own table alone, whatever its name holds', () => {
+test('the patterns of the connector match only their table, whatever its name contains', () => {
   const settings = connectorSettings({ ...TARGET, tables: tablesOf('a.b+(c)') });
   const tables = String(settings['table.include.list']).split(',');
   const matches = (name: string): boolean => tables.some((pattern) => new RegExp(`^(?:${pattern})$`).test(name));
@@ -46,7 +46,7 @@ test('the patterns of the connector match their own table alone, whatever its na
   expect(excluded.test('public.a.b+(c)_processes.status')).toBe(false);
 });
 
-test('the producer makes the promises that the service makes', () => {
+test('the producer has the same guarantees as the service', () => {
   const settings = workerSettings({ bootstrap: '127.0.0.1:9092', restPort: 8083, offsetsFile: '/tmp/offsets' });
   expect(settings).toMatchObject({
     'bootstrap.servers': '127.0.0.1:9092',

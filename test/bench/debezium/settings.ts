@@ -1,13 +1,13 @@
-/** What Kafka Connect and Debezium's connector are told: how they are tuned, and where they read and write. */
+/** Settings of Kafka Connect and Debezium's connector: tuning, sources and targets. */
 import type { ProgressorTables } from '../../support/progressor/tables.ts';
 
-/** Settings as a properties file holds them. */
+/** Settings of a properties file. */
 export type Properties = Readonly<Record<string, string>>;
 
-/** How Java runs it. On two cores the parallel collector takes a fifth less CPU than G1. */
+/** Java arguments. On two cores the parallel collector takes a fifth less CPU than G1. */
 export const JAVA_ARGUMENTS: readonly string[] = ['-Xms1g', '-Xmx1g', '-XX:+UseParallelGC'];
 
-/** How the worker is tuned: for throughput, with the same promises to Kafka as the service makes. */
+/** Tuning of the worker: throughput, with the same delivery guarantees as the service. */
 export const WORKER_TUNING: Properties = {
   'key.converter': 'org.apache.kafka.connect.json.JsonConverter',
   'key.converter.schemas.enable': 'false',
@@ -24,7 +24,7 @@ export const WORKER_TUNING: Properties = {
   'producer.buffer.memory': '67108864',
 };
 
-/** How the connector is tuned. */
+/** Tuning of the connector. */
 export const CONNECTOR_TUNING: Properties = {
   'connector.class': 'io.debezium.connector.postgresql.PostgresConnector',
   'tasks.max': '1',
@@ -35,7 +35,7 @@ export const CONNECTOR_TUNING: Properties = {
   // Larger ones gain no speed and take memory.
   'max.batch.size': '4096',
   'max.queue.size': '16384',
-  // An update that changes nothing but a column left out is told to nobody, as with the service.
+  // An update that changes only omitted columns has no record, as with the service.
   'skip.messages.without.change': 'true',
   // A batch is waited for so long until it is full.
   'poll.interval.ms': '10',
@@ -106,7 +106,7 @@ function prefixOf({ database, slot }: Pick<ConnectorTarget, 'database' | 'slot'>
   return `${database}_${slot}`;
 }
 
-/** Tables are told to the connector as regular expressions. */
+/** The connector takes tables as regular expressions. */
 function pattern(table: string): string {
   return `public\\.${table.replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')}`;
 }

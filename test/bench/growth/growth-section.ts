@@ -5,7 +5,7 @@ import type { Section } from '../report/section.ts';
 import { count, table } from '../report/text-table.ts';
 import type { Growth } from './growth.ts';
 
-/** One table of all quantities. */
+/** The table of all quantities. */
 export function growthSection(growths: readonly Growth[]): Section {
   const rows = growths.flatMap(({ quantity, points }) =>
     points.map(({ value, rowsPerSecond, cpuMicrosPerRow }, index) => [
@@ -27,7 +27,7 @@ export function growthSection(growths: readonly Growth[]): Section {
   };
 }
 
-/** Texts of SVG files, by file name. */
+/** SVG texts by file name. */
 export function growthPlots(growths: readonly Growth[]): ReadonlyMap<string, string> {
   return new Map(
     growths.map(({ id, quantity, fixed, points }) => {

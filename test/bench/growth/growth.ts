@@ -1,4 +1,4 @@
-/** How the cost grows with one quantity at a time: one reading by the service at each point. */
+/** How cost grows with one quantity: one reading by the service at each point. */
 import { measureBacklog } from '../backlog/backlog-run.ts';
 import { PAYLOAD_BYTES } from '../backlog/backlogs.ts';
 import { summaryOf } from '../backlog/reading.ts';
@@ -7,13 +7,13 @@ import { count } from '../report/text-table.ts';
 import { ManySlots } from '../slots/many-slots.ts';
 import { eventBacklog } from '../workload/workloads.ts';
 
-/** One quantity, and what comes of it. */
+/** One quantity and its measured points. */
 export interface Growth {
-  /** Also the name of its plot */
+  /** Also names its plot */
   readonly id: string;
-  /** What grows, with its unit */
+  /** The varied quantity, with its unit */
   readonly quantity: string;
-  /** What stayed the same */
+  /** The constant quantities */
   readonly fixed: string;
   readonly points: readonly GrowthPoint[];
 }
@@ -35,7 +35,7 @@ const MAXIMUM_DATABASES = 4;
 const ROWS_PER_POINT = 200_000;
 const ROWS_PER_TRANSACTION = 10_000;
 
-/** Takes every point of every quantity. */
+/** Measures every point of every quantity. */
 export async function measureGrowth(environment: Environment): Promise<Growth[]> {
   return [
     {
@@ -100,7 +100,7 @@ async function readEvents(
   });
   const result = await measureBacklog(environment, backlog, { readers: ['cdc-notifier'], repeatCount: 1, partitions });
   const summary = summaryOf(result, 'cdc-notifier');
-  if (summary === undefined) throw new Error(`Cannot measure ${title}: nobody has read it`);
+  if (summary === undefined) throw new Error(`Cannot measure ${title}: no reader has read it`);
   return { rowsPerSecond: summary.rowsPerSecond, cpuMicrosPerRow: summary.cpuMicrosPerRow };
 }
 

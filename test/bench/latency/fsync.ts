@@ -1,11 +1,11 @@
-/** How long the disk takes: the floor under the latency of a commit. */
+/** Duration of an fdatasync: the lower bound of a commit's latency. */
 import { closeSync, fdatasyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 const FSYNC_COUNT = 200;
 const PAGE_BYTES = 8192;
 
-/** Milliseconds of each of many appends of a page with fdatasync. */
+/** Appends pages with fdatasync; returns the milliseconds of each. */
 export function measureFsync(directory: string): number[] {
   const path = join(directory, 'fsync');
   const file = openSync(path, 'w');

@@ -17,16 +17,16 @@ const BUCKETS: Buckets = [
   { upTo: Infinity, count: 2 },
 ];
 
-test('bucketsOf takes cumulative buckets apart', () => {
+test('bucketsOf gives the count of each bucket, not cumulative ones', () => {
   expect(bucketsOf(parseExposition(TEXT).get('latency_seconds')!)).toEqual(BUCKETS);
 });
 
-test('bucketsSince leaves what was there before out', () => {
+test('bucketsSince subtracts earlier observations', () => {
   const before = BUCKETS.map((bucket) => ({ ...bucket, count: 1 }));
   expect(bucketsSince(before, BUCKETS).map(({ count }) => count)).toEqual([1, 5, 1]);
 });
 
-test('countOf and countAbove count', () => {
+test('countOf counts all observations, countAbove those above a bound', () => {
   expect([countOf(BUCKETS), countAbove(BUCKETS, 0.001), countAbove(BUCKETS, 0.003)]).toEqual([10, 8, 2]);
 });
 
@@ -40,11 +40,11 @@ describe('percentileOf', () => {
     expect(percentileOf(BUCKETS, percent)).toBeCloseTo(seconds, 9);
   });
 
-  test('knows of what is above every bound only that it is above', () => {
+  test('of observations above the largest bound is unknown', () => {
     expect(percentileOf(BUCKETS, 99)).toBe(0.003);
   });
 
-  test('of nothing is not a number', () => {
+  test('of no observations is NaN', () => {
     expect(percentileOf([], 50)).toBeNaN();
   });
 });

@@ -1,7 +1,7 @@
-/** A histogram of Prometheus, read from outside: what was observed between two looks, and percentiles of that. */
+/** Prometheus histograms of the service: observations between two scrapes, and their percentiles. */
 import type { ParsedFamily } from '../../support/service/exposition.ts';
 
-/** Observations by upper bound, each bucket for itself, bounds ascending; the last bound is Infinity. */
+/** Observations by ascending upper bound, not cumulative; the last bound is Infinity. */
 export type Buckets = readonly { readonly upTo: number; readonly count: number }[];
 
 /** The buckets of a family that has one histogram. */
@@ -12,22 +12,22 @@ export function bucketsOf(family: ParsedFamily): Buckets {
   return cumulative.map(({ upTo, value }, index) => ({ upTo, count: value - (cumulative[index - 1]?.value ?? 0) }));
 }
 
-/** What came after `before`. */
+/** The observations after `before`. */
 export function bucketsSince(before: Buckets, after: Buckets): Buckets {
   return after.map(({ upTo, count }, index) => ({ upTo, count: count - (before[index]?.count ?? 0) }));
 }
 
-/** How many were observed. */
+/** The number of observations. */
 export function countOf(buckets: Buckets): number {
   return buckets.reduce((sum, { count }) => sum + count, 0);
 }
 
-/** How many were above a bound of the histogram. */
+/** The number of observations above a bound of the histogram. */
 export function countAbove(buckets: Buckets, bound: number): number {
   return countOf(buckets.filter(({ upTo }) => upTo > bound));
 }
 
-/** As Prometheus' `histogram_quantile` finds it, evenly spread within its bucket; NaN of nothing. */
+/** A percentile as `histogram_quantile` of Prometheus computes it, linear within its bucket; NaN without observations. */
 export function percentileOf(buckets: Buckets, percent: number): number {
   const rank = (countOf(buckets) * percent) / 100;
   let below = 0;

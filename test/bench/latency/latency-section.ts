@@ -6,10 +6,10 @@ import { type Distribution, LATENCY_LIMIT_MS, type LatencyResult } from './laten
 
 const MAXIMUM_P50_MS = 3;
 const MAXIMUM_P99_MS = 12;
-/** From this rate on the p99 may be larger */
+/** From this rate the limit of the p99 is larger */
 const HIGH_RATE = 5_000;
 const MAXIMUM_P99_AT_HIGH_RATE_MS = 20;
-/** Of the rate that was wanted: below it another rate was measured */
+/** Minimum share of the wanted rate: below it another rate was measured */
 const MINIMUM_ACHIEVED = 0.99;
 
 /** Of each rate. */

@@ -1,6 +1,6 @@
 /**
- * How long a transaction takes from its commit (the timestamp that Begin carries) until Kafka has acknowledged it, at an
- * even rate. Measured twice:
+ * The time from the commit of a transaction (the timestamp of its Begin) until Kafka has acknowledged it, at an even rate.
+ * Measured twice:
  *
  * - by the service, in `commit_acknowledge_seconds`: what was observed in the measured time, every transaction of it. Its
  *   clock is cut off to whole milliseconds, so one is added to each figure: they are upper bounds.
@@ -43,18 +43,18 @@ export interface LatencyResult {
   readonly appended: Distribution;
   /** One write of a WAL page and its fdatasync on the server's disk */
   readonly fsync: Distribution;
-  /** CPU of the service a transaction, warm-up included */
+  /** CPU of the service per transaction, warm-up included */
   readonly cpuMicrosPerTransaction: number;
 }
 
-/** No transaction may take longer. */
+/** Limit for every transaction. */
 export const LATENCY_LIMIT_MS = 250;
 
 const SLOT = 'bench_latency';
-/** The clock that the service reads, and that of the broker */
+/** Resolution of the clocks of service and broker */
 const CLOCK_RESOLUTION_MS = 1;
 
-/** Runs a paced writer for `warmUpSeconds`, which do not count, and then for `steps.seconds`. */
+/** Runs a paced writer for `warmUpSeconds`, which are not measured, and then for `steps.seconds`. */
 export async function measureLatency(
   environment: Environment,
   steps: PacedSteps,
@@ -68,7 +68,7 @@ export async function measureLatency(
   await postgres.createDatabase(database);
   const sql = postgres.sql(database, { max: steps.laneCount + 1 });
   try {
-    // Every commit waits for the disk, as it does in production; the backlogs were written without.
+    // Commits wait for the disk as in production; backlogs are written without.
     await sql`ALTER SYSTEM SET fsync = on`;
     await sql`SELECT pg_reload_conf()`;
     await preparePacedSteps(sql, steps);

@@ -1,4 +1,4 @@
-/** How long a restart takes: from the start of the program to the first record that it brings, an event that waits. */
+/** Duration of a restart: from the start of the program until the broker has appended the first record, a waiting event. */
 
 import { tablesOf } from '../../support/progressor/tables.ts';
 import type { Environment } from '../environment.ts';
@@ -16,7 +16,7 @@ export interface StartResult {
 
 const DATABASE = 'bench_start';
 const SLOT = 'bench_start';
-/** The broker cuts the moment of an append off to a whole one */
+/** The broker truncates append times to milliseconds */
 const CLOCK_RESOLUTION_MS = 1;
 
 /** Restarts the service `repeatCount` times. */

@@ -12,14 +12,14 @@ const OPTIONS = {
   groups: ['leaves'],
 };
 
-/** Boxes as they are drawn: what the pointer is told, left edge, top edge and width. */
+/** Drawn boxes: tooltip, left edge, top edge, width. */
 function boxesOf(svg: string) {
   const found = svg.matchAll(/<title>(.*?)<\/title><rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)"/g);
   return [...found].map(([, title, x, y, width]) => ({ title, x: Number(x), y: Number(y), width: Number(width) }));
 }
 
 describe('flameGraph', () => {
-  test('adds up the stacks into a tree, callers above what they call, the dearest first', () => {
+  test('adds stacks up to a tree, callers above callees, the most expensive first', () => {
     const svg = flameGraph([stack(1_000, 'a', 'leaf'), stack(3_000, 'b'), stack(1_000, 'a')], OPTIONS);
     expect(boxesOf(svg)).toEqual([
       { title: 'all: 5.0 ms, 100.0 %', x: 10, y: 60, width: 1380 },
@@ -29,13 +29,13 @@ describe('flameGraph', () => {
     ]);
   });
 
-  test('paints a group in one colour, there and in the legend, and everything else grey', () => {
+  test('paints a group in one color, also in the legend, and everything else gray', () => {
     const svg = flameGraph([stack(1_000, 'a', 'leaf'), stack(1_000, 'leaf')], OPTIONS);
     expect(svg.match(/fill="hsl\(0, 65%, 75%\)"/g)).toHaveLength(3);
     expect(svg.match(/fill="#ddd"/g)).toHaveLength(2);
   });
 
-  test('leaves out what would be too narrow to be seen', () => {
+  test('omits boxes that are too narrow to see', () => {
     const svg = flameGraph([stack(1_000_000, 'a'), stack(1, 'b')], OPTIONS);
     expect(boxesOf(svg).map(({ title }) => title)).toEqual([
       'all: 1000.0 ms, 100.0 %',
@@ -43,14 +43,14 @@ describe('flameGraph', () => {
     ]);
   });
 
-  test('escapes names, so that they cannot end their element', () => {
+  test('escapes names', () => {
     const svg = flameGraph([stack(1_000, '<anonymous> "x"')], OPTIONS);
     expect(svg).toContain('&lt;anonymous&gt; &quot;x&quot;');
     expect(svg).toContain('a &amp; b');
     expect(svg).not.toContain('<anonymous>');
   });
 
-  test('has no box where there is no stack', () => {
+  test('has no box without a stack', () => {
     expect(boxesOf(flameGraph([], OPTIONS))).toEqual([]);
   });
 });

@@ -1,19 +1,19 @@
 /**
- * Call stacks as a flame graph: one SVG that needs nothing else, readable without scripts. The outermost functions stand
- * at the top; the width is time; whole name, time and share are told when the pointer rests on a box.
+ * Call stacks as a flame graph: one SVG without scripts and other files. The outermost functions are at the top; width is
+ * time; the tooltip of a box has name, time and share.
  */
 import type { Stack } from './profile-samples.ts';
 
-/** What is drawn around the stacks. */
+/** Title and groups of a flame graph. */
 export interface FlameGraphOptions {
   readonly title: string;
-  /** What a function is painted by, given with all that it was called by */
+  /** The group of a function, given with its callers: it decides the color */
   readonly groupOf: (frames: Stack['frames']) => string;
-  /** In the order of the legend; what belongs to none of them is grey */
+  /** In the order of the legend; functions of other groups are gray */
   readonly groups: readonly string[];
 }
 
-/** A function in one place of the call tree, with all that it calls. */
+/** A node of the call tree. */
 interface Call {
   readonly label: string;
   readonly group: string;
@@ -25,12 +25,12 @@ const WIDTH = 1400;
 const MARGIN = 10;
 const BOX_HEIGHT = 17;
 const HEADING_HEIGHT = 60;
-/** Narrower boxes are left out, with all that they call. */
+/** Narrower boxes are omitted with their callees. */
 const MIN_BOX_WIDTH = 0.6;
 const CHARACTER_WIDTH = 6.7;
 const SWATCH_WIDTH = 12;
 
-/** Draws the stacks. */
+/** Returns the SVG of the stacks. */
 export function flameGraph(stacks: readonly Stack[], { title, groupOf, groups }: FlameGraphOptions): string {
   const root = callTree(stacks, groupOf);
   const scale = (WIDTH - 2 * MARGIN) / Math.max(1, root.micros);
@@ -102,7 +102,7 @@ function legend(groups: readonly string[]): string[] {
   });
 }
 
-/** Hues as far apart as they can be. */
+/** Hues at equal distances. */
 function colour(group: string, groups: readonly string[]): string {
   const index = groups.indexOf(group);
   return index < 0 ? '#ddd' : `hsl(${Math.round((index * 360) / groups.length)}, 65%, 75%)`;

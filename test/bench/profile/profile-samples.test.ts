@@ -15,7 +15,7 @@ const NODES: CpuProfile['nodes'] = [
 ];
 
 describe('readSampling', () => {
-  test('gives each sample its stack, outermost first, without the root', () => {
+  test('gives the stack of each sample, outermost first, without the root', () => {
     const { stacks } = readSampling({ nodes: NODES, samples: [4], timeDeltas: [1_000] });
     expect(stacks).toEqual([
       {
@@ -28,17 +28,17 @@ describe('readSampling', () => {
     ]);
   });
 
-  test('leaves out what came before the first and after the last sample of the stream', () => {
+  test('omits samples before the first and after the last sample of the stream', () => {
     const { stacks } = readSampling({ nodes: NODES, samples: [2, 3, 2, 4, 2], timeDeltas: [1, 2, 3, 4, 5] });
     expect(stacks.map(({ micros }) => micros)).toEqual([2, 3, 4]);
   });
 
-  test('takes all of a profile in which nothing was streamed', () => {
+  test('uses all samples of a profile without streaming', () => {
     const { stacks } = readSampling({ nodes: NODES, samples: [2, 2], timeDeltas: [1_000, 1_000] });
     expect(stacks).toHaveLength(2);
   });
 
-  test('counts the time before a sample as a gap, as far as it is longer than twice the usual', () => {
+  test('counts the time before a sample as a gap beyond twice the usual interval', () => {
     const profile = { nodes: NODES, samples: [3, 3, 3, 3], timeDeltas: [1_000, 1_000, 50_000, 1_000] };
     const { stacks, durationMicros, gapMicros } = readSampling(profile);
     expect(stacks.map(({ micros }) => micros)).toEqual([1_000, 1_000, 2_000, 1_000]);

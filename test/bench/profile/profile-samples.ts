@@ -1,7 +1,7 @@
-/** A V8 CPU profile, as Bun writes it, as call stacks and the time that each was seen. */
+/** Reads a V8 CPU profile of Bun as call stacks with durations. */
 import { basename } from 'node:path';
 
-/** The parts of a V8 CPU profile that are used here; times are in microseconds. */
+/** The used parts of a V8 CPU profile; times in microseconds. */
 export interface CpuProfile {
   readonly nodes: readonly {
     readonly id: number;
@@ -9,41 +9,41 @@ export interface CpuProfile {
     readonly children?: readonly number[];
   }[];
   readonly samples: readonly number[];
-  /** Between a sample and the one before it */
+  /** Time between each sample and the one before it */
   readonly timeDeltas: readonly number[];
 }
 
 /** A function on the stack. */
 export interface Frame {
-  /** With file and line, except for what is not written in JavaScript */
+  /** With file and line, except for native code */
   readonly label: string;
-  /** Empty for what is not written in JavaScript */
+  /** Empty for native code */
   readonly url: string;
 }
 
-/** A stack, outermost function first, and how long it was seen. */
+/** A stack, outermost function first, and its time. */
 export interface Stack {
   readonly frames: readonly Frame[];
   readonly micros: number;
 }
 
-/** What a profile tells about the time in which the service streamed. */
+/** The part of a profile in which the service streamed. */
 export interface Sampling {
   readonly stacks: readonly Stack[];
   readonly durationMicros: number;
-  /** What of it no sample stands for */
+  /** Time without samples */
   readonly gapMicros: number;
 }
 
-/** Whoever has this on the stack works on the stream: everything before is start-up, everything after is the end. */
+/** A stack with this function works on the stream: samples before the first are start-up, after the last shutdown. */
 const STREAMING = '/src/flow/flow.ts';
 
-/** A sample stands for no more than so many usual distances between samples; in a longer one nobody looked. */
+/** A sample counts for at most so many usual intervals; the rest of a longer interval is a gap. */
 const LONGEST_SAMPLE = 2;
 
 /**
- * Reads the streaming part of a profile, or all of one that has none. The sampler looks only while JavaScript is on the
- * stack, and tells the time since the sample before: that time belongs to the sample only as far as it is usual.
+ * Reads the streaming part of a profile, or all of it without one. Bun samples only while JavaScript is on the stack and gives
+ * the time since the previous sample: only a usual interval of it belongs to the sample.
  */
 export function readSampling({ nodes, samples, timeDeltas }: CpuProfile): Sampling {
   const framesOf = readStacks(nodes);

@@ -14,7 +14,7 @@ test.each([
   ['a system call is a stage of its own', [DRIVER, frame('node:net'), frame('', 'writeBuffered')], 'system calls'],
   ['the collector is a stage of its own', [FLOW, frame('', 'gc')], 'garbage collection'],
   [
-    'the hash is told from the rest of the producer',
+    'the hash is separate from the rest of the producer',
     [FLOW, frame('file:///p/src/kafka/produce/partitioner.ts')],
     'partition',
   ],

@@ -1,17 +1,17 @@
-/** Which stage of the record path a call stack works for. */
+/** Assigns call stacks to stages of the record path. */
 import type { Frame } from './profile-samples.ts';
 
-/** A stage, and which functions belong to it: by file, or by name what is not written in JavaScript. */
+/** A stage and its functions: by file, native ones by name. */
 interface Stage {
   readonly name: string;
   readonly files?: RegExp;
   readonly natives?: RegExp;
 }
 
-/** What fits none of the stages. */
+/** The stage of all other stacks. */
 const OTHER = 'other';
 
-/** In the order in which they are tried: the first that fits has it. */
+/** In the order of matching: the first match counts. */
 const STAGES: readonly Stage[] = [
   { name: 'system calls', natives: /^(writeBuffered|write|writev|send|recv|read|shutdown|pauseSocket|resumeSocket)$/ },
   { name: 'garbage collection', natives: /^gc$/ },
@@ -29,8 +29,8 @@ const STAGES: readonly Stage[] = [
 export const STAGE_NAMES: readonly string[] = STAGES.map(({ name }) => name);
 
 /**
- * The stage of a stack: that of the innermost function which belongs to one, else `other`. So what several use, such as `subarray` or
- * src/bytes/, counts for whoever called it.
+ * The stage of the innermost function that belongs to one, else `other`. Shared code, such as `subarray` or src/bytes/, counts for
+ * its caller.
  */
 export function stageOf(frames: readonly Frame[]): string {
   for (const { label, url } of frames.toReversed()) {

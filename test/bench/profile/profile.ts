@@ -1,6 +1,6 @@
 /**
- * Where the time of a backlog goes: `bun test/bench/profile/profile.ts [--only ID] [--directory DIRECTORY]` puts one through the
- * sources under Bun's CPU profiler, or `bun test/bench/profile/profile.ts FILE.cpuprofile...` takes profiles that are there.
+ * The CPU profile of a backlog: `bun test/bench/profile/profile.ts [--only ID] [--directory DIRECTORY]` runs one through the
+ * sources under Bun's CPU profiler; `bun test/bench/profile/profile.ts FILE.cpuprofile...` reads existing profiles.
  * Prints the time by stage and by function, and writes a flame graph beside each profile.
  *
  * Bun samples about once a millisecond, and only while JavaScript is on the stack. What JavaScript calls is seen, under
@@ -22,7 +22,7 @@ import { STAGE_NAMES, stageOf } from './profile-stages.ts';
 
 const SHOWN_FUNCTIONS = 25;
 
-/** Lines of a summary: what was seen of the time, stage by stage, then function by function, the most expensive first. */
+/** Lines of a summary: time by stage, then by function, the most expensive first. */
 function summarize({ stacks, durationMicros, gapMicros }: Sampling): string[] {
   const seenMicros = durationMicros - gapMicros;
   const byStage = new Map<string, number>();
@@ -45,7 +45,7 @@ function summarize({ stacks, durationMicros, gapMicros }: Sampling): string[] {
   ];
 }
 
-/** The function itself; what is not written in JavaScript says too little without its caller. */
+/** The function; native ones with their caller. */
 function selfName(frames: Sampling['stacks'][number]['frames']): string {
   const self = frames.at(-1);
   if (self === undefined) return '(unknown)';
@@ -76,7 +76,7 @@ async function report(file: string): Promise<void> {
   );
 }
 
-/** Runs the benchmark; gives the profile of the reading itself. Warm-up and preparation leave profiles as well. */
+/** Runs the benchmark; returns the profile of the reading, not those of warm-up and preparation. */
 async function profileBacklog(id: string, directory: string): Promise<string> {
   await mkdir(directory, { recursive: true });
   const known = new Set(await readdir(directory));

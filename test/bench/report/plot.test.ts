@@ -22,7 +22,7 @@ describe('plotPanels', () => {
   ];
   const svg = plotPanels({ panels: [{ title: 'CPU & memory', points }], xTitle: 'rows < columns', note: 'the rest' });
 
-  test('is one SVG whose texts are escaped', () => {
+  test('returns one SVG with escaped texts', () => {
     expect(svg).toStartWith('<svg xmlns="http://www.w3.org/2000/svg"');
     expect(svg).toEndWith('</svg>\n');
     expect(svg).toContain('CPU &amp; memory');
@@ -42,7 +42,7 @@ describe('plotPanels', () => {
     expect([...svg.matchAll(/font-weight="600">(\d+)</g)].map(([, label]) => label)).toEqual(['10', '20', '40']);
   });
 
-  test('one point alone stands in the middle', () => {
+  test('centers a single point', () => {
     expect(plotPanels({ panels: [{ title: '', points: [{ x: 5, y: 1 }] }], xTitle: '', note: '' })).not.toContain(
       'NaN',
     );

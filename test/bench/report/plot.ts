@@ -1,8 +1,8 @@
-/** Line plots as SVG that needs nothing else: panels side by side over the same logarithmic axis. */
+/** Line plots as one SVG file: panels side by side over the same logarithmic axis. */
 
-/** One line over the common axis. */
+/** A line over the common axis. */
 export interface Panel {
-  /** What its vertical axis shows, with the unit */
+  /** Label of the vertical axis, with the unit */
   readonly title: string;
   readonly points: readonly PlotPoint[];
 }
@@ -13,11 +13,11 @@ export interface PlotPoint {
   readonly y: number;
 }
 
-/** What to draw. */
+/** Contents of a plot. */
 export interface Plot {
   readonly panels: readonly Panel[];
   readonly xTitle: string;
-  /** What stayed the same */
+  /** The constant quantities */
   readonly note: string;
 }
 
@@ -30,12 +30,12 @@ const INNER = {
 /** Keeps the labels of the first and the last point off the edges */
 const INSET = 16;
 const COLOURS = ['#1f6feb', '#c2410c', '#15803d'] as const;
-/** At most so many above the axis */
+/** Maximum number above the axis */
 const GRID_LINES = 5;
 /** Room for the label above the highest point */
 const HEADROOM = 1.12;
 
-/** The file's text. */
+/** The text of the SVG file. */
 export function plotPanels({ panels, xTitle, note }: Plot): string {
   const width = panels.length * PANEL.width;
   const parts = panels.map((panel, index) => drawPanel(panel, { xTitle, index }));
@@ -106,7 +106,7 @@ function labelOf(value: number): string {
   return value >= 100 ? value.toFixed(0) : value.toPrecision(2);
 }
 
-/** At most two digits behind the point. */
+/** At most two decimals. */
 function figure(value: number): string {
   return String(Math.round(value * 100) / 100);
 }

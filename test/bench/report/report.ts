@@ -1,11 +1,11 @@
-/** The figures as text for people and as JSON for programs. */
+/** The figures as text and as JSON. */
 import type { Machine } from '../environment.ts';
 import type { Section } from './section.ts';
 import { table } from './text-table.ts';
 
-/** Everything that was found out. */
+/** All results. */
 export interface Report {
-  /** When the run began, as ISO 8601 */
+  /** Start of the run, ISO 8601 */
   readonly startedAt: string;
   readonly seconds: number;
   readonly machine: Machine;
@@ -15,7 +15,7 @@ export interface Report {
   readonly sections: readonly Section[];
 }
 
-/** Above this, others were at work. */
+/** Above this load average other programs were running. */
 const QUIET_LOAD_AVERAGE = 0.5;
 
 /** The report as plain data. */
@@ -27,7 +27,7 @@ export function reportJson({ sections, ...rest }: Report): unknown {
   };
 }
 
-/** The report as text: where it was measured, each measurement, and what was asked for. */
+/** The report as text: machine, measurements, requirements. */
 export function reportText(report: Report): string {
   const { machine, versions, settings, commands, sections, startedAt, seconds } = report;
   const verdicts = sections.flatMap((section) => section.verdicts);

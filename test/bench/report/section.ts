@@ -1,10 +1,10 @@
-/** What one measurement leaves for the report. */
+/** The part of a measurement in the report. */
 
-/** Something that was asked for, and what came out. */
+/** A requirement and the measured figure. */
 export interface Verdict {
-  /** What was measured, such as `a: peak RSS` */
+  /** Subject, such as `a: peak RSS` */
   readonly what: string;
-  /** As `at most 160 MB` */
+  /** Such as `at most 160 MB` */
   readonly wanted: string;
   readonly reached: string;
   readonly met: boolean;
@@ -20,7 +20,7 @@ export interface Section {
   readonly figures: unknown;
 }
 
-/** Judges a figure that must not be above a limit. */
+/** A figure that must not exceed a limit. */
 export function atMost(what: string, value: number, limit: number, unit: string, digits = 0): Verdict {
   return {
     what,
@@ -30,7 +30,7 @@ export function atMost(what: string, value: number, limit: number, unit: string,
   };
 }
 
-/** Judges a figure that must not be below a limit. */
+/** A figure that must reach a limit. */
 export function atLeast(what: string, value: number, limit: number, unit: string, digits = 2): Verdict {
   return {
     what,

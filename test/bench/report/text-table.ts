@@ -1,6 +1,6 @@
 /** Tables and figures as text. */
 
-/** Columns as wide as their widest cell; texts and the first column stand left, figures right. The first row is the head. */
+/** A table with padded columns: texts and the first column left, figures right. The first row is the header. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const isText = (column: number): boolean =>
@@ -14,12 +14,12 @@ export function table(rows: readonly (readonly string[])[]): string[] {
   return [line(head), widths.map((width) => '-'.repeat(width)).join('  '), ...body.map(line)];
 }
 
-/** A whole number with its thousands set apart. */
+/** An integer with thousands separators. */
 export function count(value: number): string {
   return Math.round(value).toLocaleString('en-US');
 }
 
-/** Bytes in millions. */
+/** Bytes in MB (10^6). */
 export function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(0);
 }

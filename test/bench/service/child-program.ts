@@ -1,10 +1,10 @@
-/** Programs under measurement: started, watched line by line, and ended with this process however it ends. */
+/** Programs under measurement: started, read line by line, and ended with this process however it ends. */
 import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
 
-/** How many lines of its output an error shows. */
+/** Lines of output in an error. */
 const SHOWN_LINES = 15;
 
-/** A program that runs; what it writes to stderr is read by lines. */
+/** A running program; its stderr is read by lines. */
 export class ChildProgram implements AsyncDisposable {
   readonly pid: number;
   readonly #name: string;
@@ -30,7 +30,7 @@ export class ChildProgram implements AsyncDisposable {
     this.#outputRead = this.#readLines();
   }
 
-  /** Waits until `count` lines of stderr contain the text, and returns the last of them; fails when the program ends before. */
+  /** Resolves with the `count`th line of stderr that contains the text; rejects when the program ends before. */
   async line(includes: string, count = 1): Promise<string> {
     for (;;) {
       const found = this.linesWith(includes);
@@ -51,7 +51,7 @@ export class ChildProgram implements AsyncDisposable {
     return Promise.race([promise, this.#endedEarly('its work was done')]);
   }
 
-  /** Resolves when it has ended with exit code 0; fails for every other end. */
+  /** Resolves when it has ended with exit code 0; rejects after any other end. */
   async ended(): Promise<void> {
     const code = await this.#child.exited;
     releaseProcess(this.pid);
@@ -60,13 +60,13 @@ export class ChildProgram implements AsyncDisposable {
       throw new Error(`Cannot run ${this.#name}: ${this.#child.signalCode ?? `exit code ${code}`}: ${this.#tail()}`);
   }
 
-  /** Asks it to end and waits until it has. */
+  /** Sends SIGTERM and waits until it has ended. */
   async stop(): Promise<void> {
     this.#child.kill('SIGTERM');
     await this.ended();
   }
 
-  /** CPU time of its whole life in microseconds, once it has ended. */
+  /** CPU time of the ended program, in microseconds. */
   cpuMicros(): number {
     const usage = this.#child.resourceUsage();
     if (usage === undefined) throw new Error(`Cannot read the usage of ${this.#name}: it runs`);

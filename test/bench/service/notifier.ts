@@ -1,4 +1,4 @@
-/** The service under measurement, as its users run it: a program with a configuration file. */
+/** The service under measurement: the compiled program with a configuration file. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Environment } from '../environment.ts';
@@ -9,24 +9,24 @@ import { ChildProgram } from './child-program.ts';
 export interface NotifierTarget {
   readonly database: string;
   readonly slot: string;
-  /** Default: `NAMESPACE` alone */
+  /** Default: only `NAMESPACE` */
   readonly namespaces?: readonly string[] | undefined;
   readonly eventsTopic: string;
   readonly lifecycleTopic: string;
-  /** Address of the cluster that the topics are in; default: the cluster of the environment */
+  /** Address of the cluster with the topics; default: that of the environment */
   readonly bootstrap?: string | undefined;
 }
 
-/** How else to run it. */
+/** Options of `startNotifier`. */
 export interface NotifierOptions {
-  /** Where it answers on 127.0.0.1; nobody listens by default */
+  /** HTTP port on 127.0.0.1; default none */
   readonly httpPort?: number | undefined;
 }
 
-/** What the service says of each slot that it has begun to stream. */
+/** Log text of a slot that has started to stream. */
 export const STREAMING = 'replication started';
 
-/** Starts the service with one slot or several, and resolves when it streams all of them. */
+/** Starts the service with these slots and resolves when all of them stream. */
 export async function startNotifier(
   environment: Environment,
   target: NotifierTarget | readonly NotifierTarget[],
@@ -43,14 +43,14 @@ export async function startNotifier(
   return program;
 }
 
-/** Starts the service and resolves when its process is there. */
+/** Starts the service without waiting for its slots. */
 async function spawnNotifier(
   environment: Environment,
   targets: readonly NotifierTarget[],
   options: NotifierOptions = {},
 ): Promise<ChildProgram> {
   const path = join(environment.directory, `${targets[0]?.slot}.yaml`);
-  // JSON is YAML too.
+  // JSON is YAML.
   await writeFile(path, JSON.stringify(configurationOf(environment, targets, options)));
   return new ChildProgram([...environment.notifier, path], { cwd: environment.directory });
 }

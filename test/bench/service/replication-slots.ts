@@ -1,11 +1,11 @@
-/** Replication slots of the measurements: copies of one that stands before a backlog, and how far each is confirmed. */
+/** Replication slots of measurements: copies of a slot at the start of a backlog, and waiting for confirmation. */
 import type { Sql } from 'postgres';
 import { waitFor } from '../../support/process/wait.ts';
 
 const CONFIRMATION_TIMEOUT_MS = 300_000;
 const POLL_MS = 5;
 
-/** Runs `use` with a fresh copy of a slot, which is dropped afterwards. */
+/** Runs `use` with a new copy of a slot, which is dropped afterwards. */
 export async function withSlotCopy<T>(
   sql: Sql,
   { base, copy }: { readonly base: string; readonly copy: string },
@@ -19,12 +19,12 @@ export async function withSlotCopy<T>(
   }
 }
 
-/** Makes a slot that stands where `base` stands. */
+/** Creates a copy of slot `base`. */
 export async function copySlot(sql: Sql, base: string, copy: string): Promise<void> {
   await sql`SELECT pg_copy_logical_replication_slot(${base}, ${copy})`;
 }
 
-/** Drops a slot as soon as nobody reads from it any more; one that does not exist is no mistake. */
+/** Drops a slot as soon as it is inactive; a missing one is not an error. */
 export async function dropSlot(sql: Sql, slot: string): Promise<void> {
   await waitFor(`slot ${slot} free`, async () => {
     const [row] = await sql`SELECT active FROM pg_replication_slots WHERE slot_name = ${slot}`;
@@ -35,7 +35,7 @@ export async function dropSlot(sql: Sql, slot: string): Promise<void> {
   });
 }
 
-/** Process that sends the changes of a slot. */
+/** Pid of the walsender of a slot. */
 export async function walsenderPid(sql: Sql, slot: string): Promise<number> {
   const [row] = await sql`SELECT active_pid FROM pg_replication_slots WHERE slot_name = ${slot}`;
   if (typeof row?.active_pid !== 'number') throw new Error(`Cannot find the walsender of slot ${slot}`);
@@ -43,8 +43,8 @@ export async function walsenderPid(sql: Sql, slot: string): Promise<number> {
 }
 
 /**
- * Resolves when everything up to an LSN is confirmed. The server looks by itself: to be asked again and again would take
- * processor time from what is measured.
+ * Resolves when everything up to an LSN is confirmed. The server polls by itself: queries from here would take CPU time from
+ * the measurement.
  */
 export async function waitUntilConfirmed(sql: Sql, slot: string, lsn: string): Promise<void> {
   const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`;
@@ -59,10 +59,10 @@ export async function waitUntilConfirmed(sql: Sql, slot: string, lsn: string): P
     END $$`);
 }
 
-/** A place in the WAL that a walsender may reach: behind everything that was written, and flushed. */
+/** An LSN after everything written, flushed, so that walsenders can reach it. */
 export async function endOfWal(sql: Sql): Promise<string> {
   const [row] = await sql`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
-  // Without synchronous_commit the last transactions may still have to reach the WAL that a walsender may send.
+  // Without synchronous_commit the last transactions may not be flushed yet, and a walsender sends only flushed WAL.
   await sql`CHECKPOINT`;
   return String(row?.lsn);
 }

@@ -2,7 +2,7 @@
 import { type Environment, PARTITION_COUNT } from '../environment.ts';
 import type { NotifierTarget } from './notifier.ts';
 
-/** Makes new topics for one slot. */
+/** Creates topics for one slot. */
 export async function createTopics(
   { kafka }: Environment,
   { database, slot }: Pick<NotifierTarget, 'database' | 'slot'>,
@@ -22,7 +22,7 @@ export async function createTopics(
   return target;
 }
 
-/** Removes what `createTopics` made. */
+/** Deletes the topics of `createTopics`. */
 export async function deleteTopics({ kafka }: Environment, target: NotifierTarget): Promise<void> {
   await kafka.deleteTopic(target.eventsTopic);
   await kafka.deleteTopic(target.lifecycleTopic);

@@ -1,6 +1,6 @@
 /**
- * Many slots of several databases, side by side in one process. All of them stream, and then as much is committed for each
- * at the same moment: they begin together, which they would not with a backlog that waits for each from its start.
+ * Many slots of several databases in one process. All of them stream before the same amount is committed for each at one
+ * moment: so they start together, unlike with a backlog that exists when each slot starts.
  */
 import type { Sql } from 'postgres';
 import { cpuMicros, peakRssBytes } from '../../support/process/process-usage.ts';
@@ -11,7 +11,7 @@ import { dropSlot, endOfWal } from '../service/replication-slots.ts';
 import { createTopics, deleteTopics } from '../service/slot-topics.ts';
 import { prepareSharedEvents, type SharedEvents, writeSharedEvents } from '../workload/workloads.ts';
 
-/** What is written: the same for each namespace, of which each slot has one. */
+/** The same rows for each namespace; each slot has one namespace. */
 export interface SlotsBacklog {
   /** Part of the names of databases and topics */
   readonly id: string;
@@ -21,23 +21,23 @@ export interface SlotsBacklog {
   readonly payloadBytes: number;
 }
 
-/** A cluster that does not answer any more as soon as all slots stream. */
+/** A cluster that stops answering when all slots stream. */
 export interface StuckCluster {
   readonly bootstrap: string;
   createTopic(name: string, options: { readonly partitions: number }): Promise<void>;
   freeze(): void;
 }
 
-/** Of one slot: from the commit to the confirmation of its end. */
+/** One slot, from the commit to the confirmation of its end. */
 export interface SlotReading {
   readonly slot: number;
   readonly seconds: number;
   readonly rowsPerSecond: number;
 }
 
-/** Of all slots together. */
+/** All slots together. */
 export interface SlotsReading {
-  /** In the order of the slots; without the one whose cluster is stuck */
+  /** In slot order, without the one whose cluster is stuck */
   readonly slots: readonly SlotReading[];
   /** To the last confirmation */
   readonly seconds: number;
@@ -56,7 +56,7 @@ const POLL_MS = 20;
 export class ManySlots implements AsyncDisposable {
   readonly #environment: Environment;
   readonly #backlog: SlotsBacklog;
-  /** A client of each database */
+  /** One client per database */
   readonly #sqls: readonly Sql[];
   #writtenCount = 0;
 
@@ -69,7 +69,7 @@ export class ManySlots implements AsyncDisposable {
     );
   }
 
-  /** Makes databases and namespaces. */
+  /** Creates databases and namespaces. */
   static async prepare(environment: Environment, backlog: SlotsBacklog): Promise<ManySlots> {
     const { slotCount, databaseCount } = backlog;
     environment.progress(`${slotCount} slots over ${databaseCount} databases: preparing`);
@@ -79,7 +79,7 @@ export class ManySlots implements AsyncDisposable {
     return many;
   }
 
-  /** Reads by the first `slotCount` slots; the first of them may write to a cluster that gets stuck. */
+  /** Reads with the first `slotCount` slots; the first may produce to a cluster that gets stuck. */
   async read(run: string, slotCount: number, stuck?: StuckCluster): Promise<SlotsReading> {
     const targets = await Promise.all(
       Array.from({ length: slotCount }, (_, slot) => this.#makeTarget(run, slot, slot === 0 ? stuck : undefined)),
@@ -104,7 +104,7 @@ export class ManySlots implements AsyncDisposable {
         cpuMicros: (cpuMicros(program.pid) as number) - cpuBefore,
         peakRssBytes: peakRssBytes(program.pid) as number,
       };
-      // With a cluster that is stuck it would wait for what is in flight.
+      // With a stuck cluster a graceful stop would wait for the records in flight.
       if (stuck === undefined) await program.stop();
       await this.#check(moving);
       return reading;
@@ -117,7 +117,7 @@ export class ManySlots implements AsyncDisposable {
     for (const sql of this.#sqls) await sql.end({ timeout: 1 });
   }
 
-  /** One transaction of each database, committed together: until then no walsender sends anything of it. */
+  /** One transaction per database, committed together: walsenders send nothing of them before. */
   async #write(): Promise<{ readonly committedMs: number; readonly end: string }> {
     const written = Promise.withResolvers<void>();
     const firstEvent = this.#writtenCount;

@@ -6,20 +6,20 @@ import type { SlotReading, SlotsBacklog, SlotsReading } from './many-slots.ts';
 
 const MINIMUM_FAIRNESS = 0.5;
 const MAXIMUM_MB_PER_SLOT = 5;
-/** Two runs of the same differ by as much */
+/** Two equal runs differ by so much */
 const MINIMUM_RATE_BESIDE_STUCK = 0.8;
 
 /** Readings of the same backlog. */
 export interface SlotsResult {
   readonly backlog: SlotsBacklog;
   readonly together: SlotsReading;
-  /** The first slot alone */
+  /** Only the first slot */
   readonly alone: SlotsReading;
-  /** All of them, while the cluster of the first one is stuck */
+  /** All slots while the cluster of the first one is stuck */
   readonly besideStuck: SlotsReading | undefined;
 }
 
-/** Fairness, memory, and how little one slot disturbs the others. */
+/** Fairness, memory, and the effect of a stuck slot on the others. */
 export function slotsSection(result: SlotsResult): Section {
   const { backlog, together, alone, besideStuck } = result;
   const rows = [
@@ -39,7 +39,7 @@ export function slotsSection(result: SlotsResult): Section {
   };
 }
 
-/** Rate of the slowest slot over that of the fastest. */
+/** Rate of the slowest slot divided by that of the fastest. */
 function fairnessOf(slots: readonly SlotReading[]): number {
   return slowest(slots) / fastest(slots);
 }

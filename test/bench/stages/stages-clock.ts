@@ -1,39 +1,39 @@
 /**
- * Measures short pieces of work against each other: warmed up, in many short rounds, in turns. What is measured is the
- * processor time of the process, collector and compiler included: whatever else the machine does hardly shows.
+ * Compares short pieces of work: warmed up, in many short rounds, in turns. It measures the CPU time of the process, garbage
+ * collector and compiler included, which other programs on the machine hardly influence.
  */
 import { percentile } from '../report/statistics.ts';
 
-/** Something to be measured. */
+/** A piece of work to measure. */
 export interface Stage {
   readonly name: string;
-  /** Rows, or transactions, that one run works on */
+  /** Rows or transactions per run */
   readonly countPerRun: number;
-  /** Does the work once and returns a number that depends on all of it, the same one each time: so none is optimised away. */
+  /** Does the work once; returns the same number each time, which depends on all of it, so that nothing is optimized away. */
   run(): number;
 }
 
-/** What one stage took for one row, or one transaction. */
+/** Time of a stage per row or transaction. */
 export interface StageTiming {
   readonly stage: string;
   readonly medianNs: number;
-  /** Of the quickest round: what it takes when nothing else is in the way */
+  /** Of the fastest round, undisturbed */
   readonly leastNs: number;
-  /** Between the first and the third quarter of the rounds, half of it, as a share of the median */
+  /** Half of the interquartile range, as a share of the median */
   readonly spread: number;
 }
 
-/** How long to measure. */
+/** Durations of warm-up and rounds. */
 export interface ClockOptions {
-  /** Of each stage, twice: the second time the compiler has mostly done its work, and the length of a round is found */
+  /** Warm-up of each stage, twice: the second time most code is compiled, and the length of a round is determined */
   readonly warmUpMs: number;
   readonly roundMs: number;
   readonly roundCount: number;
 }
 
 /**
- * Measures all stages. Rounds are taken in turns, so that a machine that is slow for a while is so for all of them, and
- * after all are warm: code that several of them share is then compiled for all that they do with it, as in the service.
+ * Measures all stages. Rounds alternate, so that a temporarily slow machine affects all stages, and start when all are warm:
+ * shared code is then compiled for all its uses, as in the service.
  */
 export function measureStages(stages: readonly Stage[], options: ClockOptions): StageTiming[] {
   const expected = stages.map((stage) => stage.run());
@@ -60,7 +60,7 @@ export function measureStages(stages: readonly Stage[], options: ClockOptions): 
   });
 }
 
-/** Runs a stage for a while; returns how often. */
+/** Runs a stage for a while; returns the number of runs. */
 function runFor(stage: Stage, durationMs: number): number {
   const untilMs = performance.now() + durationMs;
   let count = 0;

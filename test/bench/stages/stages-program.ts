@@ -26,7 +26,7 @@ import {
 const CLOCK = { warmUpMs: 150, roundMs: 20, roundCount: 15 };
 const PARTITION_COUNT = 8;
 const TRANSACTION_COUNT = 1_000;
-/** How many short transactions one acknowledgement settles; about so many pass while a round is in flight. */
+/** Short transactions per acknowledgement; about so many pass while a produce request is in flight. */
 const TRANSACTIONS_PER_ACKNOWLEDGEMENT = 32;
 const IDENTITY = { producerId: 1n, producerEpoch: 0 };
 const BEGINNING = { firstOrdinal: 1, timestampMs: Date.now(), begunMs: 0 };
@@ -38,9 +38,9 @@ const PAYLOADS: Readonly<Record<string, readonly Buffer[]>> = {
   'deep obj': deepPayloads(),
 };
 
-/** Stages that every record passes, in their order: what a row costs is the sum of them. */
+/** Stages that every record passes, in order: the cost of a row is their sum. */
 const RECORD_STAGES = ['decode', 'convert', 'partition', 'encode', 'CRC'] as const;
-/** The same work row by row, as the service does it: says whether the sum of the stages can be believed. */
+/** The same work row by row, as in the service: a check of the sum of the stages. */
 const WHOLE = 'all of them, row by row';
 
 const tally = { producedCount: 0 };
@@ -90,7 +90,7 @@ function decodeChunk(chunk: Buffer): number {
   let sum = 0;
   reader.start(chunk);
   for (let message = reader.next(); message !== undefined; message = reader.next()) {
-    // Each row is told with its position, should it be refused.
+    // The position of each row is read, for errors.
     position = reader.walStart as bigint;
     if (message.tag === 'insert' || message.tag === 'update') sum += message.newTuple.lengths[0] as number;
     else if (message.tag === 'commit') sum += Number(message.endLsn & 0xffffn);
@@ -184,7 +184,7 @@ function sumOf(unit: string, stage: string, lines: readonly Line[]): Line {
   return { unit, stage, medianNs, leastNs };
 }
 
-/** All in one measurement: whatever came first would else be measured before the compiler is done with it. */
+/** All stages in one measurement: otherwise the first would be measured before the compiler is done with it. */
 function measure(): Line[] {
   const events = Object.values(PAYLOADS).map((payloads) => recordStages(eventRows(payloads)));
   const timings = measureStages([...events.flat(), ...transactionStages()], CLOCK);

@@ -1,4 +1,4 @@
-/** What the stages of the record path are fed with: frames as a walsender sends them, and what each stage leaves to the next. */
+/** Input of the stages: frames as a walsender sends them, and the output of each stage for the next. */
 import { ByteWriter } from '../../../src/bytes/writer.ts';
 import { convertChange, type RecordDraft } from '../../../src/conversion/convert.ts';
 import { resolveRelation, type SourceRelation } from '../../../src/conversion/relation.ts';
@@ -15,11 +15,11 @@ const METADATA = wire.jsonb('{"format_version": 1}');
 /** About 2024-01-01, in microseconds since 2000-01-01: the commit of every row here. */
 export const COMMIT_TIME_MICROS = 757_382_400_000_000n;
 
-/** Bytes of one chunk: small enough for the caches, as is what the service has just read from its socket. */
+/** Bytes of one chunk: it fits into the CPU caches, like a chunk that the service has just read. */
 const CHUNK_BYTES = 512 * 1024;
 const MIN_ROW_COUNT = 16;
 
-/** Rows of one table, twice: as the frames that they come in, and as a decoder leaves them. */
+/** Rows of one table, as frames and decoded. */
 export interface Rows<M extends RowMessage> {
   readonly relation: SourceRelation;
   /** One frame a row and nothing else */
@@ -45,7 +45,7 @@ export function eventRows(payloads: readonly Buffer[]): Rows<InsertMessage> {
   return rows(description, inserts, keepInsert);
 }
 
-/** Updates of processes that change `aux_state` and tell nothing, with the old row as replica identity FULL sends it. */
+/** Updates of processes that change `aux_state` and have no record, with the old row of replica identity FULL. */
 export function neutralUpdateRows(): Rows<UpdateMessage> {
   const columnsOf = (row: number, auxState: number) => [
     Buffer.from(processId(row)),
@@ -73,10 +73,10 @@ export function emptyTransactions(count: number): Buffer {
   return wire.copyData(...frames.flat());
 }
 
-/** How many different records stages cycle through: few, for in the service a record is still in the nearest cache. */
+/** Different records that stages cycle through: few, because in the service a record is still in the first-level cache. */
 const RECORD_COUNT = 32;
 
-/** As many records as there are rows, made of the first of them, each with a draft of its own. */
+/** As many records as rows, converted from the first rows, each with buffers of its own. */
 export function recordsOf({ relation, messages }: Rows<RowMessage>): RecordDraft[] {
   const drafts = messages.slice(0, RECORD_COUNT).map((message) => {
     const draft = { key: new ByteWriter(), value: new ByteWriter() };

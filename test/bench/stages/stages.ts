@@ -1,10 +1,10 @@
 /**
- * Each stage of the record path by itself: `bun test/bench/stages/stages.ts [--json FILE]`, in ns of processor time a row,
+ * Each stage of the record path by itself: `bun test/bench/stages/stages.ts [--json FILE]`, in ns of CPU time per row,
  * without any server.
  *
- * The stages are compiled as the service is: what the compiled program cannot load, above all a native CRC-32C, it does
- * not have here either. The bytes are in the caches and nothing else is done, so the figures tell what the code costs and
- * where a gain may lie; what a row costs in the service, with sockets, library and collector, is told by `make bench`.
+ * The stages are compiled like the service: what the compiled program cannot load, above all a native CRC-32C, is missing
+ * here as well. The bytes are in the caches and nothing else runs, so the figures show the cost of the code and where it
+ * could be reduced; what a row costs in the service, with sockets, library and collector, is shown by `make bench`.
  */
 import { join } from 'node:path';
 import { compile } from '../../../src/build/compile.ts';

@@ -1,21 +1,21 @@
 /** Event payloads: of an exact size, or a deep structure. */
 import { encodePayload, int, seededRandom, str, type Value } from '../../support/codecs/etf.ts';
 
-/** How many different payloads a backlog cycles through. */
+/** Different payloads of a backlog. */
 export const PAYLOAD_VARIANT_COUNT = 16;
 
 const DEEP_LEVEL_COUNT = 3;
 const KEYS_PER_LEVEL = 40;
 
-/** How payloads are filled up and how many there are, where that differs from what backlogs use. */
+/** Filling and number of payloads, where they differ from those of backlogs. */
 export interface PayloadOptions {
   readonly filler?: (length: number, seed: number) => string;
   readonly variantCount?: number;
 }
 
 /**
- * ETF payloads, each of exactly `bytes` bytes: what a small event of progressor looks like, filled up by a text. The text
- * is random, so that PostgreSQL cannot compress it: what is longer than 2 KB is kept out of line (TOAST) as it is.
+ * ETF payloads of exactly `bytes` bytes: a small event of progressor, filled up with a text. The text is random, so that
+ * PostgreSQL cannot compress it: values over 2 KB are stored out of line (TOAST) uncompressed.
  */
 export function payloadsOf(
   bytes: number,
@@ -29,7 +29,7 @@ export function payloadsOf(
   });
 }
 
-/** ETF payloads of an obj with 40 keys, of which one holds the next level, three levels deep: about 5 KB. */
+/** ETF payloads of an obj with 40 keys, one of which contains the next of three levels: about 5 KB. */
 export function deepPayloads(): Buffer[] {
   return variants(PAYLOAD_VARIANT_COUNT, (variant) => encodePayload({ arr: [int(variant), deepObject(variant, 1)] }));
 }

@@ -1,42 +1,42 @@
-/** What is written for the measurements: everything by the server itself, so that writing is quick or evenly paced. */
+/** The rows of the measurements, written by functions of the server, so that writing is fast or evenly paced. */
 import type { Sql } from 'postgres';
 import { createNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { payloadsOf } from './payload.ts';
 
-/** The namespace of every measurement that has only one; each has a database of its own. */
+/** The namespace of measurements with only one; each has a database of its own. */
 export const NAMESPACE = 'default/default';
 
-/** What is asked of the service, as ratios to pg_recvlogical, microseconds of CPU and bytes. */
+/** Requirements of the service: ratios to pg_recvlogical, microseconds of CPU, bytes. */
 export interface Targets {
   readonly minimumRatio?: number | undefined;
   readonly maximumCpuMicrosPerRow?: number | undefined;
   readonly maximumCpuMicrosPerTransaction?: number | undefined;
 }
 
-/** WAL that waits in a slot. */
+/** Rows that wait in a slot. */
 export interface Backlog {
-  /** Short name, also part of database and topic names: lower-case letters, figures and underscores */
+  /** Short name, part of database and topic names: lower-case letters, digits and underscores */
   readonly id: string;
   readonly title: string;
   readonly transactionCount: number;
-  /** Changes of the published tables: what every reader of the slot gets */
+  /** Changes of published tables: what every reader of the slot receives */
   readonly rowCount: number;
   /** Records that must arrive in the events topic; none may arrive in the lifecycle topic */
   readonly recordCount: number;
   readonly payloadBytes: number;
   readonly targets: Targets;
-  /** Makes tables and whatever must not be in the backlog */
+  /** Creates tables and everything that must not be in the backlog */
   prepare(sql: Sql): Promise<void>;
   /** Writes the backlog; `sql` may open `WRITER_CONNECTIONS` connections */
   write(sql: Sql): Promise<void>;
 }
 
-/** Connections that write at once. */
+/** Concurrent connections of a writer. */
 export const WRITER_CONNECTIONS = 4;
 
 const EVENTS_PER_PROCESS = 100;
 
-/** Events alone, in transactions of equal size. The events of one process do not stand next to each other. */
+/** Only events, in transactions of equal size. Events of one process are not adjacent. */
 export function eventBacklog(options: {
   readonly id: string;
   readonly title: string;
@@ -66,7 +66,7 @@ export function eventBacklog(options: {
   };
 }
 
-/** Steps as progressor takes them, one short transaction each: an event, and an update of its process that says nothing. */
+/** Steps of progressor, one short transaction each: an event and an update of its process without a record. */
 export function stepBacklog(options: {
   readonly id: string;
   readonly title: string;
@@ -100,23 +100,23 @@ export function stepBacklog(options: {
   };
 }
 
-/** Events of several namespaces of one database, which take turns. */
+/** Events of several namespaces of one database, in turns. */
 export interface SharedEvents {
   readonly namespaces: readonly string[];
   readonly eventsPerNamespace: number;
-  /** Of one namespace, before it is another's turn */
+  /** Events of one namespace in a row */
   readonly eventsAtOnce: number;
   readonly payloadBytes: number;
 }
 
-/** Makes the tables for `writeSharedEvents`. */
+/** Creates the tables for `writeSharedEvents`. */
 export async function prepareSharedEvents(sql: Sql, events: SharedEvents): Promise<void> {
   const processCount = Math.ceil(events.eventsPerNamespace / EVENTS_PER_PROCESS);
   const payloads = payloadsOf(events.payloadBytes);
   for (const namespace of events.namespaces) await prepareTables(sql, { namespace, processCount, payloads });
 }
 
-/** Writes the events; `firstEvent` is how many each namespace has already. */
+/** Writes the events; `firstEvent` is the number that each namespace has already. */
 export async function writeSharedEvents(
   sql: Pick<Sql, 'unsafe'>,
   events: SharedEvents,
@@ -136,13 +136,13 @@ export interface PacedSteps {
   readonly transactionsPerSecond: number;
   readonly seconds: number;
   readonly payloadBytes: number;
-  /** Connections that take turns; each must manage its part of the rate */
+  /** Connections in turns; each must sustain its share of the rate */
   readonly laneCount: number;
 }
 
 const PACED_PROCESSES_PER_LANE = 400;
 
-/** Makes the tables for `writePacedSteps`. */
+/** Creates the tables for `writePacedSteps`. */
 export async function preparePacedSteps(sql: Sql, steps: PacedSteps): Promise<void> {
   const processCount = PACED_PROCESSES_PER_LANE * steps.laneCount;
   await prepareTables(sql, { namespace: NAMESPACE, processCount, payloads: payloadsOf(steps.payloadBytes) });
@@ -153,7 +153,7 @@ export async function preparePacedSteps(sql: Sql, steps: PacedSteps): Promise<vo
 export async function writePacedSteps(sql: Sql, steps: PacedSteps): Promise<void> {
   const { laneCount, transactionsPerSecond } = steps;
   const count = Math.ceil((transactionsPerSecond * steps.seconds) / laneCount);
-  // The lanes take turns: each begins one step after the one before it.
+  // Lanes alternate: each starts one step after the previous one.
   const [row] = await sql`SELECT (clock_timestamp() + interval '200 ms')::text AS start`;
   await Promise.all(
     Array.from({ length: laneCount }, (_, lane) =>
