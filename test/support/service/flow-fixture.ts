@@ -1,6 +1,5 @@
 /**
- * A running stream whose frames are built byte by byte, with a hand-made connection and hand-made sinks: for the decisions
- * of the flow, which need neither server.
+ * The fixture of tests of `Flow`, which need no server: frames built byte by byte, a fake connection and fake sinks.
  */
 import { expect } from 'bun:test';
 import type { RecordKind } from '../../../src/conversion/convert.ts';
@@ -22,11 +21,11 @@ export const EVENTS = 16_401;
 export const PROCESSES = 16_402;
 /** Relation id of any other table. */
 export const OTHER = 16_403;
-/** Where every slot stands at first. */
+/** The confirmed LSN at the start. */
 export const CONFIRMED = 0x100n;
-/** Of the server's `wal_sender_timeout`, a third and the sixfold. */
+/** Interval of statuses */
 export const STATUS_INTERVAL_MS = 3_000;
-/** As above. */
+/** Maximum silence of the server */
 export const ANSWER_TIMEOUT_MS = 18_000;
 
 /** A standby status update, read by hand: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested. */
@@ -42,7 +41,7 @@ function readStatus(bytes: Buffer): Status {
   return { written: bytes.readBigUInt64BE(1), flushed: bytes.readBigUInt64BE(9), asks: bytes[33] === 1 };
 }
 
-/** The connection, as far as a flow knows it. */
+/** The part of a connection that a flow uses. */
 class FakeStream {
   readonly statuses: Status[] = [];
   isPaused = true;
@@ -78,11 +77,11 @@ interface FakeRecord {
   readonly ordinal: number;
 }
 
-/** The sinks, as far as a flow knows them: what is appended counts as unacknowledged until the test says otherwise. */
+/** The part of the sinks that a flow uses; records are unacknowledged until the test acknowledges them. */
 class FakeSinks {
   readonly records: FakeRecord[] = [];
   flushCount = 0;
-  /** Records that had been appended when the sinks were last flushed */
+  /** Number of records at the last flush */
   flushedRecordCount = 0;
   bufferedBytes = 0;
   lowestUnacknowledged = Number.POSITIVE_INFINITY;
@@ -95,7 +94,7 @@ class FakeSinks {
   )!;
   inFlightSinceMs: number | undefined;
   areBrokersReachable = true;
-  /** What `append` and `check` raise for records, and for parked ones where they are refused too */
+  /** What `append` and `check` throw for records, and for parked ones if `refusesParked` */
   refusal: Error | undefined;
   refusesParked = false;
 
@@ -132,8 +131,8 @@ class FakeSinks {
   }
 }
 
-/** A flow with everything around it made by hand. */
-export class Bench {
+/** A flow with a fake connection and fake sinks. */
+export class FlowFixture {
   readonly stream = new FakeStream();
   readonly sinks = new FakeSinks();
   readonly memory: SlotMemory = createSlotMemory();
@@ -141,7 +140,7 @@ export class Bench {
   readonly log = recordingLogger();
   readonly progress = new Progress(CONFIRMED);
   readonly flow: Flow;
-  /** How the flow ended: undefined while it runs, why it ended between transactions, or the error */
+  /** Undefined while the flow runs, then the reason of its end or its error */
   ending: unknown;
 
   constructor(options: Partial<FlowOptions> & { readonly boundaries?: readonly Boundary[] } = {}) {
@@ -189,7 +188,7 @@ export class Bench {
     await settle();
   }
 
-  /** Statuses since the last look */
+  /** Statuses since the last call */
   newStatuses(): Status[] {
     return this.stream.statuses.splice(0);
   }
@@ -235,10 +234,10 @@ export function processRow(processId: string, status: string): wire.ColumnValue[
   return [processId, status, null, null, wire.timestamptz(0n), null, null, status, wire.timestamptz(0n)];
 }
 
-/** A transaction of events: its Commit begins at `commitLsn` and ends 0x30 behind it. */
+/** A transaction of events; its Commit starts at `commitLsn` and ends 0x30 after it. */
 export function events(commitLsn: bigint, ...processIds: string[]): Buffer[] {
   return wire.transaction([eventsRelation(), ...processIds.map((id) => event(id))], { commitLsn });
 }
 
-/** Where the transaction ends whose Commit begins there. */
+/** The end LSN of the transaction whose Commit starts there. */
 export const endOf = (commitLsn: bigint): bigint => commitLsn + 0x30n;

@@ -1,4 +1,4 @@
-/** Decisions of a running stream: what it takes, tells the server, and ends on. Rows: row-delivery.test.ts. */
+/** Decisions of a running stream: what it reads, reports to the server, and ends on. Rows: row-delivery.test.ts. */
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test';
 import type postgres from 'postgres';
 import { LossError, SourceError } from '../../../src/errors.ts';
@@ -7,13 +7,13 @@ import { encodePayload, str } from '../../support/codecs/etf.ts';
 import * as wire from '../../support/codecs/pgoutput.ts';
 import {
   ANSWER_TIMEOUT_MS,
-  Bench,
   CONFIRMED,
   EVENTS,
   endOf,
   event,
   events,
   eventsRelation,
+  FlowFixture,
   OTHER,
   PROCESSES,
   processesRelation,
@@ -32,12 +32,12 @@ afterEach(() => {
 });
 
 describe('Flow: records', () => {
-  test('begins to read only when it is ready', () => {
-    expect(new Bench().stream.isPaused).toBe(false);
+  test('reads only after it has started', () => {
+    expect(new FlowFixture().stream.isPaused).toBe(false);
   });
 
-  test('numbers the records in WAL order and sends them before their Commit has come', async () => {
-    const bench = new Bench();
+  test('numbers the records in WAL order and sends them before their Commit arrives', async () => {
+    const fixture = new FlowFixture();
     const frames = wire.transaction(
       [
         eventsRelation(),
@@ -48,75 +48,75 @@ describe('Flow: records', () => {
       ],
       { commitLsn: 0x200n },
     );
-    await bench.receive(...frames.slice(0, -1));
-    expect(bench.sinks.records).toEqual([
+    await fixture.receive(...frames.slice(0, -1));
+    expect(fixture.sinks.records).toEqual([
       { namespace: 'invoice', kind: 'lifecycle', key: 'invoice p1', ordinal: 1 },
       { namespace: 'invoice', kind: 'event', key: 'invoice p1', ordinal: 2 },
     ]);
-    expect(bench.sinks.flushedRecordCount).toBe(2);
+    expect(fixture.sinks.flushedRecordCount).toBe(2);
   });
 
   test('flushes once for all chunks of one read', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1', 'p2'), ...events(0x300n, 'p3'));
-    expect([bench.keys.length, bench.sinks.flushCount]).toEqual([3, 1]);
-    await bench.receive(...events(0x400n, 'p4'));
-    expect(bench.sinks.flushCount).toBe(2);
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1', 'p2'), ...events(0x300n, 'p3'));
+    expect([fixture.keys.length, fixture.sinks.flushCount]).toEqual([3, 1]);
+    await fixture.receive(...events(0x400n, 'p4'));
+    expect(fixture.sinks.flushCount).toBe(2);
   });
 
-  test('rests behind a small read out of a backlog, by the clock of the server alone', async () => {
-    const bench = new Bench();
+  test('pauses after a small read of a backlog, by the clock of the server only', async () => {
+    const fixture = new FlowFixture();
     const commitTimeMicros = 848_000_000_000_000n;
     const sent = (lateMicros: bigint) =>
       wire
         .transaction([eventsRelation(), event('p1')], { commitLsn: 0x200n, commitTimeMicros })
         .map((frame) => wire.sentAt(frame, commitTimeMicros + lateMicros));
-    await bench.receiveAtOnce(...sent(99_000n));
-    expect(bench.stream.restsMs).toEqual([]);
-    await bench.receiveAtOnce(...sent(100_000n));
-    expect(bench.stream.restsMs).toEqual([6]);
-    await bench.receiveAtOnce(wire.keepalive(0x400n));
-    expect(bench.stream.restsMs).toEqual([6]);
-    bench.stream.lastReadBytes = 64 * 1024;
-    await bench.receiveAtOnce(...sent(100_000n));
-    expect(bench.stream.restsMs).toEqual([6]);
+    await fixture.receiveAtOnce(...sent(99_000n));
+    expect(fixture.stream.restsMs).toEqual([]);
+    await fixture.receiveAtOnce(...sent(100_000n));
+    expect(fixture.stream.restsMs).toEqual([6]);
+    await fixture.receiveAtOnce(wire.keepalive(0x400n));
+    expect(fixture.stream.restsMs).toEqual([6]);
+    fixture.stream.lastReadBytes = 64 * 1024;
+    await fixture.receiveAtOnce(...sent(100_000n));
+    expect(fixture.stream.restsMs).toEqual([6]);
   });
 
-  test('flushes when the last chunk of a read is worked off, or no more is taken', async () => {
-    const bench = new Bench();
-    bench.stream.isHandingOver = true;
-    await bench.receive(...events(0x200n, 'p1'));
-    expect(bench.sinks.flushCount).toBe(0);
-    bench.stream.isHandingOver = false;
-    await bench.receive(...events(0x300n, 'p2'));
-    expect([bench.sinks.flushCount, bench.sinks.flushedRecordCount]).toEqual([1, 2]);
+  test('flushes after the last chunk of a read, or when it stops reading', async () => {
+    const fixture = new FlowFixture();
+    fixture.stream.isHandingOver = true;
+    await fixture.receive(...events(0x200n, 'p1'));
+    expect(fixture.sinks.flushCount).toBe(0);
+    fixture.stream.isHandingOver = false;
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect([fixture.sinks.flushCount, fixture.sinks.flushedRecordCount]).toEqual([1, 2]);
   });
 
-  test('takes all frames of one chunk', async () => {
-    const bench = new Bench();
-    await bench.receiveAtOnce(...events(0x200n, 'p1'), wire.keepalive(0x400n), ...events(0x500n, 'p2'));
-    expect(bench.keys).toEqual(['invoice p1', 'invoice p2']);
-    expect(bench.progress.written).toBe(endOf(0x500n));
+  test('processes all frames of one chunk', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receiveAtOnce(...events(0x200n, 'p1'), wire.keepalive(0x400n), ...events(0x500n, 'p2'));
+    expect(fixture.keys).toEqual(['invoice p1', 'invoice p2']);
+    expect(fixture.progress.written).toBe(endOf(0x500n));
   });
 
-  test('reads columns by the last Relation of a table, also one that came in mid-transaction', async () => {
-    const bench = new Bench();
+  test('reads columns by the last Relation of a table, also one within a transaction', async () => {
+    const fixture = new FlowFixture();
     const swapped = wire.relation({
       relationId: EVENTS,
       name: 'invoice_events',
       columns: [...wire.EVENTS_COLUMNS].reverse(),
     });
     const row = [encodePayload(str('x')), null, wire.timestamptz(0n), wire.int2(1), wire.int8(1n), 'p2'];
-    await bench.receive(
+    await fixture.receive(
       ...wire.transaction([eventsRelation(), event('p1'), swapped, wire.insert(EVENTS, row)], { commitLsn: 0x200n }),
     );
-    expect(bench.keys).toEqual(['invoice p1', 'invoice p2']);
+    expect(fixture.keys).toEqual(['invoice p1', 'invoice p2']);
   });
 
-  test('ignores what makes no record: Truncate, Type, Origin, foreign logical messages', async () => {
-    const bench = new Bench();
+  test('ignores messages without a record: Truncate, Type, Origin, foreign logical messages', async () => {
+    const fixture = new FlowFixture();
     const foreign = { transactional: true, lsn: 0x1f0n, prefix: 'somebody', content: Buffer.from('invoice') };
-    await bench.receive(
+    await fixture.receive(
       ...wire.transaction(
         [
           wire.origin(0x200n, 'elsewhere'),
@@ -129,232 +129,232 @@ describe('Flow: records', () => {
         { commitLsn: 0x200n },
       ),
     );
-    expect([bench.keys, bench.ending, bench.progress.flushed]).toEqual([[], undefined, endOf(0x200n)]);
+    expect([fixture.keys, fixture.ending, fixture.progress.flushed]).toEqual([[], undefined, endOf(0x200n)]);
   });
 
-  test('warns of a relation that is not configured once for the life of the slot, and ignores its rows', async () => {
-    const bench = new Bench();
+  test('warns about a relation that is not configured once per slot, over all sessions, and ignores its rows', async () => {
+    const fixture = new FlowFixture();
     const relation = wire.relation({ relationId: OTHER, name: 'other_events', columns: wire.EVENTS_COLUMNS });
     const frames = wire.transaction([relation, event('p1', { relationId: OTHER }), relation], { commitLsn: 0x200n });
-    await bench.receive(...frames);
+    await fixture.receive(...frames);
     const warning = expect.objectContaining({ level: 'warn', relation: 'public.other_events' });
-    expect(bench.log.lines).toEqual([warning]);
-    const next = new Bench({ memory: bench.memory });
+    expect(fixture.log.lines).toEqual([warning]);
+    const next = new FlowFixture({ memory: fixture.memory });
     await next.receive(...frames);
     expect(next.log.lines).toEqual([]);
-    expect([bench.keys, next.keys, next.ending]).toEqual([[], [], undefined]);
+    expect([fixture.keys, next.keys, next.ending]).toEqual([[], [], undefined]);
   });
 });
 
 describe('Flow: statuses', () => {
-  test('says where it stands when it begins', () => {
-    expect(new Bench().newStatuses()).toEqual([{ written: CONFIRMED, flushed: CONFIRMED, asks: false }]);
+  test('sends its confirmed LSN at the start', () => {
+    expect(new FlowFixture().newStatuses()).toEqual([{ written: CONFIRMED, flushed: CONFIRMED, asks: false }]);
   });
 
-  test("confirms a commit's end LSN, at once when Kafka has acknowledged and not before (L1)", async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1', 'p2'));
-    bench.newStatuses();
-    await bench.acknowledge(2);
-    expect(bench.newStatuses()).toEqual([]);
-    await bench.acknowledge();
-    expect(bench.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
+  test('confirms the end LSN of a commit as soon as Kafka has acknowledged it and not before (L1)', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1', 'p2'));
+    fixture.newStatuses();
+    await fixture.acknowledge(2);
+    expect(fixture.newStatuses()).toEqual([]);
+    await fixture.acknowledge();
+    expect(fixture.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
   });
 
-  test('tells received and acknowledged apart, and confirms up to the first commit that is not acknowledged (L2)', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1'), ...events(0x300n, 'p2'), ...events(0x400n, 'p3'));
-    bench.newStatuses();
-    await bench.acknowledge(3);
-    expect(bench.newStatuses()).toEqual([{ written: endOf(0x400n), flushed: endOf(0x300n), asks: false }]);
+  test('reports received and acknowledged LSNs separately, and confirms up to the first unacknowledged commit (L2)', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1'), ...events(0x300n, 'p2'), ...events(0x400n, 'p3'));
+    fixture.newStatuses();
+    await fixture.acknowledge(3);
+    expect(fixture.newStatuses()).toEqual([{ written: endOf(0x400n), flushed: endOf(0x300n), asks: false }]);
   });
 
   test('counts the rows of an open transaction as received (L2)', async () => {
-    const bench = new Bench();
-    bench.newStatuses();
-    await bench.receive(...events(0x200n, 'p1').slice(0, -1));
+    const fixture = new FlowFixture();
+    fixture.newStatuses();
+    await fixture.receive(...events(0x200n, 'p1').slice(0, -1));
     jest.advanceTimersByTime(STATUS_INTERVAL_MS);
-    expect(bench.newStatuses()).toMatchObject([{ written: 0x200n, flushed: CONFIRMED }]);
+    expect(fixture.newStatuses()).toMatchObject([{ written: 0x200n, flushed: CONFIRMED }]);
   });
 
-  test('confirms a transaction without records as soon as it is received', async () => {
-    const bench = new Bench();
-    bench.newStatuses();
-    await bench.receive(...wire.transaction([], { commitLsn: 0x200n }));
-    expect(bench.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
+  test('confirms a transaction without records when it is received', async () => {
+    const fixture = new FlowFixture();
+    fixture.newStatuses();
+    await fixture.receive(...wire.transaction([], { commitLsn: 0x200n }));
+    expect(fixture.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
   });
 
   test('confirms a keepalive when nothing is open, queued or in flight (L3)', async () => {
-    const bench = new Bench();
-    bench.newStatuses();
-    await bench.receive(wire.keepalive(0x500n));
-    expect(bench.newStatuses()).toEqual([{ written: 0x500n, flushed: 0x500n, asks: false }]);
+    const fixture = new FlowFixture();
+    fixture.newStatuses();
+    await fixture.receive(wire.keepalive(0x500n));
+    expect(fixture.newStatuses()).toEqual([{ written: 0x500n, flushed: 0x500n, asks: false }]);
   });
 
-  test('does not confirm a keepalive inside a transaction, nor one with records in flight before it (L3)', async () => {
-    const bench = new Bench();
+  test('does not confirm a keepalive within a transaction or with records in flight before it (L3)', async () => {
+    const fixture = new FlowFixture();
     const frames = events(0x600n, 'p1');
-    await bench.receive(frames[0]!, frames[1]!, frames[2]!, wire.keepalive(0x500n));
-    await bench.acknowledge();
-    expect(bench.progress.flushed).toBe(CONFIRMED);
-    await bench.receive(frames[3]!, ...events(0x700n, 'p2'), wire.keepalive(0x800n));
-    expect(bench.progress.flushed).toBe(endOf(0x600n));
-    await bench.acknowledge();
-    expect(bench.stream.statuses.at(-1)).toEqual({ written: 0x800n, flushed: 0x800n, asks: false });
+    await fixture.receive(frames[0]!, frames[1]!, frames[2]!, wire.keepalive(0x500n));
+    await fixture.acknowledge();
+    expect(fixture.progress.flushed).toBe(CONFIRMED);
+    await fixture.receive(frames[3]!, ...events(0x700n, 'p2'), wire.keepalive(0x800n));
+    expect(fixture.progress.flushed).toBe(endOf(0x600n));
+    await fixture.acknowledge();
+    expect(fixture.stream.statuses.at(-1)).toEqual({ written: 0x800n, flushed: 0x800n, asks: false });
   });
 
-  test('answers a request at once when a number has moved, otherwise after 100 ms, once for many (L4)', async () => {
-    const bench = new Bench();
+  test('answers a reply request at once when an LSN has advanced, otherwise after 100 ms, once for several (L4)', async () => {
+    const fixture = new FlowFixture();
     const frames = events(0x200n, 'p1');
-    await bench.receive(...frames);
-    bench.newStatuses();
-    await bench.receive(wire.keepalive(0x400n, { replyRequested: true }));
-    expect(bench.newStatuses()).toEqual([{ written: 0x400n, flushed: CONFIRMED, asks: false }]);
+    await fixture.receive(...frames);
+    fixture.newStatuses();
+    await fixture.receive(wire.keepalive(0x400n, { replyRequested: true }));
+    expect(fixture.newStatuses()).toEqual([{ written: 0x400n, flushed: CONFIRMED, asks: false }]);
     const asking = wire.copyData(wire.keepalive(0x400n, { replyRequested: true }));
-    for (let count = 0; count < 1000; count++) bench.flow.onChunk(asking);
+    for (let count = 0; count < 1000; count++) fixture.flow.onChunk(asking);
     await settle();
-    expect(bench.newStatuses()).toEqual([]);
+    expect(fixture.newStatuses()).toEqual([]);
     jest.advanceTimersByTime(100);
-    expect(bench.newStatuses()).toEqual([{ written: 0x400n, flushed: CONFIRMED, asks: false }]);
+    expect(fixture.newStatuses()).toEqual([{ written: 0x400n, flushed: CONFIRMED, asks: false }]);
     jest.advanceTimersByTime(1000);
-    expect(bench.newStatuses()).toEqual([]);
+    expect(fixture.newStatuses()).toEqual([]);
   });
 
-  test('sends a status at every interval, also while the socket is paused and nothing is acknowledged (L5)', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1'));
-    bench.sinks.bufferedBytes = 4 * MIB;
-    await bench.receive(...events(0x300n, 'p2'));
-    expect(bench.stream.isPaused).toBe(true);
-    bench.newStatuses();
+  test('sends a status at each interval, also while the socket is paused and nothing is acknowledged (L5)', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1'));
+    fixture.sinks.bufferedBytes = 4 * MIB;
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect(fixture.stream.isPaused).toBe(true);
+    fixture.newStatuses();
     jest.advanceTimersByTime(10 * STATUS_INTERVAL_MS);
-    const statuses = bench.newStatuses();
+    const statuses = fixture.newStatuses();
     expect(statuses).toHaveLength(10);
     expect(new Set(statuses.map(({ flushed, asks }) => `${flushed} ${asks}`))).toEqual(new Set([`${CONFIRMED} false`]));
-    expect(bench.ending).toBeUndefined();
+    expect(fixture.ending).toBeUndefined();
   });
 
-  test('asks after an interval of silence, and takes an unanswered question for a dead connection (L6)', async () => {
-    const bench = new Bench();
-    bench.newStatuses();
+  test('requests a reply after an interval of silence, and fails without an answer (L6)', async () => {
+    const fixture = new FlowFixture();
+    fixture.newStatuses();
     jest.advanceTimersByTime(STATUS_INTERVAL_MS);
-    expect(bench.newStatuses()).toEqual([{ written: CONFIRMED, flushed: CONFIRMED, asks: true }]);
+    expect(fixture.newStatuses()).toEqual([{ written: CONFIRMED, flushed: CONFIRMED, asks: true }]);
     jest.advanceTimersByTime(ANSWER_TIMEOUT_MS - 100);
-    expect(bench.newStatuses().filter(({ asks }) => asks)).toEqual([]); // one question is enough
+    expect(fixture.newStatuses().filter(({ asks }) => asks)).toEqual([]); // one request is enough
     await settle();
-    expect(bench.ending).toBeUndefined();
+    expect(fixture.ending).toBeUndefined();
     jest.advanceTimersByTime(100);
     await settle();
-    const error = bench.error(SourceError);
+    const error = fixture.error(SourceError);
     expect(error.place).toMatchObject({ database: 'db', slot: 'slot' });
     expect(error.advice).toBeString();
   });
 
-  test('an answer, or anything else that comes in, is a sign of life (L6)', async () => {
-    const bench = new Bench();
+  test('accepts everything that arrives as a sign of life (L6)', async () => {
+    const fixture = new FlowFixture();
     for (let round = 0; round < 20; round++) {
       jest.advanceTimersByTime(STATUS_INTERVAL_MS);
-      expect(bench.newStatuses().some(({ asks }) => asks)).toBe(true);
+      expect(fixture.newStatuses().some(({ asks }) => asks)).toBe(true);
       jest.advanceTimersByTime(ANSWER_TIMEOUT_MS - 200);
-      await bench.receive(wire.keepalive(CONFIRMED));
+      await fixture.receive(wire.keepalive(CONFIRMED));
     }
-    expect(bench.ending).toBeUndefined();
+    expect(fixture.ending).toBeUndefined();
   });
 
-  test('its own pause is no silence of the server, nor is the time right after it (L6)', async () => {
-    const bench = new Bench();
-    bench.sinks.bufferedBytes = 5 * MIB;
-    await bench.receive(...events(0x200n, 'p1'));
+  test('does not count its own pause, and the time right after it, as silence of the server (L6)', async () => {
+    const fixture = new FlowFixture();
+    fixture.sinks.bufferedBytes = 5 * MIB;
+    await fixture.receive(...events(0x200n, 'p1'));
     jest.advanceTimersByTime(5 * ANSWER_TIMEOUT_MS);
-    bench.sinks.bufferedBytes = 0;
-    await bench.acknowledge();
-    bench.newStatuses();
+    fixture.sinks.bufferedBytes = 0;
+    await fixture.acknowledge();
+    fixture.newStatuses();
     jest.advanceTimersByTime(STATUS_INTERVAL_MS - 100);
     await settle();
-    expect([bench.newStatuses().filter(({ asks }) => asks), bench.ending]).toEqual([[], undefined]);
+    expect([fixture.newStatuses().filter(({ asks }) => asks), fixture.ending]).toEqual([[], undefined]);
   });
 });
 
 describe('Flow: bounds', () => {
-  test('pauses the socket at as many unacknowledged bytes as it may have, and reads again below that', async () => {
-    const bench = new Bench();
-    bench.sinks.bufferedBytes = MIB - 1;
-    await bench.receive(...events(0x200n, 'p1'));
-    expect(bench.stream.isPaused).toBe(false);
-    bench.sinks.bufferedBytes = MIB;
-    await bench.receive(...events(0x300n, 'p2'));
-    expect(bench.stream.isPaused).toBe(true);
-    await bench.acknowledge(2);
-    expect(bench.stream.isPaused).toBe(true);
-    bench.sinks.bufferedBytes = MIB - 1;
-    await bench.acknowledge(2);
-    expect(bench.stream.isPaused).toBe(false);
+  test('pauses the socket at the in-flight budget and reads again below it', async () => {
+    const fixture = new FlowFixture();
+    fixture.sinks.bufferedBytes = MIB - 1;
+    await fixture.receive(...events(0x200n, 'p1'));
+    expect(fixture.stream.isPaused).toBe(false);
+    fixture.sinks.bufferedBytes = MIB;
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect(fixture.stream.isPaused).toBe(true);
+    await fixture.acknowledge(2);
+    expect(fixture.stream.isPaused).toBe(true);
+    fixture.sinks.bufferedBytes = MIB - 1;
+    await fixture.acknowledge(2);
+    expect(fixture.stream.isPaused).toBe(false);
   });
 
-  test('works off what the driver had read before the pause', async () => {
-    const bench = new Bench();
-    bench.sinks.bufferedBytes = 9 * MIB;
-    await bench.receive(...events(0x200n, 'p1'));
-    await bench.receive(...events(0x300n, 'p2'));
-    expect([bench.keys, bench.stream.isPaused]).toEqual([['invoice p1', 'invoice p2'], true]);
+  test('processes what the driver had read before the pause', async () => {
+    const fixture = new FlowFixture();
+    fixture.sinks.bufferedBytes = 9 * MIB;
+    await fixture.receive(...events(0x200n, 'p1'));
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect([fixture.keys, fixture.stream.isPaused]).toEqual([['invoice p1', 'invoice p2'], true]);
   });
 });
 
 describe('Flow: the end', () => {
-  test('drain takes no more, and resolves when all that was taken is acknowledged; statuses go on meanwhile', async () => {
-    const bench = new Bench();
+  test('drain reads no more and resolves when everything read is acknowledged, with statuses meanwhile', async () => {
+    const fixture = new FlowFixture();
     const open = events(0x300n, 'p2');
-    await bench.receive(...events(0x200n, 'p1'), ...open.slice(0, -1));
+    await fixture.receive(...events(0x200n, 'p1'), ...open.slice(0, -1));
     let drained = false;
-    void bench.flow.drain().then(() => {
+    void fixture.flow.drain().then(() => {
       drained = true;
     });
-    await bench.receive(open.at(-1)!, ...events(0x400n, 'p3'));
-    expect([bench.keys, bench.stream.isPaused, drained]).toEqual([['invoice p1', 'invoice p2'], true, false]);
-    bench.newStatuses();
+    await fixture.receive(open.at(-1)!, ...events(0x400n, 'p3'));
+    expect([fixture.keys, fixture.stream.isPaused, drained]).toEqual([['invoice p1', 'invoice p2'], true, false]);
+    fixture.newStatuses();
     jest.advanceTimersByTime(STATUS_INTERVAL_MS);
-    expect(bench.newStatuses()).toHaveLength(1);
-    await bench.acknowledge(2);
+    expect(fixture.newStatuses()).toHaveLength(1);
+    await fixture.acknowledge(2);
     expect(drained).toBe(false);
-    await bench.acknowledge();
+    await fixture.acknowledge();
     expect(drained).toBe(true);
-    // The second transaction was open: it comes again, whole.
-    expect(bench.stream.statuses.at(-1)).toMatchObject({ flushed: endOf(0x200n) });
-    expect(bench.stream.isPaused).toBe(true);
+    // The second transaction was open: the next session delivers it as a whole.
+    expect(fixture.stream.statuses.at(-1)).toMatchObject({ flushed: endOf(0x200n) });
+    expect(fixture.stream.isPaused).toBe(true);
   });
 
   test('drain resolves at once when nothing is in flight', async () => {
-    const bench = new Bench();
-    await bench.flow.drain();
-    expect(bench.sinks.flushCount).toBe(1);
+    const fixture = new FlowFixture();
+    await fixture.flow.drain();
+    expect(fixture.sinks.flushCount).toBe(1);
   });
 
-  test('finish sends the last status, then CopyDone, and nothing after it', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1'));
-    await bench.acknowledge();
-    bench.newStatuses();
-    bench.flow.finish();
-    expect(bench.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
-    expect(bench.stream.isFinished).toBe(true);
+  test('finish sends a last status, then CopyDone, then nothing', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1'));
+    await fixture.acknowledge();
+    fixture.newStatuses();
+    fixture.flow.finish();
+    expect(fixture.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
+    expect(fixture.stream.isFinished).toBe(true);
     jest.advanceTimersByTime(10 * ANSWER_TIMEOUT_MS);
-    await bench.receive(...events(0x300n, 'p2'));
-    expect([bench.newStatuses(), bench.keys, bench.ending]).toEqual([[], ['invoice p1'], undefined]);
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect([fixture.newStatuses(), fixture.keys, fixture.ending]).toEqual([[], ['invoice p1'], undefined]);
   });
 
-  test('fail ends it once, with the place of its slot added to what the error knows', async () => {
-    const bench = new Bench();
-    bench.flow.fail(new SourceError('Lost', { place: { topic: 't' } }));
-    bench.flow.fail(new SourceError('Lost again'));
+  test('fail ends the flow once and adds the slot to the place of the error', async () => {
+    const fixture = new FlowFixture();
+    fixture.flow.fail(new SourceError('Lost', { place: { topic: 't' } }));
+    fixture.flow.fail(new SourceError('Lost again'));
     await settle();
-    expect(bench.error(SourceError)).toMatchObject({
+    expect(fixture.error(SourceError)).toMatchObject({
       message: 'Lost',
       place: { database: 'db', slot: 'slot', topic: 't' },
     });
-    await bench.receive(...events(0x200n, 'p1'));
-    bench.newStatuses();
+    await fixture.receive(...events(0x200n, 'p1'));
+    fixture.newStatuses();
     jest.advanceTimersByTime(10 * ANSWER_TIMEOUT_MS);
-    expect([bench.keys, bench.newStatuses()]).toEqual([[], []]);
+    expect([fixture.keys, fixture.newStatuses()]).toEqual([[], []]);
   });
 });
 
@@ -367,53 +367,57 @@ describe('Flow: boundaries', () => {
       content: Buffer.from(content),
     });
 
-  test("the Commit of a marker's transaction ends the session, once all before it is acknowledged", async () => {
-    const bench = new Bench({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+  test("the Commit of a marker's transaction ends the session when everything before it is acknowledged", async () => {
+    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
     const frames = wire.transaction([marker('later'), eventsRelation(), event('p2')], { commitLsn: 0x300n });
-    await bench.receive(...events(0x200n, 'p1'), ...frames, ...events(0x400n, 'p3'));
-    expect([bench.keys, bench.ending]).toEqual([['invoice p1', 'invoice p2'], undefined]);
-    await bench.acknowledge(2);
-    expect(bench.ending).toBeUndefined();
-    await bench.acknowledge();
-    expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', endOf(0x300n)]);
+    await fixture.receive(...events(0x200n, 'p1'), ...frames, ...events(0x400n, 'p3'));
+    expect([fixture.keys, fixture.ending]).toEqual([['invoice p1', 'invoice p2'], undefined]);
+    await fixture.acknowledge(2);
+    expect(fixture.ending).toBeUndefined();
+    await fixture.acknowledge();
+    expect([fixture.ending, fixture.progress.flushed]).toEqual(['publication boundary', endOf(0x300n)]);
   });
 
   test.each([
     ['of a publication that is streamed', 'invoice', {}],
     ['outside of a transaction', 'later', { transactional: false }],
   ])('a marker %s ends nothing', async (_, content, options) => {
-    const bench = new Bench({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
-    await bench.receive(
+    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+    await fixture.receive(
       ...wire.transaction([marker(content, options)], { commitLsn: 0x300n }),
       ...events(0x400n, 'p1'),
     );
-    expect([bench.keys, bench.ending]).toEqual([['invoice p1'], undefined]);
+    expect([fixture.keys, fixture.ending]).toEqual([['invoice p1'], undefined]);
   });
 
   test.each([0x400n, 0x410n])(
     'an LSN boundary ends the session before the transaction that commits at %p',
     async (commitLsn) => {
-      const bench = new Bench({ boundaries: [{ kind: 'lsn', publication: 'later', lsn: 0x400n }] });
-      await bench.receive(...events(0x300n, 'p1'), ...events(commitLsn, 'p2'));
-      expect([bench.keys, bench.ending]).toEqual([['invoice p1'], undefined]);
-      await bench.acknowledge();
-      expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', 0x400n]);
+      const fixture = new FlowFixture({ boundaries: [{ kind: 'lsn', publication: 'later', lsn: 0x400n }] });
+      await fixture.receive(...events(0x300n, 'p1'), ...events(commitLsn, 'p2'));
+      expect([fixture.keys, fixture.ending]).toEqual([['invoice p1'], undefined]);
+      await fixture.acknowledge();
+      expect([fixture.ending, fixture.progress.flushed]).toEqual(['publication boundary', 0x400n]);
     },
   );
 
-  test('frames behind a boundary are left alone, also in the same chunk', async () => {
-    const bench = new Bench({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+  test('frames after a boundary are not processed, also in the same chunk', async () => {
+    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
     const frames = wire.transaction([marker('later')], { commitLsn: 0x300n });
-    await bench.receiveAtOnce(...frames, wire.keepalive(0x380n), ...events(0x400n, 'p1'));
-    expect([bench.ending, bench.keys, bench.progress.flushed]).toEqual(['publication boundary', [], endOf(0x300n)]);
+    await fixture.receiveAtOnce(...frames, wire.keepalive(0x380n), ...events(0x400n, 'p1'));
+    expect([fixture.ending, fixture.keys, fixture.progress.flushed]).toEqual([
+      'publication boundary',
+      [],
+      endOf(0x300n),
+    ]);
   });
 
-  test('an LSN boundary is reached by a keepalive too, so that an idle server does not hold a publication back', async () => {
-    const bench = new Bench({ boundaries: [{ kind: 'lsn', publication: 'later', lsn: 0x400n }] });
-    await bench.receive(wire.keepalive(0x3ffn));
-    expect(bench.ending).toBeUndefined();
-    await bench.receive(wire.keepalive(0x400n));
-    expect([bench.ending, bench.progress.flushed]).toEqual(['publication boundary', 0x400n]);
+  test('a keepalive reaches an LSN boundary, so that an idle server does not delay a publication', async () => {
+    const fixture = new FlowFixture({ boundaries: [{ kind: 'lsn', publication: 'later', lsn: 0x400n }] });
+    await fixture.receive(wire.keepalive(0x3ffn));
+    expect(fixture.ending).toBeUndefined();
+    await fixture.receive(wire.keepalive(0x400n));
+    expect([fixture.ending, fixture.progress.flushed]).toEqual(['publication boundary', 0x400n]);
   });
 });
 
@@ -425,69 +429,69 @@ describe('Flow: publications that the server cannot load', () => {
     where,
   });
 
-  test('one that never worked is not there yet: its rows are not owed', async () => {
-    const bench = new Bench();
-    bench.flow.onNotice(notice('a_b'));
+  test('one that never worked does not exist yet: its rows are not owed', async () => {
+    const fixture = new FlowFixture();
+    fixture.flow.onNotice(notice('a_b'));
     await settle();
-    expect([bench.ending, bench.log.lines]).toEqual([undefined, []]);
+    expect([fixture.ending, fixture.log.lines]).toEqual([undefined, []]);
   });
 
-  test('one that worked before was dropped: nothing behind it is confirmed', async () => {
-    const bench = new Bench();
-    await bench.receive(...wire.transaction([], { commitLsn: 0x200n }));
-    bench.memory.publicationExistedAt.set('a_b', 0x300n);
-    bench.flow.onNotice(notice('a_b'));
+  test('one that worked before was dropped: nothing after it is confirmed', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...wire.transaction([], { commitLsn: 0x200n }));
+    fixture.memory.publicationExistedAt.set('a_b', 0x300n);
+    fixture.flow.onNotice(notice('a_b'));
     await settle();
-    expect(bench.error(LossError).place).toMatchObject({ namespace: 'a_b', slot: 'slot', lsn: '0/230' });
-    await bench.receive(...events(0x400n, 'p1'));
-    expect([bench.keys, bench.progress.flushed]).toEqual([[], endOf(0x200n)]);
+    expect(fixture.error(LossError).place).toMatchObject({ namespace: 'a_b', slot: 'slot', lsn: '0/230' });
+    await fixture.receive(...events(0x400n, 'p1'));
+    expect([fixture.keys, fixture.progress.flushed]).toEqual([[], endOf(0x200n)]);
   });
 
-  test('a change from before it is known to have existed is not owed', async () => {
-    const bench = new Bench();
-    bench.memory.publicationExistedAt.set('a_b', 0x301n);
-    bench.flow.onNotice(notice('a_b'));
+  test('a change from before its known existence is not owed', async () => {
+    const fixture = new FlowFixture();
+    fixture.memory.publicationExistedAt.set('a_b', 0x301n);
+    fixture.flow.onNotice(notice('a_b'));
     await settle();
-    expect(bench.ending).toBeUndefined();
+    expect(fixture.ending).toBeUndefined();
   });
 
-  test('of names that contain each other the longer one is meant', async () => {
+  test('of names that contain each other the longer one matches', async () => {
     const names = ['a', 'a_b'];
-    const bench = new Bench({ plan: { streamed: names, boundaries: [] } });
-    bench.memory.publicationExistedAt.set('a', 0x100n);
-    bench.flow.onNotice(notice('a_b'));
+    const fixture = new FlowFixture({ plan: { streamed: names, boundaries: [] } });
+    fixture.memory.publicationExistedAt.set('a', 0x100n);
+    fixture.flow.onNotice(notice('a_b'));
     await settle();
-    expect(bench.ending).toBeUndefined();
+    expect(fixture.ending).toBeUndefined();
   });
 
   test('any other notice is logged by its code, without its text', () => {
-    const bench = new Bench();
-    bench.flow.onNotice({ code: '01000', severity: 'WARNING', message: 'secret' });
-    expect(bench.log.lines).toEqual([expect.objectContaining({ level: 'info', code: '01000', severity: 'WARNING' })]);
-    expect(JSON.stringify(bench.log.lines)).not.toContain('secret');
+    const fixture = new FlowFixture();
+    fixture.flow.onNotice({ code: '01000', severity: 'WARNING', message: 'secret' });
+    expect(fixture.log.lines).toEqual([expect.objectContaining({ level: 'info', code: '01000', severity: 'WARNING' })]);
+    expect(JSON.stringify(fixture.log.lines)).not.toContain('secret');
   });
 });
 
 describe('Flow: a session that another one follows', () => {
-  test('ends at once between transactions, when all is acknowledged', async () => {
-    const bench = new Bench();
-    await bench.receive(...events(0x200n, 'p1'));
-    bench.flow.endAtCommit('changed topic');
-    await bench.receive(...events(0x300n, 'p2'));
-    expect([bench.ending, bench.keys]).toEqual([undefined, ['invoice p1']]);
-    await bench.acknowledge();
-    expect([bench.ending, bench.progress.flushed]).toEqual(['changed topic', endOf(0x200n)]);
+  test('ends at once between transactions when everything is acknowledged', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1'));
+    fixture.flow.endAtCommit('changed topic');
+    await fixture.receive(...events(0x300n, 'p2'));
+    expect([fixture.ending, fixture.keys]).toEqual([undefined, ['invoice p1']]);
+    await fixture.acknowledge();
+    expect([fixture.ending, fixture.progress.flushed]).toEqual(['changed topic', endOf(0x200n)]);
   });
 
-  test('ends with the open transaction, so that none is cut in two', async () => {
-    const bench = new Bench();
+  test('ends after the open transaction, which is not split', async () => {
+    const fixture = new FlowFixture();
     const [begin, ...rest] = wire.transaction([eventsRelation(), event('p1')], { commitLsn: 0x300n });
-    await bench.receive(begin!);
-    bench.flow.endAtCommit('changed topic');
-    await bench.receive(...rest, ...events(0x400n, 'p2'));
-    expect(bench.ending).toBeUndefined();
-    await bench.acknowledge();
-    expect([bench.ending, bench.keys, bench.progress.flushed]).toEqual([
+    await fixture.receive(begin!);
+    fixture.flow.endAtCommit('changed topic');
+    await fixture.receive(...rest, ...events(0x400n, 'p2'));
+    expect(fixture.ending).toBeUndefined();
+    await fixture.acknowledge();
+    expect([fixture.ending, fixture.keys, fixture.progress.flushed]).toEqual([
       'changed topic',
       ['invoice p1'],
       endOf(0x300n),
@@ -495,57 +499,57 @@ describe('Flow: a session that another one follows', () => {
   });
 });
 
-describe('Flow: what it says of itself', () => {
-  test('is proven by a confirmation, not by what comes in', async () => {
-    const bench = new Bench({ currentLsn: 0x100_000n });
-    await bench.receive(...events(0x200n, 'p1'));
-    expect(bench.status.isProven).toBe(false);
-    await bench.acknowledge();
-    expect(bench.status.isProven).toBe(true);
+describe('Flow: its status', () => {
+  test('is proven by a confirmation, not by received data', async () => {
+    const fixture = new FlowFixture({ currentLsn: 0x100_000n });
+    await fixture.receive(...events(0x200n, 'p1'));
+    expect(fixture.status.isProven).toBe(false);
+    await fixture.acknowledge();
+    expect(fixture.status.isProven).toBe(true);
   });
 
-  test('is proven by a keepalive from the end of the WAL with nothing in flight, but by none from before it', async () => {
-    const bench = new Bench({ currentLsn: 0x100_000n });
-    await bench.receive(wire.keepalive(0x200n));
-    expect(bench.status.isProven).toBe(false);
-    await bench.receive(...events(0x300n, 'p1'), wire.keepalive(0x100_000n));
-    expect(bench.status.isProven).toBe(false);
-    await bench.acknowledge();
-    await bench.receive(wire.keepalive(0x100_001n));
-    expect(bench.status.isProven).toBe(true);
+  test('is proven by a keepalive at the end of the WAL with nothing in flight, not by an earlier one', async () => {
+    const fixture = new FlowFixture({ currentLsn: 0x100_000n });
+    await fixture.receive(wire.keepalive(0x200n));
+    expect(fixture.status.isProven).toBe(false);
+    await fixture.receive(...events(0x300n, 'p1'), wire.keepalive(0x100_000n));
+    expect(fixture.status.isProven).toBe(false);
+    await fixture.acknowledge();
+    await fixture.receive(wire.keepalive(0x100_001n));
+    expect(fixture.status.isProven).toBe(true);
   });
 
-  test('tells the time of the oldest commit that is not confirmed, also of one that is still being received', async () => {
-    const bench = new Bench();
-    expect(bench.flow.oldestCommitTimeMs).toBeUndefined();
+  test('reports the time of the oldest unconfirmed commit, also of one that is still being received', async () => {
+    const fixture = new FlowFixture();
+    expect(fixture.flow.oldestCommitTimeMs).toBeUndefined();
     const [begin, ...rest] = wire.transaction([eventsRelation(), event('p1')], {
       commitLsn: 0x300n,
       commitTimeMicros: 1_500_000n,
     });
-    await bench.receive(begin!);
-    expect(bench.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
-    await bench.receive(...rest);
-    expect(bench.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
-    await bench.acknowledge();
-    expect(bench.flow.oldestCommitTimeMs).toBeUndefined();
+    await fixture.receive(begin!);
+    expect(fixture.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
+    await fixture.receive(...rest);
+    expect(fixture.flow.oldestCommitTimeMs).toBe(Date.UTC(2000, 0, 1) + 1500);
+    await fixture.acknowledge();
+    expect(fixture.flow.oldestCommitTimeMs).toBeUndefined();
   });
 
-  test('counts bytes and measures how long after its commit a transaction came in', async () => {
-    const bench = new Bench();
+  test('counts bytes and measures the time from commit to receipt', async () => {
+    const fixture = new FlowFixture();
     const frames = events(0x300n, 'p1');
-    await bench.receive(...frames);
-    expect(bench.status.receivedBytes).toBe(wire.copyData(...frames).length);
-    expect(bench.status.commitReceive.counts.reduce((sum, count) => sum + count)).toBe(1);
+    await fixture.receive(...frames);
+    expect(fixture.status.receivedBytes).toBe(wire.copyData(...frames).length);
+    expect(fixture.status.commitReceive.counts.reduce((sum, count) => sum + count)).toBe(1);
   });
 });
 
-test('a transaction whose rows lie before the last keepalive is movement, however long it takes', async () => {
-  const bench = new Bench();
-  await bench.receive(wire.keepalive(0x8000n));
+test('rows before the last keepalive count as progress, however long their transaction takes', async () => {
+  const fixture = new FlowFixture();
+  await fixture.receive(wire.keepalive(0x8000n));
   const frames = wire.transaction([eventsRelation(), event('p1'), event('p2'), event('p3')], { commitLsn: 0x4000n });
   for (const frame of frames.slice(0, -1)) {
     jest.advanceTimersByTime(10_000);
-    await bench.receive(frame);
+    await fixture.receive(frame);
   }
-  expect(performance.now() - bench.flow.standsSinceMs).toBeLessThan(1_000);
+  expect(performance.now() - fixture.flow.standsSinceMs).toBeLessThan(1_000);
 });

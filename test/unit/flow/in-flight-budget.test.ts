@@ -10,6 +10,6 @@ test.each([
   [20, Math.floor((6 * 1024 * KIB) / 20)],
   [24, 256 * KIB],
   [1000, 256 * KIB],
-])('inFlightBudgetBytes of %d slots', (slotCount, bytes) => {
+])('inFlightBudgetBytes gives each of %d slots %d bytes', (slotCount, bytes) => {
   expect(inFlightBudgetBytes(slotCount)).toBe(bytes);
 });

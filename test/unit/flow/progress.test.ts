@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { Progress } from '../../../src/flow/progress.ts';
 
-/** A transaction with so many records, received whole. */
+/** A complete transaction with so many records. */
 function receive(progress: Progress, recordCount: number, endLsn: bigint): void {
   progress.begin();
   for (let index = 0; index < recordCount; index++) progress.nextOrdinal();
@@ -10,14 +10,14 @@ function receive(progress: Progress, recordCount: number, endLsn: bigint): void 
 }
 
 describe('Progress', () => {
-  test('starts at the confirmed LSN and never tells less', () => {
+  test('starts at the confirmed LSN and never falls below it', () => {
     const progress = new Progress(100n);
     progress.received(50n);
     progress.keepalive(60n);
     expect([progress.written, progress.flushed]).toEqual([100n, 100n]);
   });
 
-  test("confirms a commit's end LSN once its last record is acknowledged, not before", () => {
+  test('confirms the end LSN of a commit when its last record is acknowledged, not before', () => {
     const progress = new Progress(0n);
     receive(progress, 3, 10n);
     progress.acknowledgedBelow(3);
@@ -26,7 +26,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(10n);
   });
 
-  test('confirms a commit without records as soon as all before it is acknowledged', () => {
+  test('confirms a commit without records when everything before it is acknowledged', () => {
     const progress = new Progress(0n);
     receive(progress, 0, 10n);
     expect(progress.flushed).toBe(10n);
@@ -37,7 +37,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(30n);
   });
 
-  test('confirms the last of many commits without records together with what they wait for', () => {
+  test('confirms the last of several commits without records together with the commit before them', () => {
     const progress = new Progress(0n);
     receive(progress, 1, 10n);
     for (let lsn = 11n; lsn <= 20n; lsn++) receive(progress, 0, lsn);
@@ -47,7 +47,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(20n);
   });
 
-  test('stops at the first commit with an unacknowledged record, whatever lies behind it', () => {
+  test('stops at the first commit with an unacknowledged record, whatever follows', () => {
     const progress = new Progress(0n);
     receive(progress, 2, 10n);
     receive(progress, 1, 20n);
@@ -58,7 +58,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(20n);
   });
 
-  test('an acknowledgement of everything says nothing about records that come later', () => {
+  test('an acknowledgement of everything does not cover later records', () => {
     const progress = new Progress(0n);
     receive(progress, 1, 10n);
     progress.acknowledgedBelow(Number.POSITIVE_INFINITY);
@@ -67,7 +67,7 @@ describe('Progress', () => {
     expect(progress.isIdle).toBe(false);
   });
 
-  test('confirms no part of a transaction whose Commit has not come, even when all its rows are acknowledged', () => {
+  test('confirms no part of a transaction before its Commit, even when all its rows are acknowledged', () => {
     const progress = new Progress(0n);
     receive(progress, 1, 10n);
     progress.begin();
@@ -84,7 +84,7 @@ describe('Progress', () => {
       expect([progress.written, progress.flushed]).toEqual([50n, 50n]);
     });
 
-    test('is withheld inside a transaction, and forgotten', () => {
+    test('is ignored within a transaction', () => {
       const progress = new Progress(0n);
       progress.begin();
       progress.keepalive(50n);
@@ -93,7 +93,7 @@ describe('Progress', () => {
       expect(progress.flushed).toBe(40n);
     });
 
-    test('is withheld while a record is in flight, and confirmed when nothing is', () => {
+    test('is confirmed only when no record is in flight', () => {
       const progress = new Progress(0n);
       receive(progress, 1, 10n);
       progress.keepalive(50n);
@@ -102,7 +102,7 @@ describe('Progress', () => {
       expect(progress.flushed).toBe(50n);
     });
 
-    test('that came before a transaction waits until the transaction is confirmed too', () => {
+    test('that arrived before a transaction waits until the transaction is confirmed as well', () => {
       const progress = new Progress(0n);
       receive(progress, 1, 10n);
       progress.keepalive(50n);
@@ -112,7 +112,7 @@ describe('Progress', () => {
     });
   });
 
-  test('keeps no commit that is confirmed, however many there were', () => {
+  test('retains no confirmed commit', () => {
     const progress = new Progress(0n);
     for (let lsn = 1n; lsn <= 100_000n; lsn++) {
       receive(progress, 1, lsn);
@@ -122,7 +122,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(100_000n);
   });
 
-  test('under any interleaving the confirmed LSN is the one of a plain model, and never falls', () => {
+  test('in any interleaving the confirmed LSN equals that of a simple model and never falls', () => {
     type Step =
       | { kind: 'transaction'; count: number }
       | { kind: 'ack'; part: number }
@@ -175,7 +175,7 @@ describe('Progress', () => {
     );
   });
 
-  test('tells the end of the last transaction with a record that is confirmed, whatever keepalives and empty ones confirm', () => {
+  test('reports the end of the last confirmed transaction with a record, whatever keepalives and empty transactions confirm', () => {
     const progress = new Progress(0n);
     expect(progress.delivered).toBeUndefined();
     receive(progress, 0, 5n);
@@ -192,7 +192,7 @@ describe('Progress', () => {
     expect([progress.flushed, progress.delivered]).toEqual([40n, 10n]);
   });
 
-  test('hands the commit time of each commit on when it is durable, in order', () => {
+  test('passes on the commit time of each commit when it is durable, in order', () => {
     const times: bigint[] = [];
     const progress = new Progress(0n, (commitTimeMicros) => times.push(commitTimeMicros));
     for (const [ordinal, time] of [7n, 8n, 9n].entries()) {

@@ -5,10 +5,10 @@ const KIB = 1024;
 
 test.each([
   ['a small read out of a backlog', { readBytes: 400, behindMs: 100 }, 6],
-  ['one of hours ago', { readBytes: 63 * KIB, behindMs: 7_200_000 }, 6],
+  ['a read of hours ago', { readBytes: 63 * KIB, behindMs: 7_200_000 }, 6],
   ['a small read that is up to date', { readBytes: 400, behindMs: 99 }, 0],
   ['a large read out of a backlog', { readBytes: 64 * KIB, behindMs: 5_000 }, 0],
-  ['one before any transaction', { readBytes: 40, behindMs: Number.NEGATIVE_INFINITY }, 0],
-])('restAfterRead: after %s', (_, situation, restMs) => {
+  ['a read before any transaction', { readBytes: 40, behindMs: Number.NEGATIVE_INFINITY }, 0],
+])('restAfterRead after %s', (_, situation, restMs) => {
   expect(restAfterRead(situation)).toBe(restMs);
 });
