@@ -94,7 +94,7 @@ codegen: tools ## Generate the Thrift codec from the IDL
 build: $(BINARY) ## Build dist/cdc-notifier, a single file that needs nothing else
 	@:
 
-$(BINARY): $(SOURCES) src/build/compile.ts src/build/project.ts src/build/bun-runtimes.json package.json tsconfig.json $(DEMO_PACKAGES)
+$(BINARY): $(SOURCES) $(wildcard src/build/*.ts src/build/*.json) package.json tsconfig.json $(DEMO_PACKAGES)
 	$(call step,Building $(BINARY),bun src/build/compile.ts,build)
 
 .PHONY: release

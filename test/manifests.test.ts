@@ -8,8 +8,9 @@ import { Deployment, type IDeployment } from 'kubernetes-models/apps/v1';
 import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
 import { ConfigMap, Service } from 'kubernetes-models/v1';
 import { parse } from 'yaml';
+import { makeOnce } from '../src/build/make-once.ts';
 import { loadConfig } from '../src/config/load.ts';
-import { CACHE_DIRECTORY, makeOnce, PROJECT_DIRECTORY } from './support/process/make-once.ts';
+import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/process/directories.ts';
 import { runProgram } from './support/process/run-program.ts';
 import { temporaryDirectory } from './support/process/temporary-directory.ts';
 

@@ -9,8 +9,8 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join, relative } from 'node:path';
 import { Glob } from 'bun';
+import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/process/directories.ts';
 import { countTests, type TestCounts } from './support/process/junit.ts';
-import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/process/make-once.ts';
 
 /** How one suite is found and run. */
 interface Suite {

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { $ } from 'bun';
 import pins from './bun-runtimes.json' with { type: 'json' };
-import { BuildError, CACHE, DIST, makeOnce, NAME, PROJECT, runMain, sha256 } from './project.ts';
+import { makeOnce } from './make-once.ts';
+import { BuildError, CACHE, DIST, NAME, PROJECT, runMain, sha256 } from './project.ts';
 
 /** A platform: operating system, processor, and the C library where it is not glibc. */
 export type Target = keyof typeof pins.runtimes;

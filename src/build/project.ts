@@ -1,7 +1,5 @@
 /** Names and places of the project, and the helpers that compiling, release and image share. */
-import { existsSync } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { $ } from 'bun';
 import packageJson from '../../package.json' with { type: 'json' };
 
@@ -41,19 +39,6 @@ export async function readRevision(): Promise<Revision> {
 /** Formats seconds since 1970 as RFC 3339. */
 export function timestamp(epoch: number): string {
   return new Date(epoch * 1000).toISOString().replace('.000Z', 'Z');
-}
-
-/** Creates the file `path` unless it exists. `make` writes to another name, so that a partial file is never used. */
-export async function makeOnce(path: string, make: (partial: string) => Promise<void>): Promise<void> {
-  if (existsSync(path)) return;
-  await mkdir(dirname(path), { recursive: true });
-  const partial = `${path}.partial-${process.pid}`;
-  try {
-    await make(partial);
-    await rename(partial, path);
-  } finally {
-    await rm(partial, { recursive: true, force: true });
-  }
 }
 
 /** SHA-256 in hexadecimal digits. */

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { compile } from '../../src/build/compile.ts';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres/server.ts';
-import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { findRecvLogical, type RecvLogical } from './backlog/recvlogical.ts';
 

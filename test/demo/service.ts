@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
-import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
 
 /** The binary that `make build` makes. */
 export const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');

@@ -1,7 +1,7 @@
 /** Copies of the project in other directories, to check that builds are reproducible. */
 import { cp, mkdir, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 
 /** The files that a release is built from, besides the packages. */

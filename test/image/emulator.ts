@@ -1,7 +1,8 @@
 /** Programs of the other architecture, run by QEMU in user mode. */
 import { join } from 'node:path';
 import { aptOptions } from '../../src/build/image/debian.ts';
-import { CACHE_DIRECTORY, makeOnce } from '../support/process/make-once.ts';
+import { makeOnce } from '../../src/build/make-once.ts';
+import { CACHE_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 

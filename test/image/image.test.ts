@@ -7,7 +7,7 @@ import { fetchPackages, SupersededError } from '../../src/build/image/debian.ts'
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { freePort } from '../support/network/ports.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
-import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import type { TemporaryDirectory } from '../support/process/temporary-directory.ts';
 import { waitFor } from '../support/process/wait.ts';

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { PROJECT_DIRECTORY } from '../support/process/make-once.ts';
+import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { copyProject } from './copy.ts';

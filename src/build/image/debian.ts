@@ -6,7 +6,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'bun';
-import { BuildError, CACHE, makeOnce, sha256 } from '../project.ts';
+import { makeOnce } from '../make-once.ts';
+import { BuildError, CACHE, sha256 } from '../project.ts';
 import type { Component } from '../sbom/inventory.ts';
 import pins from './debian-packages.json' with { type: 'json' };
 

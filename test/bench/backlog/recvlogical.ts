@@ -5,7 +5,8 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
+import { makeOnce } from '../../../src/build/make-once.ts';
+import { CACHE_DIRECTORY } from '../../support/process/directories.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 
 /** A pg_recvlogical that runs on this machine. */

@@ -1,7 +1,8 @@
 /** The jars of Kafka Connect and Debezium, fetched once from Maven Central and cached in `.cache/`. */
 import { join } from 'node:path';
+import { makeOnce } from '../../../src/build/make-once.ts';
 import { KAFKA_VERSION } from '../../support/kafka/server.ts';
-import { CACHE_DIRECTORY, makeOnce } from '../../support/process/make-once.ts';
+import { CACHE_DIRECTORY } from '../../support/process/directories.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 
 /** The newest complete version on Maven Central: 3.7.1 was published without modules that its connector needs. */

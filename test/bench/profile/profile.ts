@@ -14,8 +14,8 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
+import { PROJECT_DIRECTORY } from '../../support/process/directories.ts';
 import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
-import { PROJECT_DIRECTORY } from '../../support/process/make-once.ts';
 import { flameGraph } from './flame-graph.ts';
 import { type CpuProfile, readSampling, type Sampling } from './profile-samples.ts';
 import { STAGE_NAMES, stageOf } from './profile-stages.ts';

@@ -11,8 +11,8 @@ import { parseLsn } from '../../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { startTcpProxy } from '../../support/network/tcp-proxy.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { PROJECT_DIRECTORY } from '../../support/process/directories.ts';
 import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
-import { PROJECT_DIRECTORY } from '../../support/process/make-once.ts';
 import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import {

@@ -10,10 +10,11 @@ import { appendFile, chmod, chown, mkdtemp, open, readFile, rm, stat, symlink, w
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import postgres, { type Options, type Sql } from 'postgres';
+import { makeOnce } from '../../../src/build/make-once.ts';
 import { CERTIFICATE_DIRECTORY } from '../network/certificates.ts';
 import { freePort } from '../network/ports.ts';
+import { CACHE_DIRECTORY } from '../process/directories.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
-import { CACHE_DIRECTORY, makeOnce } from '../process/make-once.ts';
 import { runProgram } from '../process/run-program.ts';
 import { temporaryDirectory } from '../process/temporary-directory.ts';
 import { waitFor } from '../process/wait.ts';

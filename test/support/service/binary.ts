@@ -8,8 +8,8 @@ import { constants, existsSync, readdirSync, statSync } from 'node:fs';
 import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compile } from '../../../src/build/compile.ts';
+import { PROJECT_DIRECTORY } from '../process/directories.ts';
 import { guardProcess, releaseProcess } from '../process/guardian.ts';
-import { PROJECT_DIRECTORY } from '../process/make-once.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../process/temporary-directory.ts';
 import { waitFor } from '../process/wait.ts';
 

@@ -3,7 +3,7 @@ import { appendFile, copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import packageJson from '../../../package.json' with { type: 'json' };
 import { RELEASE_TARGETS, runtimePackage } from '../../../src/build/compile.ts';
-import { PROJECT_DIRECTORY } from '../../support/process/make-once.ts';
+import { PROJECT_DIRECTORY } from '../../support/process/directories.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
 

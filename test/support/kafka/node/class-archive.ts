@@ -4,7 +4,8 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
+import { makeOnce } from '../../../../src/build/make-once.ts';
+import { CACHE_DIRECTORY } from '../../process/directories.ts';
 
 /** The archive file of one Kafka version. */
 function classArchive(version: string): string {

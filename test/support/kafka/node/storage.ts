@@ -1,7 +1,8 @@
 /** A broker's files: its jars, fetched once, and a formatted data directory. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CACHE_DIRECTORY, makeOnce } from '../../process/make-once.ts';
+import { makeOnce } from '../../../../src/build/make-once.ts';
+import { CACHE_DIRECTORY } from '../../process/directories.ts';
 import { runProgram } from '../../process/run-program.ts';
 import { classArchiveArguments } from './class-archive.ts';
 

@@ -6,7 +6,7 @@ import Ajv from 'ajv';
 import type { Metafile } from '../../../../src/build/compile.ts';
 import { type Component, licenseReport, packageRoots, takeInventory } from '../../../../src/build/sbom/inventory.ts';
 import { formatSbom } from '../../../../src/build/sbom/sbom.ts';
-import { PROJECT_DIRECTORY } from '../../../support/process/make-once.ts';
+import { PROJECT_DIRECTORY } from '../../../support/process/directories.ts';
 
 const SUBJECT = {
   type: 'application',

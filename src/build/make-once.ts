@@ -1,13 +1,6 @@
-/** Files that are expensive to make and are cached between runs; the paths of project and cache. */
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
-
-/** The project's directory. */
-export const PROJECT_DIRECTORY = resolve(import.meta.dirname, '../../..');
-
-/** The cache, `.cache` in the project's directory. */
-export const CACHE_DIRECTORY = resolve(PROJECT_DIRECTORY, '.cache');
+import { dirname } from 'node:path';
 
 /**
  * Creates `path` unless it exists. `make` writes to a temporary name beside it, which is renamed when complete, so that no
