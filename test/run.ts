@@ -1,6 +1,6 @@
 /**
- * `bun test/run.ts SUITE...`: runs suites of tests one after another, those of `ONE+OTHER` side by side, and ends with a
- * line that counts them all, `N passed, N failed`. It fails when a test failed or was skipped, when a suite broke off, and when nothing ran.
+ * `bun test/run.ts SUITE...`: runs test suites one after another, `ONE+OTHER` in parallel, and prints the totals in the last
+ * line, `N passed, N failed`. It fails when a test failed or was skipped, when a suite crashed, and when a suite ran no test.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,7 +12,7 @@ import { Glob } from 'bun';
 import { CACHE_DIRECTORY, PROJECT_DIRECTORY } from './support/process/directories.ts';
 import { countTests, type TestCounts } from './support/process/junit.ts';
 
-/** How one suite is found and run. */
+/** The files of a suite and the options of `bun test`. */
 interface Suite {
   readonly includes: (path: string) => boolean;
   readonly arguments: readonly string[];
@@ -20,21 +20,21 @@ interface Suite {
 
 const IN_SUITE_OF_ITS_OWN = /^test\/(integration|e2e|image|fuzz|faults)\//;
 
-/** How many files at once of those that wait for servers more than they work. */
+/** Files to run in parallel in suites that mostly wait for servers. */
 const LANES = Math.max(2, availableParallelism() - 1);
 
 const SUITES: Readonly<Record<string, Suite>> = {
-  // A busy machine is no failure: Bun's own limit of 5 s is too short for the longest of them
+  // Bun's default of 5 s is too short for the longest tests on a busy machine
   unit: { includes: (path) => !IN_SUITE_OF_ITS_OWN.test(path), arguments: ['--timeout=60000'] },
   integration: {
     includes: (path) => path.startsWith('test/integration/'),
     arguments: ['--timeout=120000', `--parallel=${LANES}`],
   },
   e2e: { includes: (path) => path.startsWith('test/e2e/'), arguments: ['--timeout=300000', `--parallel=${LANES}`] },
-  // Needs Debian, for the files of the image, and root or namespaces, to run it.
+  // Needs Debian for the files of the image, and root or user namespaces to run it.
   image: { includes: (path) => path.startsWith('test/image/'), arguments: ['--timeout=300000'] },
   fuzz: { includes: (path) => path.startsWith('test/fuzz/'), arguments: ['--timeout=300000'] },
-  // The two pairs of versions side by side
+  // Both pairs of versions in parallel
   faults: { includes: (path) => path.startsWith('test/faults/'), arguments: ['--timeout=300000', '--parallel=2'] },
 };
 
@@ -53,7 +53,7 @@ async function runSuite(name: string, suite: Suite): Promise<TestCounts> {
   const [code] = (await once(child, 'exit')) as [number | null];
   const counts = existsSync(report) ? countTests(await readFile(report, 'utf8')) : { passed: 0, failed: 0, skipped: 0 };
   if (code !== 0 && counts.failed === 0) {
-    // Something outside the tests went wrong: a file that does not load, an error nobody caught, a crash.
+    // An error outside the tests: a file that does not load, an uncaught error, a crash.
     console.log(`${name}: bun test ended with ${code}, see above (report: ${relative(PROJECT_DIRECTORY, report)})`);
     return { ...counts, failed: 1 };
   }

@@ -24,7 +24,7 @@ describe('judgeFailure', () => {
     [new SinkError('x', { retriable: true }), 'retry', 'kafka-unavailable'],
     [new SinkError('x', { retriable: false }), 'stop', 'kafka-refused'],
   ] as const;
-  test('SetupError of what may pass: retry (setup)', () => {
+  test('SetupError with mayPass: retry (setup)', () => {
     expect(judgeFailure(new SetupError('x', { mayPass: true }))).toEqual({ action: 'retry', reason: 'setup' });
   });
   for (const [error, action, reason] of cases) {
@@ -34,7 +34,7 @@ describe('judgeFailure', () => {
     });
   }
 
-  test('whatever comes from the server or the network is judged by its code, and tried again when nothing is known', () => {
+  test('errors of the server and the network are judged by their code, and retried without a known code', () => {
     expect(judgeFailure(new SourceError('x')).action).toBe('retry');
     expect(judgeFailure(new Error('x')).action).toBe('retry');
     expect(judgeFailure(Object.assign(new Error('x'), { code: 'ECONNREFUSED' })).action).toBe('retry');
