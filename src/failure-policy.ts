@@ -3,7 +3,7 @@
  * that this service raised on purpose say the first two already.
  */
 import { NotifierError, SlotInUseError, SourceError } from './errors.ts';
-import { SQL_STATE, sqlStateOf } from './postgres/client/sql-state.ts';
+import { SQL_STATE, sqlStateOf } from './postgres/client/errors.ts';
 
 /** What a failure was about: a label of the metrics, so that there are few of them. */
 export type SourceFailureReason =

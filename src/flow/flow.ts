@@ -10,7 +10,7 @@ import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
-import { SQL_STATE } from '../postgres/client/sql-state.ts';
+import { SQL_STATE } from '../postgres/client/errors.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/replication/frames.ts';

@@ -16,20 +16,20 @@ import { Progress } from '../flow/progress.ts';
 import { Sinks } from '../flow/sinks.ts';
 import { formatLsn } from '../lsn.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
-import { watchShutdown } from '../postgres/availability/shutdown.ts';
+import { watchShutdown } from '../postgres/availability/server-shutdown.ts';
 import { waitUntilFree } from '../postgres/availability/slot-holder.ts';
 import { connectControl } from '../postgres/client/connect.ts';
-import { SQL_STATE, sqlStateOf } from '../postgres/client/sql-state.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
 import { advanceSlot } from '../postgres/setup/create-slot.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
-import { streamSlot } from './connection.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
 import { takeInYoungerPublications } from './publications.ts';
+import { streamSlot } from './stop.ts';
 
 /** Every wait of the preparation has a bound of its own, which is shorter: this is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;

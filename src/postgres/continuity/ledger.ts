@@ -8,8 +8,8 @@ import { createHash } from 'node:crypto';
 import type { Sql } from 'postgres';
 import { MalformedError, SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
+import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { quoteIdentifier, quoteLiteral } from '../client/quote.ts';
-import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { runTransaction } from '../client/transaction.ts';
 
 const NAME_START = 'cdc-notifier:';

@@ -12,8 +12,8 @@ import { describeSessions, lockHolders, openWriters } from '../catalog/blocking-
 import { entriesOf, readPublications } from '../catalog/publications.ts';
 import { majorOf, type ServerFacts } from '../catalog/server.ts';
 import { type NamespaceTables, readTables } from '../catalog/tables.ts';
+import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { quoteIdentifier } from '../client/quote.ts';
-import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { parseCreationComment } from '../replication/publication-marker.ts';
 import { type Mistake, mistakeError } from './preconditions.ts';
 import { planPublication } from './publication-plan.ts';

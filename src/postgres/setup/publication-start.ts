@@ -10,8 +10,8 @@ import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import { SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
+import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { publicationNames } from '../client/quote.ts';
-import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
 import { noFreeSlot } from './preconditions.ts';
 
 /** WAL records begin at multiples of this, so a boundary does too. */

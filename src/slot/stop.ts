@@ -7,7 +7,7 @@ import { aborted, isSettledWithin, rejectLater } from '../deadline.ts';
 import { InvalidRowError, SourceError } from '../errors.ts';
 import { formatLsn } from '../lsn.ts';
 import { readSlotPosition } from '../postgres/catalog/slots.ts';
-import { SQL_STATE, sqlStateOf } from '../postgres/client/sql-state.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { ReplicationStream } from '../postgres/replication/stream.ts';
 import type { Session, SessionOutcome } from './session.ts';
 import { watchSlot } from './watch.ts';

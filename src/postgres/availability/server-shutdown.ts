@@ -8,7 +8,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sql } from 'postgres';
 import { SourceError } from '../../errors.ts';
-import { SQL_STATE, sqlStateOf } from '../client/sql-state.ts';
+import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 
 const PROBE_INTERVAL_MS = 500;
 
