@@ -1,48 +1,43 @@
-/** Waits that end: with the service, with the session, or with their time. */
+/** The only way to bound a wait: by time, by the end of a session, or by the stop of the service. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SourceError } from './errors.ts';
 
-/** True when the promise resolves within the time, false when the time is over before. @throws what it rejects with */
-export async function isSettledWithin(timeoutMs: number, promise: Promise<unknown>): Promise<boolean> {
-  return await Promise.race([promise.then(() => true), sleep(timeoutMs, false, { ref: false })]);
-}
-
 /**
- * The answer of a server that normally answers at once.
- * @param action completes `Cannot ...: no answer of the server`
- * @throws SourceError when it does not come in time, and what the promise rejects with
+ * The result of `work`, if it comes in time. What still runs after that goes on unobserved.
+ * @param action completes `Cannot ...: no answer within 500 ms`
+ * @throws SourceError when the time is over, and what `work` rejects with
  */
-export async function answeredWithin<T>(action: string, timeoutMs: number, promise: Promise<T>): Promise<T> {
-  const answered = new AbortController();
+export async function within<T>(timeoutMs: number, action: string, work: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => late.reject(new SourceError(`Cannot ${action}: no answer within ${timeoutMs} ms`, { code: 'no_answer' })),
+    timeoutMs,
+  );
   try {
-    return await Promise.race([promise, rejectLater(action, timeoutMs, answered.signal)]);
+    return await Promise.race([work, late.promise]);
   } finally {
-    answered.abort();
+    clearTimeout(timer);
   }
 }
 
-/** Rejects when the signal is given. What it is raced against goes on unobserved: the process is about to end. */
+/** True when the promise resolves in time, false when the time is over first. @throws what it rejects with */
+export async function settlesWithin(timeoutMs: number, promise: Promise<unknown>): Promise<boolean> {
+  return await Promise.race([promise.then(() => true), sleep(timeoutMs, false, { ref: false })]);
+}
+
+/** Resolves when `signal` aborts. The listener is removed with `ended`, or a long-lived signal would collect listeners. */
+export function aborted(signal: AbortSignal, ended: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true, signal: ended });
+  });
+}
+
+/** Rejects with the reason of `signal` when it aborts; to be raced against work that then goes on unobserved. */
 export function rejectOnAbort(signal: AbortSignal, ended: AbortSignal): Promise<never> {
   const rejection = aborted(signal, ended).then(() => {
     throw signal.reason;
   });
   rejection.catch(() => {});
   return rejection;
-}
-
-/**
- * Rejects when the time is over, unless the signal says that nobody waits any more.
- * @param action completes `Cannot ...: no answer of the server`
- */
-export async function rejectLater(action: string, timeoutMs: number, signal: AbortSignal): Promise<never> {
-  await sleep(timeoutMs, undefined, { signal }).catch(() => new Promise<never>(() => {}));
-  throw new SourceError(`Cannot ${action}: no answer of the server within ${timeoutMs} ms`);
-}
-
-/** Resolves when the signal is given. The listener goes with the session, or the process would keep every one of them. */
-export function aborted(signal: AbortSignal, ended: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true, signal: ended });
-  });
 }

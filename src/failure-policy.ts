@@ -1,12 +1,31 @@
 /**
- * Gives an error of the server or of the network its meaning, its cure and its consequence, by SQLSTATE or errno. Errors
- * that this service raised on purpose say the first two already.
+ * What follows from each failure: the one table of both sides, PostgreSQL and Kafka. A row is found by the class of an
+ * error, by SQLSTATE, by errno or code of the driver and of TLS, or by Kafka's name of an error; never by text, which is
+ * translated and changes between versions. Pure.
  */
-import { NotifierError, SlotInUseError, SourceError } from './errors.ts';
+import {
+  InvalidRowError,
+  LossError,
+  MalformedError,
+  NotifierError,
+  SecretError,
+  SetupError,
+  SinkError,
+  SlotInUseError,
+  SourceError,
+} from './errors.ts';
 import { SQL_STATE, sqlStateOf } from './postgres/client/errors.ts';
 
-/** What a failure was about: a label of the metrics, so that there are few of them. */
-export type SourceFailureReason =
+/**
+ * - `retry`: it may pass by itself; the next attempt follows after `reconnect_timeout`
+ * - `wait_for_slot`: another process streams from the slot; wait until it is free
+ * - `needs_operator`: only an operator can fix it. The stream still tries again every `reconnect_timeout`, which takes a fix
+ *   up without a restart, and skips nothing
+ */
+export type FailureAction = 'retry' | 'wait_for_slot' | 'needs_operator';
+
+/** What a failure is about: a label of the metrics, so the list is short and fixed. */
+export type FailureReason =
   | 'not-reachable'
   | 'connection-lost'
   | 'tls'
@@ -19,182 +38,331 @@ export type SourceFailureReason =
   | 'object-missing'
   | 'wal-missing'
   | 'configuration'
-  | 'source';
+  | 'source'
+  | 'loss'
+  | 'invalid-row'
+  | 'malformed'
+  | 'setup'
+  | 'secret'
+  | 'kafka-unavailable'
+  | 'kafka-refused';
 
-/** What follows from a failure on PostgreSQL's side. */
-export interface SourceVerdict {
-  /**
-   * - `retry`: it may pass by itself
-   * - `standby`: another process has the slot; wait until it is released (`waitUntilFree`)
-   * - `stop`: a person has to mend something; trying again does no harm, and takes the cure up without a restart
-   */
-  readonly action: 'retry' | 'standby' | 'stop';
-  readonly reason: SourceFailureReason;
+/** What follows from a failure. */
+export interface FailureVerdict {
+  readonly action: FailureAction;
+  readonly reason: FailureReason;
 }
 
-interface Explanation extends SourceVerdict {
+/**
+ * What a producer does with the batches that an error is about:
+ * - `acknowledged`: the broker has stored these bytes already
+ * - `resend`: the same or another leader may accept the same bytes later
+ * - `restart`: this producer cannot continue; a new one can, from the slot's confirmed LSN
+ * - `refused`: only an operator can fix it
+ */
+export type ProduceVerdict = 'acknowledged' | 'resend' | 'restart' | 'refused';
+
+/** A row of PostgreSQL's side. */
+interface SourceRow extends FailureVerdict {
   /** Completes `Cannot follow PostgreSQL: ...` */
   readonly what: string;
   readonly advice?: string;
 }
 
-/** For whatever is in neither table: an attempt more costs little, and passes nothing over. */
-const UNKNOWN: Explanation = { what: 'unexpected error', action: 'retry', reason: 'source' };
+/** A row of the network and of TLS, for both sides. On Kafka's side all of these are resent: a broker may be one of many. */
+interface ConnectionRow extends FailureVerdict {
+  readonly what: string;
+  /** By side, because each has settings of its own; absent where there is nothing to do but wait */
+  readonly advice?: { readonly source: string; readonly sink: string };
+}
 
-const UNUSABLE_TLS: Explanation = {
-  what: 'a certificate or key of the configuration cannot be used',
-  action: 'stop',
-  reason: 'tls',
-  advice:
-    'Check tls.ca, tls.cert and tls.key: one holds no valid certificate or key, or cert and key do not belong together',
-};
-const UNTRUSTED = { action: 'stop', reason: 'tls', advice: 'Set tls.ca of the database' } as const;
-const UNREACHABLE = {
-  action: 'retry',
-  reason: 'not-reachable',
-  advice: 'Check host and port of the database, that the server runs, and the network in between',
-} as const;
-const LOST = { action: 'retry', reason: 'connection-lost' } as const;
+/** A row of Kafka's side; `what` is Kafka's own name of the error. */
+interface KafkaRow {
+  readonly verdict: ProduceVerdict;
+  readonly advice?: string;
+}
+
+/** Causes that need an operator, and the ones that may pass, as they are named in every table below. */
+const needsOperator = (reason: FailureReason): FailureVerdict => ({ action: 'needs_operator', reason });
+const retry = (reason: FailureReason): FailureVerdict => ({ action: 'retry', reason });
+
+/** By class: errors that the service raises on purpose; undefined for all others. */
+function byClass(error: unknown): FailureVerdict | undefined {
+  if (error instanceof LossError) return needsOperator('loss');
+  if (error instanceof InvalidRowError) return needsOperator('invalid-row');
+  if (error instanceof MalformedError) return needsOperator('malformed');
+  if (error instanceof SetupError) return error.mayPass ? retry('setup') : needsOperator('setup');
+  if (error instanceof SecretError) return retry('secret');
+  if (error instanceof SinkError) return error.retriable ? retry('kafka-unavailable') : needsOperator('kafka-refused');
+  // The same cause as SQLSTATE 55006, found before the server refuses.
+  if (error instanceof SlotInUseError) return { action: 'wait_for_slot', reason: 'slot-in-use' };
+  return undefined;
+}
+
+const REACH_SOURCE = 'Check host and port of the database, that the server runs, and the network in between';
+const REACH_SINK = 'Check kafka_clients.*.brokers, that the brokers run, and that tls and sasl match their listener';
+const REACH = { source: REACH_SOURCE, sink: REACH_SINK } as const;
 
 /** By SQLSTATE; two or three characters stand for a whole class (manual, "PostgreSQL Error Codes"). */
-const BY_SQL_STATE: Readonly<Record<string, Explanation>> = {
-  '08': { ...UNREACHABLE, what: 'the connection failed' },
+const BY_SQL_STATE: Readonly<Record<string, SourceRow>> = {
+  '08': { ...retry('not-reachable'), what: 'the connection failed', advice: REACH_SOURCE },
   [SQL_STATE.readOnlySqlTransaction]: {
-    what: 'the server takes no writes',
-    action: 'retry',
-    reason: 'not-primary',
+    ...retry('not-primary'),
+    what: 'the server accepts no writes',
     advice: 'Point host or hosts of the database at the primary, whose default_transaction_read_only must be off',
   },
   '28': {
+    ...needsOperator('authentication'),
     what: 'the server does not let us in',
-    action: 'stop',
-    reason: 'authentication',
     advice:
       'Check username and password of the database, and that pg_hba.conf lets this user into this database: logical ' +
       'replication needs a line for the database itself, the keyword replication does not match it',
   },
   [SQL_STATE.invalidCatalogName]: {
+    ...needsOperator('configuration'),
     what: 'the database does not exist',
-    action: 'stop',
-    reason: 'configuration',
     advice: 'Correct `database` in the configuration',
   },
-  '40': { what: 'the transaction met with others', action: 'retry', reason: 'server-busy' },
+  '40': { ...retry('server-busy'), what: 'the transaction conflicted with another one' },
   [SQL_STATE.insufficientPrivilege]: {
+    ...needsOperator('privilege'),
     what: 'the role lacks a right',
-    action: 'stop',
-    reason: 'privilege',
     advice:
       'Grant it REPLICATION, CREATE on the database and ownership of the tables, as config/guide/prepare.md, "Roles and privileges", shows',
   },
   [SQL_STATE.undefinedObject]: {
-    what: 'the slot or a publication is not there',
-    action: 'retry',
-    reason: 'object-missing',
-    advice: 'Nothing is to be done yet: the next attempt looks at what is missing, and says what it means',
+    ...retry('object-missing'),
+    what: 'the slot or a publication does not exist',
+    advice: 'No action is needed yet: the next attempt finds out what is missing, and reports what it means',
   },
-  '53': { what: 'the server is short of memory, disk or another resource', action: 'retry', reason: 'server-busy' },
+  '53': { ...retry('server-busy'), what: 'the server is short of memory, disk or another resource' },
   [SQL_STATE.tooManyConnections]: {
+    ...retry('server-busy'),
     what: 'no connection or walsender is free',
-    action: 'retry',
-    reason: 'server-busy',
     advice: 'Raise max_wal_senders or max_connections, or end connections that are not needed',
   },
   [SQL_STATE.objectInUse]: {
-    what: 'another process streams from the slot',
-    action: 'standby',
+    action: 'wait_for_slot',
     reason: 'slot-in-use',
+    what: 'another process streams from the slot',
     advice:
       'Stop the other one, or wait: after a lost connection the server frees the slot when wal_sender_timeout has passed ' +
-      '(SELECT active_pid FROM pg_replication_slots shows who has it)',
+      '(SELECT active_pid FROM pg_replication_slots shows the holder)',
   },
   [SQL_STATE.objectNotInPrerequisiteState]: {
+    // The next attempt judges what has happened to the slot, and says what to do.
+    ...retry('wal-missing'),
     what: 'the slot cannot be used as it is',
-    // What has become of it is judged by the next attempt, which also says what to do.
-    action: 'retry',
-    reason: 'wal-missing',
     advice: 'See wal_status in pg_replication_slots: WAL that the slot needs may be gone',
   },
-  [SQL_STATE.lockNotAvailable]: { what: 'somebody holds a lock', action: 'retry', reason: 'server-busy' },
-  [SQL_STATE.queryCanceled]: { what: 'the server canceled a statement', action: 'retry', reason: 'server-busy' },
+  [SQL_STATE.lockNotAvailable]: { ...retry('server-busy'), what: 'another session holds a lock' },
+  [SQL_STATE.queryCanceled]: { ...retry('server-busy'), what: 'the server canceled a statement' },
   [SQL_STATE.adminShutdown]: {
-    what: 'the server ended the connection: it stops, or somebody called pg_terminate_backend',
-    action: 'retry',
-    reason: 'server-stopping',
+    ...retry('server-stopping'),
+    what: 'the server ended the connection: it stops, or a session called pg_terminate_backend',
   },
-  '57P': { what: 'the server is stopping or starting', action: 'retry', reason: 'server-stopping' },
+  '57P': { ...retry('server-stopping'), what: 'the server is stopping or starting' },
   [SQL_STATE.undefinedFile]: {
+    ...needsOperator('wal-missing'),
     what: 'the server misses a file, probably WAL that the slot needs',
-    action: 'stop',
-    reason: 'wal-missing',
     advice: 'See the log of the server and wal_status in pg_replication_slots',
   },
 };
 
-/** By errno of the system, and by code of the driver and of TLS. */
-const BY_CODE: Readonly<Record<string, Explanation>> = {
-  ECONNREFUSED: { ...UNREACHABLE, what: 'nobody listens there' },
+const UNTRUSTED = {
+  ...needsOperator('tls'),
+  advice: {
+    source: 'Set tls.ca of the database to the authority that signed the certificate of the server',
+    sink: 'Set tls.ca of the Kafka client to the authority that signed the certificate of the brokers',
+  },
+} as const;
+const UNUSABLE_TLS_ADVICE =
+  'Check tls.ca, tls.cert and tls.key: one holds no valid certificate or key, or cert and key do not belong together';
+const UNUSABLE_TLS: ConnectionRow = {
+  ...needsOperator('tls'),
+  what: 'a certificate or key of the configuration cannot be used',
+  advice: { source: UNUSABLE_TLS_ADVICE, sink: UNUSABLE_TLS_ADVICE },
+};
+const UNREACHABLE = { ...retry('not-reachable'), advice: REACH } as const;
+const LOST = retry('connection-lost');
+
+/** By errno of the system, and by code of the driver, of the Kafka library (TIMEOUT, NETWORK) and of TLS: both sides. */
+const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
+  ECONNREFUSED: { ...UNREACHABLE, what: 'no process listens there' },
   ENOTFOUND: { ...UNREACHABLE, what: 'the host name does not resolve' },
   EAI_AGAIN: { ...UNREACHABLE, what: 'the host name does not resolve now' },
-  EHOSTUNREACH: { ...UNREACHABLE, what: 'there is no way to the host' },
-  ENETUNREACH: { ...UNREACHABLE, what: 'there is no way to the network' },
+  EHOSTUNREACH: { ...UNREACHABLE, what: 'there is no route to the host' },
+  ENETUNREACH: { ...UNREACHABLE, what: 'there is no route to the network' },
   ETIMEDOUT: { ...UNREACHABLE, what: 'the connection timed out' },
   CONNECT_TIMEOUT: { ...UNREACHABLE, what: 'the connection timed out' },
-  ECONNRESET: { ...LOST, what: 'the connection was reset' },
+  TIMEOUT: { ...UNREACHABLE, what: 'the request timed out' },
+  NETWORK: { ...UNREACHABLE, what: 'the connection failed' },
+  ECONNRESET: { ...LOST, what: 'the connection was reset', advice: { source: REACH_SOURCE, sink: REACH_SINK } },
   EPIPE: { ...LOST, what: 'the connection was closed' },
   CONNECTION_CLOSED: { ...LOST, what: 'the connection was closed' },
   CONNECTION_ENDED: { ...LOST, what: 'the connection was closed' },
   CONNECTION_DESTROYED: { ...LOST, what: 'the connection was closed' },
   SASL_SIGNATURE_MISMATCH: {
+    ...needsOperator('authentication'),
     what: 'the server does not know the password',
-    action: 'stop',
-    reason: 'authentication',
-    advice: 'Something other than the server answers: check host, port and tls',
+    advice: {
+      source: 'A program other than the server answers: check host, port and tls',
+      sink: 'A program other than the broker answers: check brokers and tls',
+    },
   },
   DEPTH_ZERO_SELF_SIGNED_CERT: { ...UNTRUSTED, what: 'its certificate is self-signed' },
   SELF_SIGNED_CERT_IN_CHAIN: { ...UNTRUSTED, what: 'its certificate chain is not trusted' },
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: { ...UNTRUSTED, what: 'its certificate chain is not trusted' },
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: { ...UNTRUSTED, what: 'its certificate is not trusted' },
   ERR_TLS_CERT_ALTNAME_INVALID: {
+    ...needsOperator('tls'),
     what: 'its certificate is for another host name',
-    action: 'stop',
-    reason: 'tls',
-    advice: 'Connect by a name that the certificate holds, or set tls.mode to verify-ca',
+    advice: {
+      source: 'Connect by a name that the certificate contains, or set tls.mode to verify-ca',
+      sink: 'Name the brokers as their certificate does, or set tls.server_name of the Kafka client to a name that it contains',
+    },
   },
   ERR_BORINGSSL: UNUSABLE_TLS,
   ERR_OSSL_X509_KEY_VALUES_MISMATCH: UNUSABLE_TLS,
   CERT_HAS_EXPIRED: {
+    ...needsOperator('tls'),
     what: 'its certificate has expired',
-    action: 'stop',
-    reason: 'tls',
-    advice: 'Renew the certificate of the server',
+    advice: { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' },
   },
 };
 
-/** What follows from an error of the server or the network, by its class, SQLSTATE or errno and never by its text. */
-export function judgeSourceError(error: unknown): SourceVerdict {
-  // Another name for what the server says with a SQLSTATE of its own.
-  if (error instanceof SlotInUseError) return { action: 'standby', reason: 'slot-in-use' };
-  const { action, reason } = lookUp(error instanceof SourceError ? error.cause : error).explanation;
+const MORE_REPLICAS = "Bring brokers back: fewer replicas are in sync than the topic's min.insync.replicas requires";
+
+/** By Kafka's name of the error: those for which the protocol's own "retriable" flag is not enough. */
+const BY_KAFKA_ERROR: Readonly<Record<string, KafkaRow>> = {
+  DUPLICATE_SEQUENCE_NUMBER: { verdict: 'acknowledged' },
+  OUT_OF_ORDER_SEQUENCE_NUMBER: { verdict: 'restart' },
+  UNKNOWN_PRODUCER_ID: { verdict: 'restart' },
+  INVALID_PRODUCER_EPOCH: { verdict: 'restart' },
+  INVALID_PRODUCER_ID_MAPPING: { verdict: 'restart' },
+  PRODUCER_FENCED: { verdict: 'restart' },
+  BROKER_NOT_AVAILABLE: { verdict: 'resend' },
+  MESSAGE_TOO_LARGE: {
+    verdict: 'refused',
+    advice: "Raise the topic's max.message.bytes (and replica.fetch.max.bytes of the brokers)",
+  },
+  RECORD_LIST_TOO_LARGE: {
+    verdict: 'refused',
+    advice: "Raise the topic's max.message.bytes, or keep segment.bytes at least as large",
+  },
+  UNKNOWN_TOPIC_OR_PARTITION: {
+    verdict: 'resend',
+    advice: 'Create the topic (this service never creates one), with the partition count that its consumers expect',
+  },
+  TOPIC_AUTHORIZATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Grant the user of this Kafka client WRITE and DESCRIBE on the topic',
+  },
+  CLUSTER_AUTHORIZATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Grant the user of this Kafka client WRITE on its topics, or IDEMPOTENT_WRITE on the cluster',
+  },
+  NOT_ENOUGH_REPLICAS: { verdict: 'resend', advice: MORE_REPLICAS },
+  NOT_ENOUGH_REPLICAS_AFTER_APPEND: { verdict: 'resend', advice: MORE_REPLICAS },
+  KAFKA_STORAGE_ERROR: { verdict: 'resend', advice: 'Look at the disks of the brokers: one is full or broken' },
+  TLS_MISMATCH: {
+    verdict: 'refused',
+    advice: 'Set tls of the Kafka client when the listener of its brokers uses TLS, remove it when it does not',
+  },
+  SASL_AUTHENTICATION_FAILED: {
+    verdict: 'refused',
+    advice: 'Check kafka_clients.*.sasl: the broker does not accept this user, password or mechanism',
+  },
+  ILLEGAL_SASL_STATE: {
+    verdict: 'refused',
+    advice: 'Remove sasl of the Kafka client, or use a listener of the brokers that requires it',
+  },
+  UNSUPPORTED_SASL_MECHANISM: {
+    verdict: 'refused',
+    advice: 'Set sasl.mechanism of the Kafka client to one that is enabled at the listener',
+  },
+  INVALID_TOPIC_EXCEPTION: { verdict: 'refused', advice: 'Correct the topic name in the configuration' },
+  POLICY_VIOLATION: {
+    verdict: 'refused',
+    advice: 'Ask the operators of the brokers which policy refuses the record',
+  },
+  INVALID_RECORD: { verdict: 'refused', advice: 'See the log of the broker: it does not accept the record' },
+  INVALID_TIMESTAMP: {
+    verdict: 'refused',
+    advice: "Correct the clocks, or raise the topic's message.timestamp.before.max.ms and .after.max.ms",
+  },
+};
+
+/** For an error in none of the tables: one more attempt costs little, and skips nothing. */
+const UNKNOWN: SourceRow = { ...retry('source'), what: 'unexpected error' };
+
+/** What follows when an attempt to stream has failed. */
+export function judgeFailure(error: unknown): FailureVerdict {
+  const known = byClass(error);
+  if (known !== undefined) return known;
+  // A SourceError of the service is judged by its cause.
+  const { action, reason } = lookUp(error instanceof SourceError ? error.cause : error).row;
   return { action, reason };
 }
 
-/** The error as it is when it was raised on purpose, else a SourceError with `error` as its cause. */
-export function explainSourceError(error: unknown): NotifierError {
+/** An error that was raised on purpose as it is; any other as a SourceError with what, why and advice, and `error` as its cause. */
+export function explainFailure(error: unknown): NotifierError {
   if (error instanceof NotifierError) return error;
-  const { explanation, name } = lookUp(error);
-  return new SourceError(`Cannot follow PostgreSQL: ${explanation.what}${name === undefined ? '' : ` (${name})`}`, {
-    advice: explanation.advice,
+  const { row, foundBy } = lookUp(error);
+  return new SourceError(`Cannot follow PostgreSQL: ${row.what}${foundBy === undefined ? '' : ` (${foundBy})`}`, {
+    code: row.reason.replaceAll('-', '_'),
+    advice: row.advice,
     cause: error,
   });
 }
 
-/** Finds an error in the tables; `name` is what it was found by. */
-function lookUp(error: unknown): { readonly explanation: Explanation; readonly name: string | undefined } {
+/** Finds an error of PostgreSQL's side in the tables; `foundBy` is what it was found by. */
+function lookUp(error: unknown): { readonly row: SourceRow; readonly foundBy: string | undefined } {
   const state = sqlStateOf(error);
   if (state !== undefined) {
-    const explanation = BY_SQL_STATE[state] ?? BY_SQL_STATE[state.slice(0, 3)] ?? BY_SQL_STATE[state.slice(0, 2)];
-    return { explanation: explanation ?? UNKNOWN, name: `SQLSTATE ${state}` };
+    const row = BY_SQL_STATE[state] ?? BY_SQL_STATE[state.slice(0, 3)] ?? BY_SQL_STATE[state.slice(0, 2)];
+    return { row: row ?? UNKNOWN, foundBy: `SQLSTATE ${state}` };
   }
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-  return { explanation: BY_CODE[code ?? ''] ?? UNKNOWN, name: code };
+  const row = BY_CODE[code ?? ''];
+  if (row === undefined) return { row: UNKNOWN, foundBy: code };
+  const { action, reason, what, advice } = row;
+  return {
+    row: { action, reason, what, ...(advice === undefined ? {} : { advice: advice.source }) },
+    foundBy: code,
+  };
+}
+
+/** A judged error of Kafka's side. */
+export interface KafkaFailure {
+  readonly verdict: ProduceVerdict;
+  /** Kafka's name of the error, an errno or a TLS code, as kafka/client/errors.ts identifies it */
+  readonly id: string;
+  readonly advice?: string | undefined;
+}
+
+/**
+ * Judges an error of Kafka's side; one that is not in the table by whether it is retriable.
+ * @param error as kafka/client/errors.ts identifies it
+ */
+export function judgeKafkaError({
+  id,
+  isRetriable,
+}: {
+  readonly id: string;
+  readonly isRetriable: boolean;
+}): KafkaFailure {
+  const known = BY_KAFKA_ERROR[id];
+  if (known !== undefined) return { ...known, id };
+  return { verdict: isRetriable ? 'resend' : 'refused', id };
+}
+
+/** What to do when a connection to a broker failed with this id; undefined when the id does not show it. */
+export function connectAdvice(id: string): string | undefined {
+  return BY_CODE[id]?.advice?.sink;
+}
+
+/** True when a broker refused a batch for its size: the topic's `max.message.bytes`, or its `segment.bytes`. */
+export function isTooLarge({ id }: KafkaFailure): boolean {
+  return id === 'MESSAGE_TOO_LARGE' || id === 'RECORD_LIST_TOO_LARGE';
 }

@@ -1,26 +1,16 @@
-/**
- * The running stream of one slot: frames in, records out, LSNs back.
- *
- * Rows go to Kafka as they come, before their Commit has arrived (protocol version 1 sends committed transactions only),
- * so memory does not depend on the size of a transaction. Whatever was appended while the socket's last chunk was worked
- * off is flushed in one go; what is not acknowledged yet is bounded by pausing the socket.
- */
-
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
+import type { TopicChange } from '../kafka/produce/producer.ts';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
-import { SQL_STATE } from '../postgres/client/errors.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/replication/frames.ts';
-import { type LivenessTimings, silenceLimitMs } from '../postgres/replication/liveness.ts';
 import type { BeginMessage, CommitMessage, LogicalMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/replication/publication-marker.ts';
-import { StandbyDialogue } from '../postgres/replication/status-updates.ts';
 import type { ReplicationStream } from '../postgres/replication/stream.ts';
 import { judgeMissingPublication, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
-import type { SlotMemory } from '../slot/memory.ts';
 import type { SlotStatus, StreamView } from '../status/slot-status.ts';
 import { noteGarbage } from './garbage-collection.ts';
 import type { Progress } from './progress.ts';
@@ -28,59 +18,105 @@ import { restAfterRead } from './read-pacing.ts';
 import { RowDelivery } from './row-delivery.ts';
 import type { Sinks } from './sinks.ts';
 
-/** What may lie between the end of WAL that a query tells and the one that a walsender tells: the header of a page */
+/** Difference between the end of WAL that a query reports and the one that a walsender reports: the header of a page */
 const WAL_PAGE_HEADER_BYTES = 40n;
 
-/** What a flow is given beside the two connections. */
+/** What a flow learns for the next one of its slot. */
+export interface FlowMemory {
+  /** Smallest LSN at which each publication is known to have existed, by name */
+  readonly publicationExistedAt: ReadonlyMap<string, Lsn>;
+  /** Unconfigured relations that have been logged, as schema.table */
+  readonly warnedRelations: Set<string>;
+  /**
+   * Commit LSN of a transaction with a row that could not be delivered. When it comes again, its rows are only tried until
+   * all are valid: sent each time, the rows before the invalid one would accumulate in Kafka with every attempt.
+   */
+  refusedCommitLsn: Lsn | undefined;
+}
+
+/** Options of Flow. */
 export interface FlowOptions {
+  /** Open and not started */
+  readonly replication: ReplicationStream;
+  /** Open and not started */
+  readonly sinks: Sinks;
   readonly databaseRef: string;
   readonly slot: string;
-  /** Of the slot; their publications bear the same names */
+  /** Of the slot; their publications have the same names */
   readonly namespaces: ReadonlySet<string>;
   readonly plan: StreamingPlan;
-  readonly timings: LivenessTimings;
-  /** Unacknowledged bytes at which no more is taken until some of them are acknowledged */
+  /** Unacknowledged bytes at which the flow stops reading */
   readonly inFlightBudgetBytes: number;
-  /** End of the server's WAL when the session began: who has come so far has caught up */
+  /** End of the server's WAL when the session began: a stream that has come this far has caught up */
   readonly currentLsn: Lsn;
   readonly progress: Progress;
-  readonly memory: SlotMemory;
+  readonly memory: FlowMemory;
   readonly status: SlotStatus;
   readonly log: Logger;
 }
 
 /**
- * Why a session ends between two transactions and another one begins at once: a publication can be read from here on, a
- * topic has other partitions, or a transaction that was refused would be taken now.
+ * Why a session ends between two transactions, and another one begins at once: a publication can be streamed from here on,
+ * a topic has another partition count, or a transaction that was refused is valid now.
  */
-export type EndReason = 'publication boundary' | 'changed topic' | 'mended transaction';
+export type RenewalReason = 'publication boundary' | 'changed topic' | 'corrected transaction';
 
-/** See the head of this file. */
+/**
+ * How a flow ends:
+ * - `renew`: between two transactions, and everything before that is acknowledged
+ * - `failed`: with `deliverFirst`, everything before the failure is acknowledged
+ */
+export type FlowEnd =
+  | { readonly kind: 'renew'; readonly reason: RenewalReason }
+  | { readonly kind: 'failed'; readonly error: unknown; readonly deliverFirst: boolean };
+
+/**
+ * The running stream of one slot: frames in, records out, LSNs back. It runs from its construction until `ended`.
+ *
+ * Rows go to Kafka as they come, before their Commit has arrived (protocol version 1 sends committed transactions only),
+ * so memory does not depend on the size of a transaction. Records of one read of the socket are flushed together; the flow
+ * pauses the socket to bound what is unacknowledged.
+ */
 export class Flow implements StreamView {
   readonly #options: FlowOptions;
+  readonly #replication: ReplicationStream;
+  readonly #sinks: Sinks;
+  readonly #rows: RowDelivery;
   readonly #progress: Progress;
   readonly #reader = new FrameReader();
-  readonly #outcome = Promise.withResolvers<EndReason>();
+  readonly #ended = Promise.withResolvers<FlowEnd>();
+  readonly #drained = Promise.withResolvers<void>();
 
-  #sinks: Sinks | undefined;
-  #rows: RowDelivery | undefined;
-  #replication: ReplicationStream | undefined;
-  #dialogue: StandbyDialogue | undefined;
   /** The transaction that is being received */
   #begin: BeginMessage | undefined;
   /** Commit time of the transaction that was received last, as a number: exact until the year 2285 */
   #lastCommitMicros = Number.POSITIVE_INFINITY;
-  /** Set when no more WAL is to be taken: by `drain`, or at a boundary */
-  #draining = false;
-  #drained = Promise.withResolvers<void>();
+  /** Set when the flow takes no more WAL: by `drain`, or at a boundary */
+  #isDraining = false;
   /** Set when this session ends with the open transaction */
-  #endsAtCommit: EndReason | undefined;
-  #flushScheduled = false;
+  #renewsAtCommit: RenewalReason | undefined;
+  #isFlushScheduled = false;
 
   constructor(options: FlowOptions) {
+    const { replication, sinks, status, memory } = options;
     this.#options = options;
+    this.#replication = replication;
+    this.#sinks = sinks;
     this.#progress = options.progress;
-    this.#outcome.promise.catch(() => {}); // whoever waits for it also sees it
+    this.#rows = new RowDelivery({ ...options, warnedRelations: memory.warnedRelations });
+    sinks.start({
+      onAcknowledged: () => this.#onAcknowledged(),
+      onResend: (reason) => status.noteResend(reason),
+      onProduced: ({ roundTripMs, batchCount, bytes }) => {
+        status.produceRoundTrip.observe(roundTripMs / 1000);
+        status.producedBatchCount += batchCount;
+        status.producedBytes += bytes;
+      },
+      onTopicChanged: (change) => this.#onTopicChanged(change),
+      onFailed: (error) => this.fail(error),
+    });
+    replication.start({ onChunk: (chunk) => this.#onChunk(chunk), onNotice: (notice) => this.#onNotice(notice) });
+    void replication.closed.then((error) => this.#onClosed(error));
   }
 
   get receivedLsn(): Lsn {
@@ -92,23 +128,23 @@ export class Flow implements StreamView {
   }
 
   get lastInboundMs(): number {
-    return this.#dialogue?.lastInboundMs ?? performance.now();
+    return this.#replication.statuses.lastInboundMs;
   }
 
-  get standsSinceMs(): number {
-    return this.#dialogue?.standsSinceMs ?? performance.now();
+  get lastProgressMs(): number {
+    return this.#replication.statuses.lastProgressMs;
   }
 
   get silenceLimitMs(): number {
-    return silenceLimitMs(this.#options.timings);
+    return this.#replication.statuses.silenceLimitMs;
   }
 
   get isPaused(): boolean {
-    return this.#replication?.isPaused ?? false;
+    return this.#replication.isPaused;
   }
 
   get inFlightSinceMs(): number | undefined {
-    return this.#sinks?.inFlightSinceMs;
+    return this.#sinks.inFlightSinceMs;
   }
 
   get oldestCommitTimeMs(): number | undefined {
@@ -117,107 +153,89 @@ export class Flow implements StreamView {
   }
 
   get areBrokersReachable(): boolean {
-    return this.#sinks?.areBrokersReachable ?? true;
+    return this.#sinks.areBrokersReachable;
   }
 
-  /** Resolves when the session has ended between two transactions, all before that acknowledged; rejects with what broke it. */
-  get outcome(): Promise<EndReason> {
-    return this.#outcome.promise;
+  /** Resolves once, with the first end of the flow; never rejects. */
+  get ended(): Promise<FlowEnd> {
+    return this.#ended.promise;
   }
 
-  /** Begins to read the stream and to work on what it brings. */
-  start(replication: ReplicationStream, sinks: Sinks): void {
-    this.#replication = replication;
-    this.#sinks = sinks;
-    this.#rows = new RowDelivery({
-      ...this.#options,
-      sinks,
-      warnedRelations: this.#options.memory.warnedRelations,
-    });
-    this.#dialogue = new StandbyDialogue({
-      replication,
-      progress: this.#progress,
-      timings: this.#options.timings,
-      onDead: () => this.fail(deadServerError()),
-    });
-    replication.resume();
-    if (this.#endsAtCommit !== undefined) this.#end(this.#endsAtCommit);
-  }
-
-  /** Takes no more WAL; resolves when everything that was taken is acknowledged. Statuses go on. */
+  /** Takes no more WAL; resolves when everything received is acknowledged. Statuses go on. */
   drain(): Promise<void> {
-    this.#draining = true;
-    this.#replication?.pause();
-    this.#sinks?.flush();
-    this.#noteAcknowledged();
+    this.#isDraining = true;
+    this.#replication.pause();
+    this.#sinks.flush();
+    this.#onAcknowledged();
     return this.#drained.promise;
   }
 
-  /**
-   * Ends this session between two transactions, so that the next one begins with what has changed in Kafka: nothing is
-   * then in flight, and no record of a process can overtake another one into a different partition.
-   */
-  endAtCommit(reason: EndReason): void {
-    this.#endsAtCommit ??= reason;
-    if (this.#begin === undefined && this.#sinks !== undefined) this.#end(reason);
-  }
-
-  /** Sends the last status and CopyDone; the stream ends when the server has answered. */
-  finish(): void {
-    this.stop();
-    this.#dialogue!.sendStatus();
-    this.#replication!.finish();
-  }
-
-  /** Ends all activity; the stream and the sinks are the caller's to close. */
-  stop(): void {
-    this.#dialogue?.stop();
-    this.#draining = true;
-  }
-
-  /** Ends the flow with an error, located as far as it is known here. */
+  /** Ends the flow at once with an error, located as far as it is known here. */
   fail(error: unknown): void {
-    this.stop();
-    this.#outcome.reject(
-      error instanceof NotifierError
-        ? error.locate({ database: this.#options.databaseRef, slot: this.#options.slot })
-        : error,
-    );
+    this.#isDraining = true;
+    this.#end({ kind: 'failed', error: this.#locate(error), deliverFirst: false });
   }
 
-  /** To be called with every chunk of the stream. */
-  readonly onChunk = (chunk: Buffer): void => {
-    this.#dialogue!.noteInbound();
+  /** Ends the flow with an error when everything before it is acknowledged, unless another failure ends it sooner. */
+  #failAfterDelivery(error: unknown): void {
+    void this.drain().then(() => this.#end({ kind: 'failed', error: this.#locate(error), deliverFirst: true }));
+  }
+
+  /** Ends the flow when everything received is acknowledged, unless a failure ends it sooner. */
+  #renew(reason: RenewalReason): void {
+    void this.drain().then(() => this.#end({ kind: 'renew', reason }));
+  }
+
+  #end(end: FlowEnd): void {
+    this.#ended.resolve(end);
+  }
+
+  #locate(error: unknown): unknown {
+    const { databaseRef, slot } = this.#options;
+    return error instanceof NotifierError ? error.locate({ database: databaseRef, slot }) : error;
+  }
+
+  /** The server, or the network, has ended the replication connection. */
+  #onClosed(error: Error | undefined): void {
+    if (error === undefined) {
+      this.fail(new SourceError('The server ended the replication', { code: 'replication_ended' }));
+    } else if (sqlStateOf(error) === SQL_STATE.undefinedObject) {
+      // What was received with a publication may be streamed without it next time, so Kafka must acknowledge it first.
+      this.#failAfterDelivery(error);
+    } else {
+      this.fail(error);
+    }
+  }
+
+  #onChunk(chunk: Buffer): void {
     noteGarbage(chunk.length);
     this.#options.status.receivedBytes += chunk.length;
-    if (this.#draining) return;
+    if (this.#isDraining) return;
     const reader = this.#reader;
     reader.start(chunk);
     try {
       for (let message = reader.next(); message !== undefined; message = reader.next()) {
         this.#dispatch(message);
-        if (this.#draining) return;
+        if (this.#isDraining) return;
       }
     } catch (error) {
       if (error instanceof InvalidRowError) this.#options.memory.refusedCommitLsn = this.#begin?.finalLsn;
-      this.#failWhenDrained(this.#locateRow(error));
+      // What came before the row is valid: unless it is delivered and confirmed, every retry would send it again.
+      this.#failAfterDelivery(this.#locateRow(error));
       return;
     }
     this.#scheduleFlush();
-    this.#restWhenBehind();
-  };
+    this.#restInBacklog();
+  }
 
-  /** To be called when Kafka has acknowledged something. */
-  readonly onAcknowledged = (): void => this.#noteAcknowledged();
-
-  /** To be called with every notice on the replication connection. */
-  readonly onNotice = (notice: postgres.Notice): void => {
-    // The name stands in the message; of several that fit, the longest is meant.
+  #onNotice(notice: postgres.Notice): void {
+    // The message contains the name; of several that fit, the longest is meant.
     const [publication] = this.#options.plan.streamed
       .filter((name) => notice.code === SQL_STATE.objectNotInPrerequisiteState && notice.message?.includes(name))
       .sort((one, other) => other.length - one.length);
     if (publication === undefined) {
-      this.#options.log.info({ code: notice.code, severity: notice.severity }, 'notice on the replication connection');
+      const facts = { event: 'replication_notice', code: notice.code, severity: notice.severity };
+      this.#options.log.info(facts, 'notice on the replication connection');
       return;
     }
     const changeLsn = lsnInContext(notice.where);
@@ -225,18 +243,22 @@ export class Flow implements StreamView {
     if (judgeMissingPublication({ changeLsn, existedAtLsn }) === 'dropped') {
       const { databaseRef, slot } = this.#options;
       const confirmedLsn = this.#progress.flushed;
-      this.fail(
-        droppedPublicationError([publication], { confirmedLsn, databaseRef, slot }).locate({ namespace: publication }),
-      );
+      const error = droppedPublicationError([publication], { confirmedLsn, databaseRef, slot });
+      this.fail(error.locate({ namespace: publication }));
     }
-  };
+  }
 
-  /** What came before a row that cannot be converted is good: unless it is delivered and confirmed, every retry would send it again. */
-  #failWhenDrained(error: unknown): void {
-    this.drain().then(
-      () => this.fail(error),
-      () => {},
+  /**
+   * The next session uses the new partition count. It begins between two transactions: nothing is then in flight, and no
+   * record of a process can overtake another one into a different partition.
+   */
+  #onTopicChanged(change: TopicChange): void {
+    this.#options.log.warn(
+      { event: 'topic_partitions_changed', ...change },
+      'the partition count of a topic has changed; records after the current transaction use the new count',
     );
+    this.#renewsAtCommit ??= 'changed topic';
+    if (this.#begin === undefined) this.#renew(this.#renewsAtCommit);
   }
 
   #dispatch(message: ReplicationMessage): void {
@@ -256,7 +278,7 @@ export class Flow implements StreamView {
         this.#onKeepalive(message);
         break;
       case 'relation':
-        this.#rows!.describe(message);
+        this.#rows.describe(message);
         break;
       case 'message':
         this.#onLogicalMessage(message);
@@ -272,110 +294,102 @@ export class Flow implements StreamView {
     if (this.#reachBoundaryBefore(message.finalLsn)) return;
     this.#begin = message;
     this.#lastCommitMicros = Number(message.commitTimeMicros);
-    this.#rows!.isRehearsing = message.finalLsn === this.#options.memory.refusedCommitLsn;
+    this.#rows.isRehearsing = message.finalLsn === this.#options.memory.refusedCommitLsn;
     this.#progress.begin();
   }
 
   #onRow(message: RowMessage): void {
     const begin = this.#begin;
-    this.#rows!.deliver(message, begin && { begin, lsn: this.#reader.walStart! });
+    this.#rows.deliver(message, begin && { begin, lsn: this.#reader.walStart! });
   }
 
   #onCommit(message: CommitMessage): void {
     this.#begin = undefined;
     const { memory, status } = this.#options;
-    if (this.#rows!.isRehearsing) {
-      // All of its rows are good now, and none was sent: the next session does that.
+    if (this.#rows.isRehearsing) {
+      // All of its rows are valid now, and none was sent: the next session sends them.
       memory.refusedCommitLsn = undefined;
-      this.#end('mended transaction');
+      this.#renew('corrected transaction');
       return;
     }
     status.commitReceive.observe((Date.now() - wallClockMs(message.commitTimeMicros)) / 1000);
     this.#progress.commit(message.endLsn, message.commitTimeMicros);
-    if (this.#endsAtCommit !== undefined) this.#end(this.#endsAtCommit);
+    if (this.#renewsAtCommit !== undefined) this.#renew(this.#renewsAtCommit);
   }
 
   #onKeepalive({ walEnd, replyRequested }: KeepaliveMessage): void {
-    if (replyRequested) this.#dialogue!.noteReplyRequest();
-    // The server may be past a boundary, with rows behind it that it was not asked for: those are owed.
+    if (replyRequested) this.#replication.statuses.noteReplyRequest();
+    // The server may be past a boundary, after which there are rows that it was not asked for and that are owed.
     if (!this.#reachBoundaryBefore(walEnd)) {
       this.#progress.keepalive(walEnd);
       if (this.#progress.isIdle && walEnd + WAL_PAGE_HEADER_BYTES >= this.#options.currentLsn)
         this.#options.status.noteProven();
     }
-    this.#dialogue!.sendStatusIfDue();
+    this.#replication.statuses.sendIfDue();
   }
 
   #onLogicalMessage(message: LogicalMessage): void {
     if (!message.transactional || message.prefix !== MARKER_PREFIX) return;
     const publication = message.content.toString();
     if (this.#options.plan.boundaries.some((one) => one.kind === 'marker' && one.publication === publication)) {
-      this.#endsAtCommit = 'publication boundary';
+      this.#renewsAtCommit = 'publication boundary';
     }
   }
 
-  /** True when this position lies behind a boundary: everything before the boundary has been received, no more is taken. */
+  /** True when this position lies at or after a boundary: everything before the boundary is received, and the flow ends. */
   #reachBoundaryBefore(lsn: Lsn): boolean {
     const reached = this.#options.plan.boundaries.find((one) => one.kind === 'lsn' && one.lsn <= lsn);
     if (reached === undefined) return false;
-    this.#progress.keepalive(reached.lsn);
-    this.#end('publication boundary');
+    this.#progress.reached(reached.lsn);
+    this.#renew('publication boundary');
     return true;
   }
 
-  #end(reason: EndReason): void {
-    this.drain().then(
-      () => this.#outcome.resolve(reason),
-      () => {},
-    );
-  }
-
   #scheduleFlush(): void {
-    if (this.#flushScheduled) return;
-    this.#flushScheduled = true;
+    if (this.#isFlushScheduled) return;
+    this.#isFlushScheduled = true;
     queueMicrotask(() => {
-      this.#flushScheduled = false;
-      const sinks = this.#sinks!;
-      const replication = this.#replication!;
+      this.#isFlushScheduled = false;
+      const sinks = this.#sinks;
+      const replication = this.#replication;
       if (sinks.bufferedBytes >= this.#options.inFlightBudgetBytes && !replication.isPaused) replication.pause();
       // One flush for all chunks of a read: a request for each of them would be small.
       if (!replication.isHandingOver) sinks.flush();
       const { walStart } = this.#reader;
       if (walStart !== undefined) {
         this.#progress.received(walStart);
-        this.#dialogue!.noteData();
+        replication.statuses.noteData();
       }
-      this.#dialogue!.sendStatusIfDue();
+      replication.statuses.sendIfDue();
     });
   }
 
-  #restWhenBehind(): void {
+  #restInBacklog(): void {
     const { sentMicros } = this.#reader;
     if (sentMicros === undefined) return;
-    const readBytes = this.#replication!.lastReadBytes;
-    const restMs = restAfterRead({ readBytes, behindMs: (sentMicros - this.#lastCommitMicros) / 1000 });
-    if (restMs > 0) this.#replication!.rest(restMs);
+    const readBytes = this.#replication.lastReadBytes;
+    const restMs = restAfterRead({ readBytes, lagMs: (sentMicros - this.#lastCommitMicros) / 1000 });
+    if (restMs > 0) this.#replication.rest(restMs);
   }
 
-  #noteAcknowledged(): void {
+  #onAcknowledged(): void {
     const sinks = this.#sinks;
-    if (sinks === undefined) return;
     const lowest = sinks.lowestUnacknowledged;
     const { flushed } = this.#progress;
     this.#progress.acknowledgedBelow(lowest);
     if (this.#progress.flushed > flushed) this.#options.status.noteProven();
-    if (this.#draining) {
+    if (this.#isDraining) {
       if (lowest === Number.POSITIVE_INFINITY) this.#drained.resolve();
-    } else if (this.#replication!.isPaused && sinks.bufferedBytes < this.#options.inFlightBudgetBytes) {
-      this.#dialogue!.noteInbound();
-      this.#replication!.resume();
+    } else if (this.#replication.isPaused && sinks.bufferedBytes < this.#options.inFlightBudgetBytes) {
+      this.#replication.statuses.noteInbound();
+      this.#replication.resume();
     }
-    this.#dialogue!.sendStatusIfDue();
+    this.#replication.statuses.sendIfDue();
   }
 
   #locateRow(error: unknown): unknown {
     if (!(error instanceof NotifierError)) return error;
-    // Relation frames carry no position: then the transaction's must do.
+    // Relation frames carry no position: the transaction's is the best that is known.
     const lsn = this.#reader.walStart || this.#begin?.finalLsn;
     return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
@@ -385,10 +399,4 @@ export class Flow implements StreamView {
 export function lsnInContext(where: string | undefined): Lsn | undefined {
   const found = where?.match(/\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
   return found ? parseLsn(found[0]) : undefined;
-}
-
-function deadServerError(): SourceError {
-  return new SourceError('Lost the replication connection: the server does not answer', {
-    advice: 'Check the network between this service and PostgreSQL',
-  });
 }

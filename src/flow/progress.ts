@@ -1,10 +1,3 @@
-/**
- * What may be confirmed to PostgreSQL, and when: the accounting of one session, without any I/O.
- *
- * Every record of a session has an ordinal: 1, 2, 3 ... in WAL order. A commit is durable when every record up to it is
- * acknowledged, that is, when its last ordinal lies below the lowest ordinal that is not. Two numbers go to the server,
- * and both only ever rise: `written`, what we have received, and `flushed`, what Kafka has.
- */
 import type { Lsn } from '../lsn.ts';
 
 /** A commit whose records are not all acknowledged. */
@@ -18,48 +11,54 @@ interface PendingCommit {
   readonly recordEndLsn: Lsn | undefined;
 }
 
-/** See the head of this file. */
+/**
+ * Which LSN may be confirmed to PostgreSQL: the accounting of one session, without any I/O.
+ *
+ * Every record of a session has an ordinal: 1, 2, 3 ... in WAL order. A commit is durable when every record up to it is
+ * acknowledged, that is, when its last ordinal is lower than the lowest unacknowledged one. Two positions go to the server,
+ * and both only rise: `written`, received by the service, and `flushed`, acknowledged by Kafka.
+ */
 export class Progress {
   #written: Lsn;
   #flushed: Lsn;
-  /** Commits not yet durable, oldest first; those before #firstPending are done and wait for a cheap removal. */
+  /** Commits not yet durable, oldest first; those before #firstPending are durable and await a cheap removal */
   #pending: PendingCommit[] = [];
   #firstPending = 0;
   #lastOrdinal = 0;
   #lastOrdinalOfCommits = 0;
   #delivered: Lsn | undefined;
-  /** Lowest ordinal that is not acknowledged; one past the last when all are */
+  /** Lowest unacknowledged ordinal; one past the last when all are acknowledged */
   #lowestUnacknowledged = 1;
   #inTransaction = false;
-  /** WAL end of the last keepalive that came between transactions */
-  #keepaliveLsn: Lsn;
+  /** Highest position between transactions up to which everything was received */
+  #idleLsn: Lsn;
   readonly #onDurable: (commitTimeMicros: bigint) => void;
 
   /**
-   * @param confirmedFlushLsn where the slot stands: nothing below it is ever told to the server again
+   * @param confirmedFlushLsn of the slot: no lower position is ever reported
    * @param onDurable called for each commit that has become durable, with the server's clock at that commit; commits
-   *   that made no record behind one that is pending count as one with it
+   *   without records after a pending one count as one with it
    */
   constructor(confirmedFlushLsn: Lsn, onDurable: (commitTimeMicros: bigint) => void = () => {}) {
     this.#onDurable = onDurable;
     this.#written = confirmedFlushLsn;
     this.#flushed = confirmedFlushLsn;
-    this.#keepaliveLsn = confirmedFlushLsn;
+    this.#idleLsn = confirmedFlushLsn;
   }
 
-  /** Received by us. */
+  /** Received by the service. */
   get written(): Lsn {
     return this.#written;
   }
 
-  /** Acknowledged by Kafka, up to here and without a gap. */
+  /** Acknowledged by Kafka without a gap: the position to confirm. */
   get flushed(): Lsn {
     return this.#flushed;
   }
 
   /**
-   * End of the last transaction that made a record and is confirmed; undefined without one. The server's WAL may go
-   * another way behind it without anybody missing anything, whatever keepalives have confirmed since.
+   * End of the last confirmed transaction that made a record; undefined without one. When the server's WAL takes another
+   * course after this position, no record is missing, even if keepalives have confirmed more since.
    */
   get delivered(): Lsn | undefined {
     return this.#delivered;
@@ -70,7 +69,7 @@ export class Progress {
     return !this.#inTransaction && this.#firstPending === this.#pending.length && this.#allAcknowledged;
   }
 
-  /** Number of records that the session has made. */
+  /** Number of records that the session has made so far. */
   get lastOrdinal(): number {
     return this.#lastOrdinal;
   }
@@ -93,12 +92,12 @@ export class Progress {
     return ++this.#lastOrdinal;
   }
 
-  /** A Commit was received. Its end LSN is what is confirmed, not its commit LSN: that would bring it again. */
+  /** A Commit was received. Its end LSN is confirmed, not its commit LSN: that would bring the transaction again. */
   commit(endLsn: Lsn, commitTimeMicros: bigint): void {
     this.#inTransaction = false;
     this.received(endLsn);
     const last = this.#firstPending < this.#pending.length ? this.#pending.at(-1) : undefined;
-    // A commit that made no record is durable with the one before it: however many there are, they take no room.
+    // A commit without records is durable with the one before it, so that many of them take no memory.
     if (last?.lastOrdinal === this.#lastOrdinal) last.endLsn = endLsn;
     else {
       const recordEndLsn = this.#lastOrdinal > this.#lastOrdinalOfCommits ? endLsn : undefined;
@@ -108,18 +107,24 @@ export class Progress {
     this.#settle();
   }
 
-  /** Something was received up to here. Frames without a position (Relation, Type) carry 0 and change nothing. */
+  /** Data was received up to this position. Frames without a position (Relation, Type) carry 0 and change nothing. */
   received(lsn: Lsn): void {
     if (lsn > this.#written) this.#written = lsn;
   }
 
   /**
-   * A keepalive told where the server's WAL ends. Inside a transaction that is no place to resume from; outside it is,
-   * once nothing before it is queued or in flight. Without it an idle slot would hold WAL for ever.
+   * A keepalive reported the end of the server's WAL. Inside a transaction that is no position to resume from; between
+   * transactions it is, once nothing before it is unacknowledged. Without this an idle slot would retain WAL without end.
    */
   keepalive(walEnd: Lsn): void {
     this.received(walEnd);
-    if (!this.#inTransaction && walEnd > this.#keepaliveLsn) this.#keepaliveLsn = walEnd;
+    if (!this.#inTransaction) this.reached(walEnd);
+  }
+
+  /** Between transactions: nothing before this position is still to be received, for example because it is not owed. */
+  reached(lsn: Lsn): void {
+    this.received(lsn);
+    if (lsn > this.#idleLsn) this.#idleLsn = lsn;
     this.#settle();
   }
 
@@ -131,7 +136,7 @@ export class Progress {
   }
 
   #settle(): void {
-    // Records that were numbered since may all be outstanding; those below the mark never become so again.
+    // Records numbered since then may all be unacknowledged; those below never become so again.
     while (this.#firstPending < this.#pending.length) {
       const commit = this.#pending[this.#firstPending]!;
       if (commit.lastOrdinal >= this.#lowestUnacknowledged) break;
@@ -144,6 +149,6 @@ export class Progress {
       this.#pending = this.#pending.slice(this.#firstPending);
       this.#firstPending = 0;
     }
-    if (this.isIdle && this.#keepaliveLsn > this.#flushed) this.#flushed = this.#keepaliveLsn;
+    if (this.isIdle && this.#idleLsn > this.#flushed) this.#flushed = this.#idleLsn;
   }
 }

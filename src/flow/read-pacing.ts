@@ -1,24 +1,24 @@
 /**
- * How eagerly to read from the server. A walsender makes one system call a row while its client keeps up, and every read of
- * ours costs a turn through the event loop and a request to produce, however little it brings: whoever has a backlog
- * before him does better to let it gather. Nobody waits for it: the rest is a small part of what the stream is late by.
+ * How eagerly to read from the server. A walsender makes one system call per row while its client keeps up, and every read
+ * costs a turn of the event loop and a Produce request, however little it brings. With a backlog it is faster to let data
+ * accumulate; the pause is a small part of the lag.
  */
 
-/** A transaction that is sent so long after its commit comes out of a backlog */
-const BEHIND_MS = 100;
-/** A read of so much has taken its time: the next one will bring enough by itself */
+/** A transaction that is sent this long after its commit comes from a backlog */
+const BACKLOG_LAG_MS = 100;
+/** After a read of this size the next one brings enough without a pause */
 const FULL_READ_BYTES = 64 * 1024;
-/** At the rates of a walsender some 200 KB, which the buffers between us hold; longer, and it would stand still */
+/** At a walsender's rate some 200 KB, which the buffers in between hold; a longer pause would stall it */
 const REST_MS = 6;
 
-/** What is known when a read has been worked off. */
+/** The facts after a read was processed. */
 export interface ReadSituation {
   readonly readBytes: number;
   /** From the commit of the transaction that is being received to the sending of its last frame, by the server's clock */
-  readonly behindMs: number;
+  readonly lagMs: number;
 }
 
-/** For how many milliseconds nothing is to be read, 0 = read on. */
-export function restAfterRead({ readBytes, behindMs }: ReadSituation): number {
-  return behindMs >= BEHIND_MS && readBytes < FULL_READ_BYTES ? REST_MS : 0;
+/** Milliseconds without a read, 0 = read on. */
+export function restAfterRead({ readBytes, lagMs }: ReadSituation): number {
+  return lagMs >= BACKLOG_LAG_MS && readBytes < FULL_READ_BYTES ? REST_MS : 0;
 }

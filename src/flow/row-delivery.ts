@@ -1,20 +1,17 @@
-/**
- * Row changes to records in the queues of their partitions. A row that cannot become a record ends the stream, or goes
- * to the parking topic of its namespace: nothing is passed over unseen.
- */
 import type { Logger } from 'pino';
 import { ByteWriter } from '../bytes/writer.ts';
 import { convertChange, type RecordKind } from '../conversion/convert.ts';
 import { encodeParkedRow } from '../conversion/parking-record.ts';
 import { resolveRelation, type SourceRelation } from '../conversion/relation.ts';
-import { InvalidRowError, MissingOldTupleError, NotifierError, SourceError } from '../errors.ts';
+import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import type { BeginMessage, RelationMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
 import { parseTableName } from '../progressor/tables.ts';
+import { decideInvalidRow } from './invalid-row-policy.ts';
 import type { Progress } from './progress.ts';
 import type { Outlet, Route, Sinks } from './sinks.ts';
 
-/** Where rows come from and whom they are counted by. */
+/** Options of RowDelivery. */
 export interface RowDeliveryOptions {
   readonly databaseRef: string;
   readonly slot: string;
@@ -22,12 +19,12 @@ export interface RowDeliveryOptions {
   readonly namespaces: ReadonlySet<string>;
   readonly sinks: Sinks;
   readonly progress: Progress;
-  /** Relations that were warned of already, as schema.table; kept by the slot from session to session */
+  /** Unconfigured relations that have been logged, as schema.table; kept by the slot from session to session */
   readonly warnedRelations: Set<string>;
   readonly log: Logger;
 }
 
-/** Where a row stands: its transaction and its own position in the WAL. */
+/** The position of a row: its transaction, and its own LSN. */
 export interface RowPlace {
   readonly begin: BeginMessage;
   readonly lsn: Lsn;
@@ -37,21 +34,24 @@ export interface RowPlace {
 interface RoutedRelation {
   readonly message: RelationMessage;
   readonly route: Route;
-  /** What its rows lead to, if anything */
+  /** Kind of the records that its rows give */
   readonly kind: RecordKind;
-  /** Or why none of its rows can be converted, where they are to be parked */
+  /** Or why none of its rows can be converted, in a namespace that parks them */
   readonly relation: SourceRelation | InvalidRowError;
 }
 
-/** See the head of this file. */
+/**
+ * Row changes to records in the queues of their partitions. A row that cannot become a record ends the stream or goes to
+ * the parking topic of its namespace (invalid-row-policy.ts); none is skipped unnoticed.
+ */
 export class RowDelivery {
   readonly #options: RowDeliveryOptions;
-  /** By relation id; undefined = one that nobody configured */
+  /** By relation id; undefined = not configured */
   readonly #relations = new Map<number, RoutedRelation | undefined>();
   readonly #draft = { key: new ByteWriter(), value: new ByteWriter() };
   /**
-   * True while a transaction is only tried: rows are converted and held against the limits of their topics, and nothing
-   * is queued. See SlotMemory.refusedCommitLsn.
+   * True while a transaction is only tried: rows are converted and compared with the limits of their topics, and nothing is
+   * queued. See FlowMemory.refusedCommitLsn.
    */
   isRehearsing = false;
 
@@ -59,11 +59,14 @@ export class RowDelivery {
     this.#options = options;
   }
 
-  /** Takes up how the rows of a relation will look from now on. */
+  /**
+   * Applies a Relation message: the format of the following rows of this relation.
+   * @throws InvalidRowError when its rows cannot be converted, unless the namespace parks them
+   */
   describe(message: RelationMessage): void {
     const relation = this.#resolve(message);
     if (relation === undefined) {
-      this.#warnOfRelation(`${message.schema}.${message.name}`);
+      this.#warnAboutRelation(`${message.schema}.${message.name}`);
       this.#relations.set(message.relationId, undefined);
       return;
     }
@@ -76,21 +79,23 @@ export class RowDelivery {
   }
 
   /**
-   * Makes of a row what is to be told of it, and queues that.
-   * @throws InvalidRowError when it cannot be told and is not to be parked, or the parking topic does not take it
+   * Converts a row and queues its record, if it gives one.
+   * @throws InvalidRowError when it cannot be converted or delivered and is not parked, or the parking topic refuses it
    */
   deliver(message: RowMessage, place: RowPlace | undefined): void {
     const routed = this.#relations.get(message.relationId);
     if (routed === undefined) {
       if (this.#relations.has(message.relationId)) return;
-      throw new SourceError('Cannot read a row: its relation was not described before it');
+      throw new SourceError('Cannot read a row: no Relation message came before it', { code: 'relation_unknown' });
     }
-    if (place === undefined) throw new SourceError('Cannot read a row: it came outside of a transaction');
+    if (place === undefined) {
+      throw new SourceError('Cannot read a row: it came outside a transaction', { code: 'row_outside_transaction' });
+    }
     const { relation, route, kind } = routed;
     if (!this.isRehearsing) route.counts.received[kind]++;
     try {
       if (relation instanceof InvalidRowError) {
-        if (kind === 'event' && message.tag !== 'insert') return; // tells nothing, whatever its columns are
+        if (kind === 'event' && message.tag !== 'insert') return; // gives no record, whatever its columns are
         throw relation;
       }
       if (convertChange(relation, message, place.begin.commitTimeMicros, this.#draft) === undefined) return;
@@ -116,13 +121,20 @@ export class RowDelivery {
     else producer.append(topic, key, value, { ordinal: this.#options.progress.nextOrdinal(), tally });
   }
 
-  /** Decides what becomes of a row that could not be queued. */
   #settle(routed: RoutedRelation, message: RowMessage, place: RowPlace, error: unknown): void {
     const { namespace, onMissingOldTuple, parking } = routed.route;
     if (error instanceof NotifierError) error.locate({ namespace, table: routed.message.name });
-    if (error instanceof MissingOldTupleError && onMissingOldTuple === 'skip') this.#noteSkipped(routed, place, error);
-    else if (error instanceof InvalidRowError && parking !== undefined) this.#park(routed, message, place, error);
-    else throw error;
+    if (!(error instanceof InvalidRowError)) throw error;
+    switch (decideInvalidRow(error, { onMissingOldTuple, canPark: parking !== undefined })) {
+      case 'skip':
+        this.#noteSkipped(routed, place, error);
+        break;
+      case 'park':
+        this.#park(routed, message, place, error);
+        break;
+      case 'fail':
+        throw error;
+    }
   }
 
   #park(routed: RoutedRelation, change: RowMessage, place: RowPlace, error: InvalidRowError): void {
@@ -135,35 +147,41 @@ export class RowDelivery {
     try {
       this.#queue(outlet);
     } catch (refusal) {
-      // Both are to be known: why it is invalid, and why it cannot even be parked.
+      // The operator needs both causes: why the row is invalid, and why it cannot be parked.
       if (refusal instanceof NotifierError) refusal.locate({ namespace, table: relation.name, key: error.place.key });
       if (refusal instanceof Error) refusal.cause ??= error;
       throw refusal;
     }
     if (this.isRehearsing) return;
     error.locate({ lsn: formatLsn(place.lsn) });
-    log.warn({ error, parkingTopic: outlet.topic.name }, 'a row that cannot be delivered goes to the parking topic');
+    log.warn(
+      { event: 'row_parked', error, parkingTopic: outlet.topic.name },
+      'a row that cannot be delivered goes to the parking topic',
+    );
   }
 
-  #noteSkipped({ route }: RoutedRelation, { lsn }: RowPlace, error: MissingOldTupleError): void {
+  #noteSkipped({ route }: RoutedRelation, { lsn }: RowPlace, error: InvalidRowError): void {
     if (this.isRehearsing) return;
     const skippedRowCount = ++route.counts.skipped.lifecycle;
     const { namespace, table, key } = error.place;
     this.#options.log.warn(
-      { namespace, table, key, lsn: formatLsn(lsn), skippedRowCount },
-      'an update without its old tuple was skipped, as on_missing_old_tuple says',
+      { event: 'row_skipped', namespace, table, key, lsn: formatLsn(lsn), skippedRowCount },
+      'skipped an update without its old tuple (on_missing_old_tuple: skip)',
     );
   }
 
-  #warnOfRelation(name: string): void {
+  #warnAboutRelation(name: string): void {
     const { warnedRelations, log } = this.#options;
     if (warnedRelations.has(name)) return;
     warnedRelations.add(name);
-    log.warn({ relation: name }, 'rows of a relation that is not configured are ignored');
+    log.warn(
+      { event: 'relation_ignored', relation: name },
+      'the service ignores rows of a relation that is not configured',
+    );
   }
 }
 
-/** The error in one line with what caused it, as the parking record tells it. */
+/** The error and its cause in one line, for the parking record. */
 function causeOf(error: InvalidRowError): string {
   return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }

@@ -13,21 +13,19 @@ import type { RecordTally } from '../kafka/produce/record-batch.ts';
 import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/produce/topic-limits.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
-/** What a slot sends, where to, how stubbornly, and whom to tell. */
-export interface SinksOptions
-  extends Pick<ProducerOptions, 'resendTimeoutMs' | 'maxRetries' | 'log'>,
-    ProducerListener {
+/** Options of Sinks. */
+export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 'maxRetries' | 'log'> {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
   readonly topicLimits: Map<string, TopicLimits>;
-  /** Of unused batch buffers that the slot keeps for its next batches */
+  /** Bytes of unused batch buffers that the slot keeps for its next batches */
   readonly keptBufferBytes: number;
-  /** By namespace: what became of its rows */
+  /** By namespace: outcomes of its rows */
   readonly counts: ReadonlyMap<string, NamespaceCounts>;
 }
 
-/** One topic, by whom it is reached, and who is told what it took. */
+/** One topic, its producer, and the counter of its acknowledged records. */
 export interface Outlet {
   readonly producer: Producer;
   readonly topic: ProducerTopic;
@@ -40,11 +38,11 @@ export interface Route {
   readonly onMissingOldTuple: NamespaceConfig['onMissingOldTuple'];
   readonly counts: NamespaceCounts;
   readonly records: Readonly<Record<RecordKind, Outlet>>;
-  /** For rows that cannot be delivered; undefined where those stop the slot */
+  /** For rows that cannot be delivered; undefined where those end the stream */
   readonly parking: Readonly<Record<RecordKind, Outlet>> | undefined;
 }
 
-/** See the head of this file. */
+/** Everything that a slot sends to: one producer per Kafka client, one route per namespace. */
 export class Sinks {
   readonly #clusters: readonly Cluster[];
   readonly #producers: readonly Producer[];
@@ -61,7 +59,7 @@ export class Sinks {
   }
 
   /**
-   * Connects to every cluster and checks that every topic is there.
+   * Connects to every cluster and checks that every topic exists. Nothing is watched or sent before `start`.
    * @throws SinkError, SecretError
    */
   static async open(options: SinksOptions): Promise<Sinks> {
@@ -87,35 +85,11 @@ export class Sinks {
           codec: codecOf(client.compression),
           buffers: new BatchBuffers(options.keptBufferBytes / byClient.size),
         });
-        producer.start(options);
         producers.set(clientName, producer);
       }
-      const routes = [...options.namespaces].map(([namespace, config]): [string, Route] => {
+      const routes = Array.from(options.namespaces, ([namespace, config]): [string, Route] => {
         const producer = producers.get(config.kafkaClient)!;
-        const counts = options.counts.get(namespace)!;
-        const outlet = (topic: string, kindCounts: KindCounts, kind: RecordKind): Outlet => ({
-          producer,
-          topic: producer.topic(topic),
-          tally: tallyOf(kindCounts, kind),
-        });
-        const { parkingTopic } = config;
-        const route: Route = {
-          namespace,
-          onMissingOldTuple: config.onMissingOldTuple,
-          counts,
-          records: {
-            event: outlet(config.eventsinkTopic, counts.produced, 'event'),
-            lifecycle: outlet(config.lifecycleTopic, counts.produced, 'lifecycle'),
-          },
-          parking:
-            parkingTopic === undefined
-              ? undefined
-              : {
-                  event: outlet(parkingTopic, counts.parked, 'event'),
-                  lifecycle: outlet(parkingTopic, counts.parked, 'lifecycle'),
-                },
-        };
-        return [namespace, route];
+        return [namespace, createRoute(namespace, { config, producer, counts: options.counts.get(namespace)! })];
       });
       return new Sinks(clusters, [...producers.values()], new Map(routes));
     } catch (error) {
@@ -125,12 +99,17 @@ export class Sinks {
     }
   }
 
+  /** Begins to watch the topics and to send. To be called once. */
+  start(listener: ProducerListener): void {
+    for (const producer of this.#producers) producer.start(listener);
+  }
+
   /** Route of a namespace of the slot. */
   route(namespace: string): Route {
     return this.#routes.get(namespace)!;
   }
 
-  /** Lets every producer send what it has. */
+  /** Sends everything that was appended. */
   flush(): void {
     for (const producer of this.#producers) producer.flush();
   }
@@ -142,14 +121,14 @@ export class Sinks {
     return sum;
   }
 
-  /** Lowest ordinal that some cluster has not acknowledged, Infinity when there is none. */
+  /** Lowest unacknowledged ordinal over all clusters, Infinity when there is none. */
   get lowestUnacknowledged(): number {
     let lowest = Number.POSITIVE_INFINITY;
     for (const producer of this.#producers) lowest = Math.min(lowest, producer.lowestUnacknowledged());
     return lowest;
   }
 
-  /** Since when (performance.now(), ms) the oldest record that is not acknowledged is with us; undefined without one. */
+  /** When the oldest unacknowledged record was appended, by performance.now(); undefined without one. */
   get inFlightSinceMs(): number | undefined {
     let oldest: number | undefined;
     for (const { oldestUnacknowledgedSinceMs: since } of this.#producers) {
@@ -168,18 +147,45 @@ export class Sinks {
     return this.#producers.reduce((sum, producer) => sum + producer.acknowledgedRecordCount, 0);
   }
 
-  /** Sends nothing more and drops the connections. */
+  /** Ends all sending and drops the connections. */
   close(): void {
     for (const producer of this.#producers) producer.stop();
     for (const cluster of this.#clusters) cluster.close();
   }
 }
 
+function createRoute(
+  namespace: string,
+  {
+    config,
+    producer,
+    counts,
+  }: { readonly config: NamespaceConfig; readonly producer: Producer; readonly counts: NamespaceCounts },
+): Route {
+  const outlets = (topics: Readonly<Record<RecordKind, string>>, kindCounts: KindCounts) => {
+    const outlet = (kind: RecordKind): Outlet => ({
+      producer,
+      topic: producer.topic(topics[kind]),
+      tally: tallyOf(kindCounts, kind),
+    });
+    return { event: outlet('event'), lifecycle: outlet('lifecycle') };
+  };
+  const { parkingTopic, eventsinkTopic, lifecycleTopic } = config;
+  return {
+    namespace,
+    onMissingOldTuple: config.onMissingOldTuple,
+    counts,
+    records: outlets({ event: eventsinkTopic, lifecycle: lifecycleTopic }, counts.produced),
+    parking:
+      parkingTopic === undefined ? undefined : outlets({ event: parkingTopic, lifecycle: parkingTopic }, counts.parked),
+  };
+}
+
 function topicsOf({ eventsinkTopic, lifecycleTopic, parkingTopic }: NamespaceConfig): string[] {
   return [eventsinkTopic, lifecycleTopic, ...(parkingTopic === undefined ? [] : [parkingTopic])];
 }
 
-/** Lets a producer count what Kafka has acknowledged right where the status is read. */
+/** Counts acknowledged records directly in the status. */
 function tallyOf(counts: KindCounts, kind: RecordKind): RecordTally {
   return {
     get producedCount() {

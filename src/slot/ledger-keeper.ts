@@ -1,4 +1,3 @@
-/** Keeps the slot's ledger on the server, and the process's own memory of the slot, during a session. */
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { Progress } from '../flow/progress.ts';
@@ -8,10 +7,10 @@ import { claimSlot } from '../postgres/setup/claim-slot.ts';
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotMemory } from './memory.ts';
 
-/** A ledger that is a minute old names the beginning of a loss well enough, and costs an idle database nothing. */
+/** A ledger that is a minute old is exact enough to name the beginning of a loss, and costs an idle database nothing. */
 const KEEP_INTERVAL_MS = 60_000;
 
-/** Whose ledger, and what goes into it. */
+/** Options of LedgerKeeper. */
 export interface LedgerKeeperOptions {
   readonly control: Sql;
   readonly databaseRef: string;
@@ -22,7 +21,10 @@ export interface LedgerKeeperOptions {
   readonly log: Logger;
 }
 
-/** See the head of this file. */
+/**
+ * Writes the slot's ledger on the server during a session, and keeps the process's own memory of it: when the slot is
+ * claimed, once a minute while records are made, and at the end.
+ */
 export class LedgerKeeper {
   readonly #options: LedgerKeeperOptions;
   #writtenMs = performance.now();
@@ -36,15 +38,16 @@ export class LedgerKeeper {
   }
 
   /**
-   * To be called when the slot is ours and nothing is confirmed yet: who finds it moved later knows by whom.
-   * @throws SourceError when somebody changed the slot, its ledger or its publications since it was prepared
+   * Claims the slot in its ledger. To be called while our walsender holds the slot and nothing is confirmed yet: a process
+   * that later finds the slot advanced knows by which instance.
+   * @throws SlotInUseError when the slot, its ledger or its publications have changed since it was prepared
    */
   async open(): Promise<void> {
     this.#noteOutcome(await claimSlot(this.#options.control, this.#options));
     this.#isOpen = true;
   }
 
-  /** To be called from time to time: writes at most once a minute, and only when records were made since. */
+  /** To be called at intervals: writes at most once a minute, and only when records were made since. */
   async keep(): Promise<void> {
     if (this.#isClosing) return;
     const isDue = performance.now() - this.#writtenMs >= KEEP_INTERVAL_MS;
@@ -52,23 +55,23 @@ export class LedgerKeeper {
   }
 
   /**
-   * Writes the last word: nothing was confirmed behind what it says. To be called when no more statuses are sent; what
-   * Kafka acknowledged since the last one may be part of it. Another process that has taken the slot meanwhile keeps its own.
+   * Writes the closing ledger: nothing is confirmed after its position. To be called when no more statuses are sent; it
+   * may include what Kafka acknowledged since the last one. The ledger of another process that holds the slot by now stays.
    */
   async close(): Promise<void> {
     this.#isClosing = true;
     if (this.#isOpen) await this.#write({ closed: true });
   }
 
-  /** Hands on to the next session of this process what this one knows. */
+  /** Hands the ledger on to the next session of this process. */
   remember(): void {
-    this.#options.memory.known = this.#present(false);
+    this.#options.memory.remembered = this.#present(false);
   }
 
   #present(closed: boolean): SlotLedger {
     const { prepared, progress } = this.#options;
     const ledger = prepared.nextLedger;
-    // A server that crashed stands behind what it had confirmed; that stays delivered.
+    // A server that crashed may be at an earlier position than it had confirmed; that stays delivered.
     const deliveredLsn = progress.delivered ?? ledger.deliveredLsn;
     return { ...ledger, confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn), deliveredLsn, closed };
   }
@@ -82,7 +85,7 @@ export class LedgerKeeper {
       ledger: this.#present(closed),
       replaces: prepared.storedLedger,
     });
-    // Only who has the slot writes: another one's word is about a slot that is not ours any more.
+    // A ledger of another instance means that this one no longer holds the slot.
     if (outcome !== 'superseded') this.#noteOutcome(outcome);
   }
 
@@ -90,8 +93,8 @@ export class LedgerKeeper {
     const { memory, slot, prepared, log } = this.#options;
     if (outcome === 'refused' && !memory.isLedgerRefused) {
       log.warn(
-        { advice: ledgerGrantSql(slot, prepared.role) },
-        'the role may not keep a ledger of the slot on the server: a slot or publication that vanishes while this service is down will not be noticed',
+        { event: 'ledger_refused', advice: ledgerGrantSql(slot, prepared.role) },
+        'the role may not write the ledger of the slot on the server: the service cannot notice a slot or publication that is dropped while it is down',
       );
     }
     memory.isLedgerRefused = outcome === 'refused';

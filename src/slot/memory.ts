@@ -1,35 +1,28 @@
-/**
- * What a slot's sessions hand on to each other. It lives in the process only: the slot itself is the offset store, and
- * what has to outlive the process stands in the slot's ledger (postgres/ledger.ts).
- */
+import type { FlowMemory } from '../flow/flow.ts';
 import type { TopicLimits } from '../kafka/produce/topic-limits.ts';
 import type { Lsn } from '../lsn.ts';
 import type { SlotLedger } from '../postgres/continuity/ledger.ts';
 
-/** See the head of this file. */
-export interface SlotMemory {
+/**
+ * What the sessions of a slot hand on to each other. It lives in the process only: the slot itself is the offset store, and
+ * what must outlive the process is in the slot's ledger (postgres/continuity/ledger.ts).
+ */
+export interface SlotMemory extends FlowMemory {
   /** By Kafka client, because two clusters may have topics of one name */
   readonly topicLimits: Map<string, TopicLimits>;
   /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
   readonly publicationExistedAt: Map<string, Lsn>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
   readonly probedBoundaries: Map<string, Lsn>;
-  /** Relations that nobody configured and that were already warned of, as schema.table */
-  readonly warnedRelations: Set<string>;
-  /** Slots that nobody reads and that were already warned of */
+  /** Abandoned slots that have been logged */
   readonly warnedSlots: Set<string>;
-  /**
-   * Commit LSN of a transaction with a row that could not be delivered. When it comes again, its rows are only tried
-   * until that row is good: sent each time, those in front of it would pile up in Kafka with every attempt.
-   */
-  refusedCommitLsn: Lsn | undefined;
-  /** The role may not write the slot's ledger, as its last attempt has shown */
+  /** The server refused the last attempt to write the slot's ledger: the role lacks the right */
   isLedgerRefused: boolean;
-  /** What the last session left, as exact as a ledger that was closed; undefined before the first */
-  known: SlotLedger | undefined;
+  /** The ledger as the last session left it, as exact as a closed one; undefined before the first session */
+  remembered: SlotLedger | undefined;
 }
 
-/** The memory of a slot that nothing is known of yet. */
+/** The memory of a slot before its first session. */
 export function createSlotMemory(): SlotMemory {
   return {
     topicLimits: new Map(),
@@ -39,20 +32,21 @@ export function createSlotMemory(): SlotMemory {
     warnedSlots: new Set(),
     refusedCommitLsn: undefined,
     isLedgerRefused: false,
-    known: undefined,
+    remembered: undefined,
   };
 }
 
 /**
- * Remembers that the catalogs had a publication when the WAL ended there. That the server streamed with it proves less:
- * it may have read an older change by what it had loaded for a later one, and cannot read it again on another connection.
+ * Remembers that the catalogs contained a publication when the WAL ended at this LSN. That the server streamed with it
+ * proves less: it may have decoded an older change with what it had loaded for a later one, and cannot decode it again on
+ * another connection.
  */
 export function notePublication(memory: SlotMemory, name: string, lsn: Lsn): void {
   const known = memory.publicationExistedAt.get(name);
   if (known === undefined || lsn < known) memory.publicationExistedAt.set(name, lsn);
 }
 
-/** What was learned of a publication does not hold of another one with its name. */
+/** Forgets a publication that was dropped: what was learned does not hold for another one with its name. */
 export function forgetPublication(memory: SlotMemory, name: string): void {
   memory.publicationExistedAt.delete(name);
   memory.probedBoundaries.delete(name);

@@ -1,55 +1,64 @@
 /**
- * What to do when the server could not load a publication for a change. Either the change is older than the publication:
- * then the place where the publication begins is looked for, with a copy of the slot. Or somebody dropped it.
+ * Publications in the memory of a slot, and what to do when the server could not load one for a change. Either the change
+ * is older than the publication: then a copy of the slot shows from where it can be streamed. Or the publication was
+ * dropped.
  */
-
+import type { Logger } from 'pino';
+import type { Sql } from 'postgres';
 import { lsnInContext } from '../flow/flow.ts';
-import { formatLsn } from '../lsn.ts';
+import { formatLsn, type Lsn } from '../lsn.ts';
 import { readPublicationOids } from '../postgres/catalog/publications.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';
+import type { PreparedPublication } from '../postgres/setup/ensure-publication.ts';
 import { findBoundary } from '../postgres/setup/publication-start.ts';
 import { judgeMissingPublication } from '../postgres/setup/streaming-plan.ts';
-import type { Session } from './session.ts';
+import type { SlotMemory } from './memory.ts';
+
+/** Options of a search. */
+export interface PublicationSearchOptions {
+  readonly databaseRef: string;
+  readonly slot: string;
+  /** Of the slot at this moment; everything received is acknowledged */
+  readonly confirmedLsn: Lsn;
+  /** Names of those that the server streamed with */
+  readonly streamed: readonly string[];
+  /** All of the slot, as they were prepared */
+  readonly publications: readonly PreparedPublication[];
+  readonly memory: SlotMemory;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
 
 /**
- * Notes from where on each younger publication can be streamed, for the next session.
- * @throws LossError when none is younger: what failed was dropped
+ * Remembers from where each younger publication can be streamed, for the next session.
+ * @param error what the server raised: SQLSTATE 42704
+ * @throws LossError when none is younger: a publication was dropped
  */
-export async function takeInYoungerPublications(session: Session, error: unknown): Promise<void> {
-  const { options, control, plan, progress, stopSignal: signal } = session;
-  const { memory, log, stream } = options;
-  const confirmedLsn = progress.flushed;
+export async function findPublicationStarts(
+  control: Sql,
+  error: unknown,
+  options: PublicationSearchOptions,
+): Promise<void> {
+  const { databaseRef, slot, confirmedLsn, streamed, memory, log, signal } = options;
   const where = error instanceof Error && 'where' in error ? String(error.where) : undefined;
   const changeLsn = lsnInContext(where);
-  let found = false;
-  for (const name of plan.streamed) {
+  let isFound = false;
+  for (const name of streamed) {
     const existedAtLsn = memory.publicationExistedAt.get(name);
     if (judgeMissingPublication({ changeLsn, existedAtLsn }) === 'dropped') continue;
-    const lsn = await findBoundary(control, {
-      databaseRef: stream.databaseRef,
-      slot: stream.slot,
-      publication: name,
-      confirmedFlushLsn: confirmedLsn,
-      log,
-      signal,
-    });
+    const request = { databaseRef, slot, publication: name, confirmedFlushLsn: confirmedLsn, log, signal };
+    const lsn = await findBoundary(control, request);
     if (lsn <= confirmedLsn) continue;
     memory.probedBoundaries.set(name, lsn);
-    found = true;
+    isFound = true;
     log.info(
-      { publication: name, lsn: formatLsn(lsn) },
-      'the publication is younger than the backlog, it is taken in later',
+      { event: 'publication_younger', publication: name, lsn: formatLsn(lsn) },
+      'the publication is younger than the backlog; the slot streams with it from this LSN on',
     );
   }
-  if (found) return;
-  const oids = await readPublicationOids(control, plan.streamed);
-  const dropped = session.prepared.publications
-    .filter(({ name, oid }) => oids.get(name) !== oid)
-    .map(({ name }) => name);
-  // One that is there again, as it was, has been missing all the same.
-  throw droppedPublicationError(dropped.length > 0 ? dropped : plan.streamed, {
-    confirmedLsn,
-    databaseRef: stream.databaseRef,
-    slot: stream.slot,
-  });
+  if (isFound) return;
+  const oids = await readPublicationOids(control, streamed);
+  const dropped = options.publications.filter(({ name, oid }) => oids.get(name) !== oid).map(({ name }) => name);
+  // A publication that exists again, unchanged, has been missing all the same.
+  throw droppedPublicationError(dropped.length > 0 ? dropped : streamed, { confirmedLsn, databaseRef, slot });
 }

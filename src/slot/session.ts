@@ -1,267 +1,348 @@
-/**
- * One attempt at following a slot: find the primary, wait for the slot, check and prepare PostgreSQL, connect to Kafka,
- * stream, and close both sides. Everything is opened anew, so that nothing half-broken survives; what ended the attempt
- * is raised.
- */
-
-import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
-import type { Sql } from 'postgres';
 import type { Config, DatabaseEndpoint, StreamConfig } from '../config/config.ts';
-import { isSettledWithin, rejectLater, rejectOnAbort } from '../deadline.ts';
+import { aborted, rejectOnAbort, settlesWithin, within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
-import { type EndReason, Flow } from '../flow/flow.ts';
+import { Flow, type FlowEnd, type RenewalReason } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
 import { Sinks } from '../flow/sinks.ts';
 import { formatLsn } from '../lsn.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
 import { watchShutdown } from '../postgres/availability/server-shutdown.ts';
-import { waitUntilFree } from '../postgres/availability/slot-holder.ts';
 import { connectControl } from '../postgres/client/connect.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
+import { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
+import { ReplicationStream } from '../postgres/replication/stream.ts';
 import { advanceSlot } from '../postgres/setup/create-slot.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
-import { takeInYoungerPublications } from './publications.ts';
-import { streamSlot } from './stop.ts';
+import { findPublicationStarts } from './publications.ts';
+import { standBy } from './standby.ts';
+import { closeInOrder, settleInFlight } from './stop.ts';
+import { watchSlot } from './watch.ts';
 
-/** Every wait of the preparation has a bound of its own, which is shorter: this is for a server that does not answer */
+/** Every wait of the preparation has a shorter bound of its own: this one is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;
 
-/** Batches that wait or are in flight, with the room that they were given to grow */
+/** Two waits of 10 s for a connection are part of it */
+const START_TIMEOUT_MS = 45_000;
+
+/** Batches that wait or are in flight, with their room to grow */
 const BUFFERS_PER_BUDGET = 4;
 
-/** A ledger that is not closed is no mistake, only less exact: a server that is about to go is not waited for */
+/** An unclosed ledger is no mistake, only less exact: a session does not wait longer for a server that stops */
 const CLOSE_LEDGER_TIMEOUT_MS = 2_000;
 
-/** Which slot to follow, with what, and what came before. */
+/** Options of Session. */
 export interface SessionOptions {
   readonly config: Config;
   readonly stream: StreamConfig;
-  /** Of this process, by which the slot's ledger tells it from others */
+  /** Id of this process, which tells its ledgers from those of other processes */
   readonly instance: string;
-  /** True for any slot of the configuration, so that a forgotten one can be told apart */
+  /** True for any slot of the configuration, so that abandoned slots are recognized */
   readonly isConfiguredSlot: (slot: string) => boolean;
   readonly memory: SlotMemory;
   readonly status: SlotStatus;
-  /** How often the slot was begun again before, and why this time, for the log */
+  /** How many sessions of the slot came before, and why the last one ended, for the log */
   readonly reconnectCount: number;
   readonly reconnectReason: string | undefined;
   readonly log: Logger;
 }
 
-/** `stopped`: the signal ended it in good order. Any other: another session is wanted at once. */
-export type SessionOutcome = 'stopped' | EndReason;
+/** `stopped`: the signal ended the session in good order. Any other: another session begins at once. */
+export type SessionOutcome = 'stopped' | RenewalReason;
 
-/** Everything that one session has opened. */
-export interface Session {
-  readonly options: SessionOptions;
+/** How the stream of a session ends: as its flow does, or by the stop of the service. */
+type StreamEnd = FlowEnd | { readonly kind: 'signal' };
+
+/** The PostgreSQL side of a session once the slot is prepared. */
+interface PreparedServer {
   readonly endpoint: DatabaseEndpoint;
-  readonly control: Sql;
+  readonly control: OwnedConnection;
   readonly prepared: PreparedSlot;
   readonly plan: StreamingPlan;
   readonly progress: Progress;
   readonly ledger: LedgerKeeper;
-  readonly flow: Flow;
-  readonly sinks: Sinks;
-  /** Rejects when the service is asked to stop */
-  readonly untilStopped: Promise<never>;
-  readonly stopSignal: AbortSignal;
-  /** Given at the end of the session: whatever still waits then must not keep it alive */
-  readonly ended: AbortSignal;
 }
 
 /**
- * Runs until the signal, a point at which another session has to begin, or an error.
- * @throws NotifierError, and whatever driver and library raise
+ * One attempt to follow a slot, in phases: find the server, wait for the slot, prepare it, hold it, open Kafka, stream.
+ * Each session opens everything itself, so that no broken connection survives; its disposal closes everything.
+ *
+ * The slot is held before Kafka is opened: a slot without a walsender can be invalidated, and another process must not
+ * believe it free.
  */
-export async function runSession(options: SessionOptions, stopSignal: AbortSignal): Promise<SessionOutcome> {
-  const { stream, memory, status, log } = options;
-  const { slot } = stream;
-  const ended = new AbortController();
-  await using cleanup = new AsyncDisposableStack();
-  let controlSocket: Socket | undefined;
-  cleanup.defer(() => {
-    ended.abort();
-    controlSocket?.destroy();
-  });
-  const untilStopped = rejectOnAbort(stopSignal, ended.signal);
-  const applicationName = `cdc-notifier ${slot} control`;
-  const search = { applicationName, log, signal: ended.signal };
-  const endpoint = await Promise.race([findPrimary(stream.database, search), untilStopped]);
-  const control = connectControl(endpoint, {
-    applicationName,
-    log,
-    onSocket: (socket) => {
-      // Whatever still asks when the session is over must not open a connection that nobody closes.
-      if (ended.signal.aborted) {
-        socket.destroy();
-        throw new SourceError('Cannot query: the session is over');
-      }
-      controlSocket = socket;
-    },
-  });
+export class Session implements AsyncDisposable {
+  readonly #options: SessionOptions;
+  readonly #stopSignal: AbortSignal;
+  readonly #resources = new AsyncDisposableStack();
+  readonly #ended = new AbortController();
+  /** Rejects when the service is asked to stop */
+  readonly #stopped: Promise<never>;
+  /** Each rejects with a reason to end the session: another primary, a server that shuts down */
+  readonly #watches: Promise<never>[] = [];
 
-  const untilMoved = forever(watchPrimary(stream.database, { ...search, followed: endpoint }));
-  await Promise.race([takeSlot(control, options, ended.signal), untilMoved, untilStopped]);
-  // From here on the server may not be kept from shutting down.
-  const untilShutdown = forever(watchShutdown({ control, socket: () => controlSocket, signal: ended.signal }));
-  const prepared = await Promise.race([
-    prepare(control, { options, endpoint, stopSignal }),
-    untilShutdown,
-    untilStopped,
-    rejectLater('prepare the slot', PREPARE_TIMEOUT_MS, ended.signal),
-  ]);
-  const { confirmedFlushLsn } = prepared;
-  const progress = new Progress(confirmedFlushLsn, (commitTimeMicros) =>
-    status.commitAcknowledge.observe((Date.now() - wallClockMs(commitTimeMicros)) / 1000),
-  );
-  const ledger = new LedgerKeeper({
-    control,
-    databaseRef: stream.databaseRef,
-    slot,
-    prepared,
-    progress,
-    memory,
-    log,
-  });
+  constructor(options: SessionOptions, stopSignal: AbortSignal) {
+    this.#options = options;
+    this.#stopSignal = stopSignal;
+    this.#stopped = rejectOnAbort(stopSignal, this.#ended.signal);
+  }
 
-  const plan = planStreaming(prepared.publications, confirmedFlushLsn, memory.probedBoundaries);
-  if (plan.streamed.length === 0) {
-    // Nothing of the backlog before the first publication is owed to anybody.
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended.abort();
+    await this.#resources.disposeAsync();
+  }
+
+  /**
+   * Runs until the signal, until another session has to begin, or until an error.
+   * @throws NotifierError, and whatever driver and library raise
+   */
+  async run(): Promise<SessionOutcome> {
+    const endpoint = await this.#findServer();
+    const control = this.#connectControl(endpoint);
+    await this.#waitForSlot(endpoint, control);
+    const server = await this.#prepare(endpoint, control);
+    if (server.plan.streamed.length === 0) return await this.#advanceToFirstPublication(server);
+    const replication = await this.#holdSlot(server);
+    const sinks = await this.#openKafka(replication);
+    return await this.#stream(server, replication, sinks);
+  }
+
+  /** The result of `work`, unless a stop or a watch ends the wait first; `work` then goes on unobserved. */
+  async #interruptible<T>(work: Promise<T>): Promise<T> {
+    return await Promise.race([work, this.#stopped, ...this.#watches]);
+  }
+
+  /** Ends the session when the watch fails. A watch that ends because the session ends changes nothing. */
+  #endWhenFailed(watch: Promise<void>): void {
+    const failure = watch.then(() => new Promise<never>(() => {}));
+    failure.catch(() => {});
+    this.#watches.push(failure);
+  }
+
+  async #findServer(): Promise<DatabaseEndpoint> {
+    return await this.#interruptible(findPrimary(this.#options.stream.database, this.#search));
+  }
+
+  get #search() {
+    return { applicationName: this.#controlName, log: this.#options.log, signal: this.#ended.signal };
+  }
+
+  get #controlName(): string {
+    return `cdc-notifier ${this.#options.stream.slot} control`;
+  }
+
+  #connectControl(endpoint: DatabaseEndpoint): OwnedConnection {
+    const { log } = this.#options;
+    return this.#resources.use(
+      new OwnedConnection(connectControl, endpoint, { applicationName: this.#controlName, log }),
+    );
+  }
+
+  /** Stands by while another process streams from the slot. From then on, a shutdown of the server ends the session. */
+  async #waitForSlot(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<void> {
+    const { stream, status, log } = this.#options;
+    const signal = this.#ended.signal;
+    this.#endWhenFailed(watchPrimary(stream.database, { ...this.#search, followed: endpoint }));
+    await this.#interruptible(standBy(control.sql, { slot: stream.slot, status, log, signal }));
+    this.#endWhenFailed(watchShutdown(control, signal));
+  }
+
+  async #prepare(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<PreparedServer> {
+    const { stream, instance, memory, status, log } = this.#options;
+    const { slot, databaseRef } = stream;
+    const preparing = prepareSlot(control.sql, {
+      databaseRef,
+      endpoint,
+      slot,
+      settings: stream.settings,
+      namespaces: [...stream.namespaces.keys()],
+      publishing: stream.namespaces,
+      remembered: memory.remembered,
+      isLedgerRefused: memory.isLedgerRefused,
+      instance,
+      isConfiguredSlot: (name) => this.#options.isConfiguredSlot(name) || memory.warnedSlots.has(name),
+      onAbandonedSlot: (name) => memory.warnedSlots.add(name),
+      onSlotSeen: (facts) => {
+        status.server = facts;
+      },
+      log,
+      signal: this.#stopSignal,
+    });
+    const prepared = await this.#interruptible(within(PREPARE_TIMEOUT_MS, 'prepare the slot', preparing));
+    for (const name of prepared.renewedPublications) forgetPublication(memory, name);
+    for (const { name } of prepared.publications) notePublication(memory, name, prepared.currentLsn);
+    const progress = new Progress(prepared.confirmedFlushLsn, (commitTimeMicros) =>
+      status.commitAcknowledge.observe((Date.now() - wallClockMs(commitTimeMicros)) / 1000),
+    );
+    const plan = planStreaming(prepared.publications, prepared.confirmedFlushLsn, memory.probedBoundaries);
+    const ledger = new LedgerKeeper({ control: control.sql, databaseRef, slot, prepared, progress, memory, log });
+    return { endpoint, control, prepared, plan, progress, ledger };
+  }
+
+  /** Nothing before the first publication of the slot is owed, and PostgreSQL cannot stream without a publication. */
+  async #advanceToFirstPublication({ control, plan, progress, ledger }: PreparedServer): Promise<SessionOutcome> {
+    const { stream, log } = this.#options;
     const { lsn } = plan.boundaries[0]!;
-    progress.keepalive(lsn);
-    // First: were the answer lost, the slot would seem to have been moved by somebody else.
+    progress.reached(lsn);
+    // First: if the answer were lost, another process would seem to have advanced the slot.
     ledger.remember();
-    log.info({ lsn: formatLsn(lsn) }, 'advancing the slot to where the first of its publications begins');
-    await Promise.race([ledger.open().then(() => advanceSlot(control, slot, lsn)), untilShutdown, untilStopped]);
+    log.info(
+      { event: 'slot_advanced', lsn: formatLsn(lsn) },
+      'advancing the slot to the beginning of its first publication',
+    );
+    await this.#interruptible(ledger.open().then(() => advanceSlot(control.sql, stream.slot, lsn)));
     return 'publication boundary';
   }
-  const flow = new Flow({
-    databaseRef: stream.databaseRef,
-    slot,
-    namespaces: new Set(stream.namespaces.keys()),
-    plan,
-    timings: livenessTimings(prepared.walSenderTimeoutMs),
-    inFlightBudgetBytes: inFlightBudgetBytes(options.config.streams.length),
-    currentLsn: prepared.currentLsn,
-    progress,
-    memory,
-    status,
-    log,
-  });
-  const sinks = await Promise.race([openSinks(options, flow), untilStopped]);
-  cleanup.defer(() => sinks.close());
 
-  Promise.race([untilShutdown, untilMoved]).catch((error) => flow.fail(error));
-  const session: Session = {
-    options,
-    endpoint,
-    control,
-    prepared,
-    plan,
-    progress,
-    ledger,
-    flow,
-    sinks,
-    untilStopped,
-    stopSignal,
-    ended: ended.signal,
-  };
-  try {
-    return await streamSlot(session);
-  } catch (error) {
-    // A publication that the decoding server cannot find; PostgreSQL 18 warns instead, see Flow.
-    if (sqlStateOf(error) !== SQL_STATE.undefinedObject) throw error;
-    await Promise.race([takeInYoungerPublications(session, error), untilStopped]);
-    return 'publication boundary';
-  } finally {
-    ledger.remember();
-    await isSettledWithin(CLOSE_LEDGER_TIMEOUT_MS, ledger.close()).catch(() => {});
+  /** Starts replication: from here on the slot is held, statuses go out, and nothing is read or confirmed. */
+  async #holdSlot({ endpoint, prepared, plan, progress }: PreparedServer): Promise<ReplicationStream> {
+    const { stream, log } = this.#options;
+    const opening = ReplicationStream.open(endpoint, {
+      slot: stream.slot,
+      publications: plan.streamed,
+      systemIdentifier: prepared.systemIdentifier,
+      timeline: prepared.timeline,
+      positions: progress,
+      timings: livenessTimings(prepared.walSenderTimeoutMs),
+      signal: this.#ended.signal,
+      log,
+    });
+    // Also a stream that opens when the session has ended.
+    this.#resources.defer(() => void opening.then((opened) => opened.destroy()).catch(() => {}));
+    return await this.#interruptible(within(START_TIMEOUT_MS, 'start replication', opening));
   }
-}
 
-/** A watch that is only of interest when it fails, which others may not be there to see yet. */
-function forever(watch: Promise<void>): Promise<never> {
-  const failure = watch.then(() => new Promise<never>(() => {}));
-  failure.catch(() => {});
-  return failure;
-}
+  async #openKafka(replication: ReplicationStream): Promise<Sinks> {
+    const { stream, config, memory, status, log } = this.#options;
+    const opening = Sinks.open({
+      namespaces: stream.namespaces,
+      kafkaClients: config.kafkaClients,
+      counts: status.namespaces,
+      keptBufferBytes: BUFFERS_PER_BUDGET * inFlightBudgetBytes(config.streams.length),
+      resendTimeoutMs: config.resendTimeoutMs,
+      maxRetries: config.maxRetries,
+      topicLimits: memory.topicLimits,
+      log,
+    });
+    this.#resources.defer(() => void opening.then((opened) => opened.close()).catch(() => {}));
+    const lost = replication.closed.then((error) => {
+      throw error ?? new SourceError('The server ended the replication', { code: 'replication_ended' });
+    });
+    return await this.#interruptible(Promise.race([opening, lost]));
+  }
 
-/** Returns when nobody streams from the slot: while another process does, this one stands by. */
-async function takeSlot(control: Sql, options: SessionOptions, ended: AbortSignal): Promise<void> {
-  const { status, log } = options;
-  await waitUntilFree(control, {
-    slot: options.stream.slot,
-    signal: ended,
-    onHolder: (holder) => {
-      if (holder.pid !== status.holder?.pid) log.info(holder, 'another process streams from the slot, standing by');
-      status.holder = holder;
-      status.enter('standby');
-    },
-  });
-  status.holder = undefined;
-  if (status.state !== 'standby') return;
-  log.info('the slot was released, taking over');
-  status.enter('starting');
-}
+  async #stream(server: PreparedServer, replication: ReplicationStream, sinks: Sinks): Promise<SessionOutcome> {
+    const { control, prepared, plan, progress, ledger } = server;
+    const { stream, config, memory, status, log } = this.#options;
+    try {
+      // The slot is held, and nothing is confirmed yet.
+      await this.#interruptible(within(START_TIMEOUT_MS, "write the slot's ledger", ledger.open()));
+      const flow = new Flow({
+        replication,
+        sinks,
+        databaseRef: stream.databaseRef,
+        slot: stream.slot,
+        namespaces: new Set(stream.namespaces.keys()),
+        plan,
+        inFlightBudgetBytes: inFlightBudgetBytes(config.streams.length),
+        currentLsn: prepared.currentLsn,
+        progress,
+        memory,
+        status,
+        log,
+      });
+      status.stream = flow;
+      status.enter('streaming');
+      this.#logStart(server);
+      const namespaces = [...stream.namespaces.keys()];
+      const watch = { control: control.sql, slot: stream.slot, namespaces, prepared, ledger, status };
+      watchSlot({ ...watch, signal: this.#ended.signal }).catch((error: unknown) => flow.fail(error));
+      Promise.race(this.#watches).catch((error: unknown) => flow.fail(error));
+      const stopped = aborted(this.#stopSignal, this.#ended.signal).then((): StreamEnd => ({ kind: 'signal' }));
+      return await this.#conclude(await Promise.race([flow.ended, stopped]), { server, replication, sinks, flow });
+    } finally {
+      replication.destroy();
+      ledger.remember();
+      await settlesWithin(CLOSE_LEDGER_TIMEOUT_MS, ledger.close()).catch(() => {});
+    }
+  }
 
-async function prepare(
-  control: Sql,
-  { options, endpoint, stopSignal }: { options: SessionOptions; endpoint: DatabaseEndpoint; stopSignal: AbortSignal },
-): Promise<PreparedSlot> {
-  const { stream, instance, memory, status, log } = options;
-  const prepared = await prepareSlot(control, {
-    databaseRef: stream.databaseRef,
-    endpoint,
-    slot: stream.slot,
-    settings: stream.settings,
-    namespaces: [...stream.namespaces.keys()],
-    publishing: stream.namespaces,
-    remembered: memory.known,
-    isLedgerRefused: memory.isLedgerRefused,
-    instance,
-    isConfiguredSlot: (name) => options.isConfiguredSlot(name) || memory.warnedSlots.has(name),
-    onAbandonedSlot: (name) => memory.warnedSlots.add(name),
-    onSlotSeen: (slot) => {
-      status.server = slot;
+  /** The one place that decides what follows from the end of a stream. */
+  async #conclude(
+    end: StreamEnd,
+    {
+      server,
+      replication,
+      sinks,
+      flow,
+    }: {
+      readonly server: PreparedServer;
+      readonly replication: ReplicationStream;
+      readonly sinks: Sinks;
+      readonly flow: Flow;
     },
-    log,
-    signal: stopSignal,
-  });
-  for (const name of prepared.renewedPublications) forgetPublication(memory, name);
-  for (const { name } of prepared.publications) notePublication(memory, name, prepared.currentLsn);
-  return prepared;
-}
+  ): Promise<SessionOutcome> {
+    const { stream, config, log } = this.#options;
+    const { control, progress } = server;
+    const close = { control: control.sql, slot: stream.slot, progress, log };
+    if (end.kind === 'failed') {
+      const isPublicationMissing = sqlStateOf(end.error) === SQL_STATE.undefinedObject;
+      if (end.deliverFirst && !isPublicationMissing) await closeInOrder(replication, close);
+      if (!isPublicationMissing) throw end.error;
+      await this.#findPublicationStarts(server, end.error);
+      return 'publication boundary';
+    }
+    if (this.#stopSignal.aborted) {
+      await settleInFlight(flow, { shutdownTimeoutMs: config.shutdownTimeoutMs, log });
+    }
+    await closeInOrder(replication, close);
+    const facts = { confirmedLsn: formatLsn(progress.flushed), recordCount: sinks.acknowledgedRecordCount };
+    if (end.kind === 'renew' && !this.#stopSignal.aborted) {
+      const { reason } = end;
+      log.info({ event: 'replication_renewed', ...facts, reason }, 'replication continues in a new session');
+      return reason;
+    }
+    log.info({ event: 'replication_stopped', ...facts }, 'replication stopped');
+    return 'stopped';
+  }
 
-async function openSinks(options: SessionOptions, flow: Flow): Promise<Sinks> {
-  const { stream, config, memory, status, log } = options;
-  return await Sinks.open({
-    namespaces: stream.namespaces,
-    kafkaClients: config.kafkaClients,
-    counts: status.namespaces,
-    keptBufferBytes: BUFFERS_PER_BUDGET * inFlightBudgetBytes(config.streams.length),
-    resendTimeoutMs: config.resendTimeoutMs,
-    maxRetries: config.maxRetries,
-    topicLimits: memory.topicLimits,
-    log,
-    onAcknowledged: flow.onAcknowledged,
-    onResend: (reason) => status.noteResend(reason),
-    onProduced: ({ roundTripMs, batchCount, bytes }) => {
-      status.produceRoundTrip.observe(roundTripMs / 1000);
-      status.producedBatchCount += batchCount;
-      status.producedBytes += bytes;
-    },
-    onTopicChanged: (change) => {
-      log.warn(change, 'a topic has other partitions: after the present transaction its records go by the new count');
-      flow.endAtCommit('changed topic');
-    },
-    onFailed: (error) => flow.fail(error),
-  });
+  /** The decoding server cannot find a publication (up to PostgreSQL 17; PostgreSQL 18 warns instead, see Flow). */
+  async #findPublicationStarts({ control, prepared, plan, progress }: PreparedServer, error: unknown): Promise<void> {
+    const { stream, memory, log } = this.#options;
+    await this.#interruptible(
+      findPublicationStarts(control.sql, error, {
+        databaseRef: stream.databaseRef,
+        slot: stream.slot,
+        confirmedLsn: progress.flushed,
+        streamed: plan.streamed,
+        publications: prepared.publications,
+        memory,
+        log,
+        signal: this.#stopSignal,
+      }),
+    );
+  }
+
+  #logStart({ prepared, plan }: PreparedServer): void {
+    const { reconnectCount, reconnectReason, log } = this.#options;
+    log.info(
+      {
+        event: 'replication_started',
+        fromLsn: formatLsn(prepared.confirmedFlushLsn),
+        publications: plan.streamed,
+        laterPublications: plan.boundaries.map((boundary) => boundary.publication),
+        reconnectCount,
+        reconnectReason,
+        serverMajor: prepared.serverMajor,
+        walSenderTimeoutMs: prepared.walSenderTimeoutMs,
+      },
+      'replication started',
+    );
+  }
 }

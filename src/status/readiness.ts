@@ -39,7 +39,7 @@ const silentServer: Rule = ({ stream }, { nowMs }) => {
 const stuckServer: Rule = ({ stream, server }, { nowMs, inFlightLimitMs }) => {
   if (stream === undefined || server === undefined || stream.isPaused) return undefined;
   if (server.serverLsn <= stream.receivedLsn) return undefined;
-  const stalledMs = nowMs - stream.standsSinceMs;
+  const stalledMs = nowMs - stream.lastProgressMs;
   // An idle server reports its position only in reply to a keepalive.
   if (stalledMs <= inFlightLimitMs + stream.silenceLimitMs) return undefined;
   return `PostgreSQL has sent nothing after ${formatLsn(stream.receivedLsn)} for ${seconds(stalledMs)}, although its WAL ends at ${formatLsn(server.serverLsn)}; check synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity`;

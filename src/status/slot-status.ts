@@ -41,8 +41,8 @@ export interface StreamView {
   readonly lastInboundMs: number;
   /** A live server is never silent for longer: by then it has answered our keepalive */
   readonly silenceLimitMs: number;
-  /** Since when `receivedLsn` has not risen */
-  readonly standsSinceMs: number;
+  /** Last rise of `receivedLsn`, or last data received */
+  readonly lastProgressMs: number;
   /** Reading from PostgreSQL is paused until Kafka catches up */
   readonly isPaused: boolean;
   /** Arrival of the oldest row that Kafka has not acknowledged; undefined when there is none */

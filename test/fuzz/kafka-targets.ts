@@ -14,10 +14,10 @@ import {
 import pino from 'pino';
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../../src/config/config.ts';
+import { judgeKafkaError } from '../../src/failure-policy.ts';
 import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
 import { chooseProduceVersion } from '../../src/kafka/client/api-versions.ts';
 import { identify } from '../../src/kafka/client/errors.ts';
-import { judgeKafkaError } from '../../src/kafka/client/verdicts.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from '../support/kafka/recorded-answers.ts';
 import type { FuzzTarget } from './campaign.ts';
@@ -103,8 +103,15 @@ async function runSession(port: number): Promise<string> {
     if (sinks?.lowestUnacknowledged === Number.POSITIVE_INFINITY) outcome.resolve('acknowledged');
   };
   try {
-    const opening = Sinks.open(sessionOptions(port, { onAcknowledged: noteAcknowledged, onFailed: outcome.reject }));
+    const opening = Sinks.open(sessionOptions(port));
     sinks = await Promise.race([opening, outcome.promise as Promise<never>]);
+    sinks.start({
+      onAcknowledged: noteAcknowledged,
+      onFailed: outcome.reject,
+      onResend: () => {},
+      onProduced: () => {},
+      onTopicChanged: () => {},
+    });
     const { records } = sinks.route(NAMESPACE);
     for (let ordinal = 1; ordinal <= 2 * ROUND_RECORD_COUNT; ordinal++) {
       const { producer, topic, tally } = ordinal % 2 === 0 ? records.event : records.lifecycle;
@@ -120,7 +127,7 @@ async function runSession(port: number): Promise<string> {
   }
 }
 
-function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowledged' | 'onFailed'>): SinksOptions {
+function sessionOptions(port: number): SinksOptions {
   const client: KafkaClientConfig = {
     name: 'main',
     brokers: [{ host: HOST, port }],
@@ -151,10 +158,6 @@ function sessionOptions(port: number, callbacks: Pick<SinksOptions, 'onAcknowled
     keptBufferBytes: 1024 * 1024,
     topicLimits: new Map(),
     log: pino({ level: 'silent' }),
-    onResend: () => {},
-    onProduced: () => {},
-    onTopicChanged: () => {},
-    ...callbacks,
   };
 }
 

@@ -1,7 +1,18 @@
 import { describe, expect, test } from 'bun:test';
 import postgres from 'postgres';
-import { SetupError, SlotInUseError, SourceError } from '../../src/errors.ts';
-import { explainSourceError, judgeSourceError } from '../../src/failure-policy.ts';
+import {
+  InvalidRowError,
+  LossError,
+  MalformedError,
+  MissingOldTupleError,
+  RecordTooLargeError,
+  SecretError,
+  SetupError,
+  SinkError,
+  SlotInUseError,
+  SourceError,
+} from '../../src/errors.ts';
+import { explainFailure, judgeFailure } from '../../src/failure-policy.ts';
 
 /** An error as the driver makes it of what the server sent; its types hide the constructor. */
 function serverError(code: string): Error {
@@ -9,7 +20,7 @@ function serverError(code: string): Error {
   return new PostgresError({ code, message: 'text in any language', detail: 'row values', query: 'SELECT secret' });
 }
 
-describe('explainSourceError', () => {
+describe('explainFailure', () => {
   test.each([
     ['28P01', 'does not let us in'],
     ['28000', 'does not let us in'],
@@ -24,62 +35,62 @@ describe('explainSourceError', () => {
     ['58P01', 'misses a file'],
     ['08006', 'the connection failed'],
   ])('explains SQLSTATE %s', (code, what) => {
-    const error = explainSourceError(serverError(code));
+    const error = explainFailure(serverError(code));
     expect(error.message).toContain(what);
     expect(error.message).toContain(`SQLSTATE ${code}`);
     expect(error.message).not.toContain('text in any language');
   });
 
   test.each([
-    ['ECONNREFUSED', 'nobody listens'],
+    ['ECONNREFUSED', 'no process listens'],
     ['ENOTFOUND', 'does not resolve'],
     ['CONNECTION_CLOSED', 'was closed'],
     ['ERR_TLS_CERT_ALTNAME_INVALID', 'another host name'],
   ])('explains %s', (code, what) => {
-    const error = explainSourceError(Object.assign(new Error('x'), { code }));
+    const error = explainFailure(Object.assign(new Error('x'), { code }));
     expect(error.message).toContain(what);
     expect(error.message).toContain(code);
   });
 
   test('names the code of what it cannot explain, and keeps the error as the cause', () => {
     const cause = serverError('XX000');
-    const error = explainSourceError(cause);
+    const error = explainFailure(cause);
     expect(error.message).toBe('Cannot follow PostgreSQL: unexpected error (SQLSTATE XX000)');
     expect(error.cause).toBe(cause);
   });
 
   test('leaves errors alone that were raised on purpose', () => {
     const error = new SetupError('Cannot prepare slot: x');
-    expect(explainSourceError(error)).toBe(error);
+    expect(explainFailure(error)).toBe(error);
   });
 });
 
-describe('judgeSourceError', () => {
+describe('judgeFailure', () => {
   const failed = (code: string): Error => Object.assign(new Error('text in any language'), { code });
 
   test.each([
     ['08006', 'retry', 'not-reachable'],
     ['25006', 'retry', 'not-primary'],
-    ['28P01', 'stop', 'authentication'],
-    ['28000', 'stop', 'authentication'],
-    ['3D000', 'stop', 'configuration'],
+    ['28P01', 'needs_operator', 'authentication'],
+    ['28000', 'needs_operator', 'authentication'],
+    ['3D000', 'needs_operator', 'configuration'],
     ['40P01', 'retry', 'server-busy'],
-    ['42501', 'stop', 'privilege'],
+    ['42501', 'needs_operator', 'privilege'],
     ['42704', 'retry', 'object-missing'],
     ['53100', 'retry', 'server-busy'],
     ['53300', 'retry', 'server-busy'],
     ['55000', 'retry', 'wal-missing'],
-    ['55006', 'standby', 'slot-in-use'],
+    ['55006', 'wait_for_slot', 'slot-in-use'],
     ['55P03', 'retry', 'server-busy'],
     ['57014', 'retry', 'server-busy'],
     ['57P01', 'retry', 'server-stopping'],
     ['57P02', 'retry', 'server-stopping'],
     ['57P03', 'retry', 'server-stopping'],
-    ['58P01', 'stop', 'wal-missing'],
+    ['58P01', 'needs_operator', 'wal-missing'],
     ['XX000', 'retry', 'source'],
   ] as const)('judges SQLSTATE %s as %s, %s', (code, action, reason) => {
-    expect(judgeSourceError(serverError(code))).toEqual({ action, reason });
-    expect(judgeSourceError(explainSourceError(serverError(code)))).toEqual({ action, reason });
+    expect(judgeFailure(serverError(code))).toEqual({ action, reason });
+    expect(judgeFailure(explainFailure(serverError(code)))).toEqual({ action, reason });
   });
 
   test.each([
@@ -95,27 +106,57 @@ describe('judgeSourceError', () => {
     ['CONNECTION_CLOSED', 'retry', 'connection-lost'],
     ['CONNECTION_ENDED', 'retry', 'connection-lost'],
     ['CONNECTION_DESTROYED', 'retry', 'connection-lost'],
-    ['SASL_SIGNATURE_MISMATCH', 'stop', 'authentication'],
-    ['DEPTH_ZERO_SELF_SIGNED_CERT', 'stop', 'tls'],
-    ['SELF_SIGNED_CERT_IN_CHAIN', 'stop', 'tls'],
-    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'stop', 'tls'],
-    ['ERR_TLS_CERT_ALTNAME_INVALID', 'stop', 'tls'],
-    ['ERR_BORINGSSL', 'stop', 'tls'],
-    ['ERR_OSSL_X509_KEY_VALUES_MISMATCH', 'stop', 'tls'],
-    ['CERT_HAS_EXPIRED', 'stop', 'tls'],
+    ['SASL_SIGNATURE_MISMATCH', 'needs_operator', 'authentication'],
+    ['DEPTH_ZERO_SELF_SIGNED_CERT', 'needs_operator', 'tls'],
+    ['SELF_SIGNED_CERT_IN_CHAIN', 'needs_operator', 'tls'],
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'needs_operator', 'tls'],
+    ['UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'needs_operator', 'tls'],
+    ['ERR_TLS_CERT_ALTNAME_INVALID', 'needs_operator', 'tls'],
+    ['ERR_BORINGSSL', 'needs_operator', 'tls'],
+    ['ERR_OSSL_X509_KEY_VALUES_MISMATCH', 'needs_operator', 'tls'],
+    ['CERT_HAS_EXPIRED', 'needs_operator', 'tls'],
     ['ESOMETHING', 'retry', 'source'],
   ] as const)('judges %s as %s, %s', (code, action, reason) => {
-    expect(judgeSourceError(failed(code))).toEqual({ action, reason });
+    expect(judgeFailure(failed(code))).toEqual({ action, reason });
   });
 
   test('judges what the service raised itself by its class or its cause', () => {
-    expect(judgeSourceError(new SlotInUseError('Cannot prepare slot: x'))).toEqual({
-      action: 'standby',
+    expect(judgeFailure(new SlotInUseError('Cannot prepare slot: x'))).toEqual({
+      action: 'wait_for_slot',
       reason: 'slot-in-use',
     });
     const caused = new SourceError('Cannot look', { cause: serverError('57P01') });
-    expect(judgeSourceError(caused)).toEqual({ action: 'retry', reason: 'server-stopping' });
-    expect(judgeSourceError(new SourceError('Cannot start'))).toEqual({ action: 'retry', reason: 'source' });
-    expect(judgeSourceError('text')).toEqual({ action: 'retry', reason: 'source' });
+    expect(judgeFailure(caused)).toEqual({ action: 'retry', reason: 'server-stopping' });
+    expect(judgeFailure(new SourceError('Cannot start'))).toEqual({ action: 'retry', reason: 'source' });
+    expect(judgeFailure('text')).toEqual({ action: 'retry', reason: 'source' });
+  });
+});
+
+describe('judgeFailure by class', () => {
+  const cases = [
+    [new LossError('x'), 'needs_operator', 'loss'],
+    [new InvalidRowError('x'), 'needs_operator', 'invalid-row'],
+    [new MissingOldTupleError('x'), 'needs_operator', 'invalid-row'],
+    [new RecordTooLargeError('x'), 'needs_operator', 'invalid-row'],
+    [new MalformedError('pgoutput', 0, 'x'), 'needs_operator', 'malformed'],
+    [new SetupError('x'), 'needs_operator', 'setup'],
+    [new SecretError('x'), 'retry', 'secret'],
+    [new SinkError('x', { retriable: true }), 'retry', 'kafka-unavailable'],
+    [new SinkError('x', { retriable: false }), 'needs_operator', 'kafka-refused'],
+  ] as const;
+  test('SetupError of what may pass: retry (setup)', () => {
+    expect(judgeFailure(new SetupError('x', { mayPass: true }))).toEqual({ action: 'retry', reason: 'setup' });
+  });
+  for (const [error, action, reason] of cases) {
+    const kind = error instanceof SinkError ? `SinkError, ${error.retriable ? '' : 'not '}retriable` : error.name;
+    test(`${kind}: ${action} (${reason})`, () => {
+      expect(judgeFailure(error)).toEqual({ action, reason });
+    });
+  }
+
+  test('whatever comes from the server or the network is judged by its code, and tried again when nothing is known', () => {
+    expect(judgeFailure(new SourceError('x')).action).toBe('retry');
+    expect(judgeFailure(new Error('x')).action).toBe('retry');
+    expect(judgeFailure(Object.assign(new Error('x'), { code: 'ECONNREFUSED' })).action).toBe('retry');
   });
 });

@@ -10,11 +10,11 @@ import {
 import type { Logger } from 'pino';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { SinkError } from '../../errors.ts';
+import { judgeKafkaError } from '../../failure-policy.ts';
 import { PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
 import { Connections, type KafkaRequest, type RequestName } from './connections.ts';
 import { codeOf, identifyCode } from './errors.ts';
 import { answerDespiteErrors } from './library-patches.ts';
-import { judgeKafkaError } from './verdicts.ts';
 
 const PRODUCER_ID_ATTEMPTS = 20;
 const PRODUCER_ID_RETRY_DELAY_MS = 100;

@@ -3,11 +3,11 @@ import type { Logger } from 'pino';
 import { formatAddress, isLoopback } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { NotifierError, SecretError, SinkError } from '../../errors.ts';
+import { connectAdvice, judgeKafkaError } from '../../failure-policy.ts';
 import { ApiVersions } from './api-versions.ts';
 import { connectionOptions } from './connection-options.ts';
 import { codeOf, identify } from './errors.ts';
 import { destroyOnThrow } from './library-patches.ts';
-import { connectAdvice, judgeKafkaError } from './verdicts.ts';
 
 /** A request to one broker, as the library sends it. */
 export type KafkaRequest<T> = (connection: Connection) => Promise<T>;

@@ -1,5 +1,5 @@
 /** Whether a round that Kafka did not acknowledge whole is sent again: the failure cycle of the specification, pure. */
-import type { KafkaFailure } from '../client/verdicts.ts';
+import type { KafkaFailure } from '../../failure-policy.ts';
 
 /**
  * - `done`: everything is acknowledged

@@ -1,69 +1,58 @@
-/** Waiting as a standby: of several processes with the same slot one streams, and the others take over when it is gone. */
+/** Which process streams from a slot, and the wait until it is gone: of several processes with one slot, one streams. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sql } from 'postgres';
-import { SourceError } from '../../errors.ts';
+import { within } from '../../deadline.ts';
 
 const POLL_INTERVAL_MS = 500;
-/** A server that is only slow answers sooner; to one that is gone for good nobody would stand by. */
+/** A slow server answers sooner; a server that is gone ends the wait with an error, and the next attempt looks for another. */
 const ANSWER_TIMEOUT_MS = 10_000;
 
-/** The process that has the slot, as the server sees it. */
+/** The process that streams from the slot, as the server sees it. */
 export interface SlotHolder {
-  /** Of the walsender */
+  /** Of its walsender */
   readonly pid: number;
   /** Hidden from roles without pg_read_all_stats when another role streams */
   readonly applicationName: string | undefined;
-  /** Since when the server has not heard of it; hidden likewise */
+  /** Time since its last status update; hidden likewise */
   readonly silentMs: number | undefined;
 }
 
-/** Whom to wait for, and whom to tell. */
-export interface StandbyOptions {
+/** Options of a wait. */
+export interface SlotWaitOptions {
   readonly slot: string;
   /** Ends the wait, which then rejects with its reason */
   readonly signal: AbortSignal;
-  /** Called with the holder whenever it is looked at */
+  /** Called with the holder at every look */
   readonly onHolder: (holder: SlotHolder) => void;
 }
 
 /**
- * Resolves when nobody has the slot, or there is no such slot. A holder whose connection is half-open keeps it until the
- * server's `wal_sender_timeout` has passed.
+ * Resolves when no process streams from the slot, or the slot does not exist. A holder whose connection is half-open keeps
+ * the slot until the server's `wal_sender_timeout` has passed.
  * @throws SourceError when the server does not answer, and what the connection raises
  */
-export async function waitUntilFree(control: Sql, { slot, signal, onHolder }: StandbyOptions): Promise<void> {
+export async function waitUntilFree(control: Sql, { slot, signal, onHolder }: SlotWaitOptions): Promise<void> {
   for (;;) {
     signal.throwIfAborted();
-    const holder = await readHolder(control, slot);
+    const holder = await within(ANSWER_TIMEOUT_MS, 'stand by', readHolder(control, slot));
     if (holder === undefined) return;
     onHolder(holder);
     await sleep(POLL_INTERVAL_MS, undefined, { signal });
   }
 }
 
-/** @throws SourceError when the server does not answer */
 async function readHolder(control: Sql, slot: string): Promise<SlotHolder | undefined> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new SourceError(`Cannot stand by: no answer of the server within ${ANSWER_TIMEOUT_MS} ms`)),
-    ANSWER_TIMEOUT_MS,
-  );
-  try {
-    const answer = control<{ pid: number; application_name: string | null; silent_ms: number | null }[]>`
-      SELECT s.active_pid AS pid, a.application_name,
-        (extract(epoch FROM clock_timestamp() - r.reply_time) * 1000)::float8 AS silent_ms
-      FROM pg_replication_slots s
-        LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
-        LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
-      WHERE s.slot_name = ${slot} AND s.active`;
-    const [row] = await Promise.race([answer, late.promise]);
-    if (row === undefined) return undefined;
-    return {
-      pid: row.pid,
-      applicationName: row.application_name ?? undefined,
-      silentMs: row.silent_ms ?? undefined,
-    };
-  } finally {
-    clearTimeout(timer);
-  }
+  const [row] = await control<{ pid: number; application_name: string | null; silent_ms: number | null }[]>`
+    SELECT s.active_pid AS pid, a.application_name,
+      (extract(epoch FROM clock_timestamp() - r.reply_time) * 1000)::float8 AS silent_ms
+    FROM pg_replication_slots s
+      LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+      LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+    WHERE s.slot_name = ${slot} AND s.active`;
+  if (row === undefined) return undefined;
+  return {
+    pid: row.pid,
+    applicationName: row.application_name ?? undefined,
+    silentMs: row.silent_ms ?? undefined,
+  };
 }

@@ -1,6 +1,6 @@
 /**
  * Connections to PostgreSQL through the `postgres` driver: an ordinary one for queries and DDL, and a replication one.
- * Secrets and certificates are read again whenever a connection is opened.
+ * Each new connection reads secrets and certificates again.
  */
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
@@ -13,43 +13,43 @@ import { failedSocket, openSocket, transportWarning } from './socket.ts';
 /** Longest wait for TCP and TLS, and again for authentication. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** What a connection is given beside its database. */
+/** Options of a connection. */
 export interface ConnectOptions {
   /** Shown in pg_stat_activity; that of a replication connection contains the slot's name */
   readonly applicationName: string;
   /** Takes warnings about the transport and, at debug level, notices */
   readonly log?: Logger | undefined;
-  /** Takes notices and warnings of the server in place of the log */
+  /** Takes notices and warnings of the server instead of the log */
   readonly onNotice?: ((notice: Notice) => void) | undefined;
-  /** Takes each socket that is opened: its `close` tells that the connection was lost, its `destroy` drops it at once */
+  /** Called with each socket that opens: its `close` reports a lost connection, its `destroy` drops it at once */
   readonly onSocket?: ((socket: Socket) => void) | undefined;
   /** For TCP and TLS together, and again for authentication; default 10 s */
   readonly connectTimeoutMs?: number | undefined;
 }
 
 /**
- * A client of one ordinary connection, opened at the first query and again at the first query after it was lost. Names
- * resolve in pg_catalog only; quotes in string constants are escaped by doubling (see `quoteLiteral`).
+ * A client of one ordinary connection, opened at the first query and again at the first query after a loss. Names resolve
+ * in pg_catalog only; quotes in string constants are escaped by doubling (see `quoteLiteral`).
  */
 export function connectControl(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
   return connect(endpoint, options, {
     search_path: 'pg_catalog',
     standard_conforming_strings: 'on',
-    // Statements that may take long have bounds of their own; a setting of the role would end them at every attempt.
+    // Long statements have bounds of their own; a setting of the role would cancel them at every attempt.
     statement_timeout: '0',
   });
 }
 
 /**
- * A client of one connection in logical replication mode, opened at the first command. It takes simple queries (`unsafe`
+ * A client of one connection in logical replication mode, opened at the first command. It accepts simple queries (`unsafe`
  * without parameters) and replication commands; see `startCopyBoth`.
  */
 export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
-  // PostgreSQL 18 tells of a publication that it cannot load by a warning alone; a setting of the role must not hide it.
+  // PostgreSQL 18 reports a publication that it cannot load only by a warning; a setting of the role must not hide it.
   return connect(endpoint, options, {
     replication: 'database',
     client_min_messages: 'warning',
-    // Where wal_sender_timeout is 0, a walsender whose client's machine is gone would else keep the slot for hours.
+    // With wal_sender_timeout = 0, a walsender whose client's machine is gone would otherwise keep the slot for hours.
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',
     tcp_keepalives_count: '3',
@@ -71,12 +71,12 @@ function openClient(
   const { applicationName, log, onNotice, onSocket, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
   let password = '';
   const driverOptions = {
-    // A list, because the driver takes a text apart at commas and colons.
+    // A list, because the driver splits a string at commas and colons.
     host: [endpoint.host],
     port: [endpoint.port],
     database: endpoint.database,
     username: endpoint.username,
-    // Read with the socket below, where a failure has somebody to be reported to.
+    // Read together with the socket below, where a failure can be reported.
     password: () => password,
     max: 1,
     fetch_types: false,
@@ -93,7 +93,7 @@ function openClient(
       try {
         password = endpoint.password?.read() ?? '';
         const socket = await openSocket(endpoint, connectTimeoutMs);
-        // Before the driver listens: whoever asks again because of a failure already gets another connection.
+        // Before the driver listens: a query that follows a failure already gets another connection.
         socket.once('error', onLost);
         socket.once('close', onLost);
         onSocket?.(socket);
@@ -109,11 +109,11 @@ function openClient(
 }
 
 /**
- * Runs START_REPLICATION and returns its stream: CopyData payloads come in, written chunks become CopyData. Rejects with
- * the server's error when the command is refused, also when that happens right after it was accepted.
+ * Runs START_REPLICATION and returns its stream: CopyData payloads come in, written chunks become CopyData.
  *
- * The stream has one listener for `error` from its very beginning: the server's refusal can arrive in the same read as
- * its acceptance, and would otherwise be raised before any caller can listen, ending the process.
+ * The stream has an `error` listener from the beginning: the server's refusal can arrive in the same read as its
+ * acceptance, and would otherwise be raised before any caller can listen, which ends the process.
+ * @throws the server's error when it refuses the command, also right after it accepted it
  */
 export async function startCopyBoth(replication: Sql, command: string): Promise<Duplex> {
   const query = replication.unsafe(command);

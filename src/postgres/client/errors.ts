@@ -1,5 +1,5 @@
 /**
- * SQLSTATEs that decisions rest on. Messages are never matched: they are translated and change between versions.
+ * The SQLSTATEs that decisions depend on. Messages are never matched: they are translated and change between versions.
  * Source: PostgreSQL manual, appendix "PostgreSQL Error Codes".
  */
 import postgres from 'postgres';

@@ -1,6 +1,6 @@
 /**
- * Quoting of names and texts for SQL and for replication commands. Namespaces are arbitrary text, so every name that
- * reaches the server goes through here or is a query parameter.
+ * Quotes names and texts for SQL and for replication commands. Namespaces are arbitrary text, so every name that reaches
+ * the server is quoted here or is a query parameter.
  * Source: PostgreSQL manual, "Lexical Structure" (quoted identifiers, string constants).
  */
 
@@ -10,21 +10,21 @@ export function quoteIdentifier(name: string): string {
 }
 
 /**
- * A string constant: single quotes doubled, backslashes as they are. Right where `standard_conforming_strings` is on
- * (`connectControl` sees to it) and in replication commands, whose grammar knows no other form.
+ * A string constant: single quotes doubled, backslashes unchanged. Correct where `standard_conforming_strings` is on
+ * (`connectControl` sets it) and in replication commands, whose grammar has no other form.
  */
 export function quoteLiteral(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
 
-/** A table of progressor, which always lives in schema public: `public."invoice_events"`. */
+/** A table of progressor, always in schema public: `public."invoice_events"`. */
 export function quoteTable(table: string): string {
   return `public.${quoteIdentifier(table)}`;
 }
 
 /**
- * The value of pgoutput's option `publication_names`: quoted identifiers, comma separated. In a replication command it
- * is then put through `quoteLiteral` once more.
+ * The value of pgoutput's option `publication_names`: quoted identifiers, comma separated. A replication command needs it
+ * quoted by `quoteLiteral` as well.
  */
 export function publicationNames(names: readonly string[]): string {
   return names.map(quoteIdentifier).join(',');

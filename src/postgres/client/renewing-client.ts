@@ -1,15 +1,12 @@
 /**
- * A client of the `postgres` driver that outlives its connection. The driver would open another one itself, but carries
- * the old one's state into it (postgres 3.4.9): the first query is then answered with the error that ended the old
- * connection, and a query that is asked between a socket's `error` and its `close` is never answered, nor is any after
- * it. So each connection gets a client of its own, and is left with it.
+ * A client of the `postgres` driver that outlives its connection. The driver would reconnect by itself, but carries the
+ * old connection's state into the new one (postgres 3.4.9): the first query then fails with the error that ended the old
+ * connection, and a query between a socket's `error` and its `close` never gets an answer, nor does any after it. So each
+ * connection gets a client of its own.
  */
 import type { Sql } from 'postgres';
 
-/**
- * Makes a client that calls `open` for its first query and for the first after the connection was lost, which `onLost`
- * tells. Ending it is final.
- */
+/** A client that calls `open` for its first query, and for the first one after `onLost` was called. Its `end` is final. */
 export function renewingClient(open: (onLost: () => void) => Sql): Sql {
   let current: Sql | undefined;
   let ended = false;

@@ -1,9 +1,9 @@
 /**
- * The way from configuration to a connected socket for the `postgres` driver: TCP, and TLS as the configuration asks.
+ * Connected sockets for the `postgres` driver: TCP, and TLS as configured.
  *
  * The driver could do both, but it splits host names at commas and colons, treats `ssl: 'require'` as "verify nothing",
- * goes on with a handshake that the server has just declined, and loses errors of a password function. So it is given
- * sockets that are ready, or that fail with the true reason.
+ * continues with a handshake that the server has just declined, and loses errors of a password function. So it gets
+ * sockets that are connected, or that fail with the true reason.
  * Source: PostgreSQL manual, "Message Flow", SSL Session Encryption.
  */
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
@@ -11,6 +11,7 @@ import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { isLoopback } from '../../config/address.ts';
 import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../config/config.ts';
+import { within } from '../../deadline.ts';
 import { SourceError } from '../../errors.ts';
 
 /** SSLRequest: Int32 length 8, Int32 80877103. */
@@ -18,17 +19,17 @@ const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
 const SSL_ACCEPTED = 0x53; // 'S'
 const SSL_DECLINED = 0x4e; // 'N'
 
-/** The answer to SSLRequest is one byte; what may follow it before the handshake was not said by the server. */
+/** The answer to SSLRequest is one byte; bytes after it and before the handshake do not come from the server. */
 export type TlsAnswer = 'accepted' | 'declined' | 'invalid';
 
-/** Judges what came back on an SSLRequest: anything but a lone `S` or `N` is an attack or another protocol (CVE-2021-23222). */
+/** Judges the answer to SSLRequest: anything but a single `S` or `N` is an attack or another protocol (CVE-2021-23222). */
 export function judgeTlsAnswer(answer: Uint8Array): TlsAnswer {
   if (answer.length !== 1) return 'invalid';
   if (answer[0] === SSL_ACCEPTED) return 'accepted';
   return answer[0] === SSL_DECLINED ? 'declined' : 'invalid';
 }
 
-/** The TLS options of one connection. Secrets are read here, each time; throws SecretError. */
+/** The TLS options of one connection, with secrets as they are now. @throws SecretError */
 export function tlsOptions(tls: DatabaseTlsConfig, host: string): ConnectionOptions {
   return {
     host,
@@ -43,7 +44,7 @@ export function tlsOptions(tls: DatabaseTlsConfig, host: string): ConnectionOpti
   };
 }
 
-/** Why the connections of a database are not as safe as they could be; undefined when there is nothing to say. */
+/** Why the connections of a database are not secure; undefined when they are, or stay on this machine. */
 export function transportWarning(endpoint: DatabaseEndpoint): string | undefined {
   if (endpoint.tls === undefined) {
     return isLoopback(endpoint.host) ? undefined : 'connection to PostgreSQL is not encrypted, set tls to encrypt it';
@@ -53,26 +54,33 @@ export function transportWarning(endpoint: DatabaseEndpoint): string | undefined
     : undefined;
 }
 
-/** Opens a connection to the server up to where its protocol begins. Rejects with the reason within `timeoutMs`. */
+/**
+ * Opens a connection to the server, up to where its protocol begins.
+ * @throws SourceError, SecretError, or the error of the socket; after `timeoutMs` at the latest
+ */
 export async function openSocket(endpoint: DatabaseEndpoint, timeoutMs: number): Promise<Socket> {
-  // Before the network is touched: an unreadable secret is reported as itself.
+  // Before any connection, so that an unreadable secret is reported as such.
   const options = endpoint.tls === undefined ? undefined : tlsOptions(endpoint.tls, endpoint.host);
   const raw = connectTcp({ host: endpoint.host, port: endpoint.port });
   let secure: Socket | undefined;
   // Stays for the socket's life: the driver listens only a little later.
   raw.on('error', () => {});
+  const failure = Promise.withResolvers<never>();
+  // A failure after the connection is open belongs to the driver.
+  failure.promise.catch(() => {});
+  const open = async (): Promise<Socket> => {
+    raw.once('error', failure.reject);
+    await once(raw, 'connect', failure.reject);
+    raw.setNoDelay(true);
+    if (options === undefined) return raw;
+    await negotiateTls(raw, failure.reject);
+    secure = connectTls({ ...options, socket: raw });
+    secure.on('error', failure.reject);
+    await once(secure, 'secureConnect', failure.reject);
+    return secure;
+  };
   try {
-    return await withTimeout(timeoutMs, async (failed) => {
-      raw.once('error', failed);
-      await once(raw, 'connect', failed);
-      raw.setNoDelay(true);
-      if (options === undefined) return raw;
-      await negotiateTls(raw, failed);
-      secure = connectTls({ ...options, socket: raw });
-      secure.on('error', failed);
-      await once(secure, 'secureConnect', failed);
-      return secure;
-    });
+    return await within(timeoutMs, 'connect to PostgreSQL', Promise.race([open(), failure.promise]));
   } catch (error) {
     secure?.destroy();
     raw.destroy();
@@ -86,43 +94,33 @@ async function negotiateTls(socket: Socket, failed: (error: Error) => void): Pro
   const verdict = judgeTlsAnswer(answer);
   if (verdict === 'declined') {
     throw new SourceError('Cannot connect to PostgreSQL: the server does not offer TLS', {
+      code: 'tls_not_offered',
       advice: 'Set ssl = on with a certificate on the server, or remove tls from the database in the configuration',
     });
   }
   if (verdict === 'invalid') {
-    throw new SourceError('Cannot connect to PostgreSQL: the answer to the TLS request is not of its protocol', {
-      advice: 'Check host and port: another program may listen there, or something changes the traffic on its way',
+    throw new SourceError('Cannot connect to PostgreSQL: the answer to the TLS request is no PostgreSQL protocol', {
+      code: 'tls_answer_invalid',
+      advice: 'Check host and port: another program may listen there, or a middlebox changes the traffic',
     });
   }
 }
 
-/** Waits for one event; an end of the connection before it is a failure. */
+/** Waits for one event; when the connection ends before it, that is a failure. */
 function once<T = void>(socket: Socket, event: string, failed: (error: Error) => void): Promise<T> {
   return new Promise<T>((resolve) => {
     socket.once(event, resolve);
-    socket.once('close', () => failed(new SourceError('Cannot connect to PostgreSQL: the connection was closed')));
+    socket.once('close', () => failed(closedError()));
   });
 }
 
-/** Runs `body`, ending it when `failed` is called or the time is over. */
-async function withTimeout<T>(timeoutMs: number, body: (failed: (error: Error) => void) => Promise<T>): Promise<T> {
-  const failure = Promise.withResolvers<never>();
-  // Calls after the end of the body have nobody to tell.
-  failure.promise.catch(() => {});
-  const timer = setTimeout(
-    () => failure.reject(new SourceError(`Cannot connect to PostgreSQL: no connection within ${timeoutMs} ms`)),
-    timeoutMs,
-  );
-  try {
-    return await Promise.race([body(failure.reject), failure.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function closedError(): SourceError {
+  return new SourceError('Cannot connect to PostgreSQL: the connection was closed', { code: 'connection_closed' });
 }
 
 /**
  * A stand-in for a socket that could not be opened: the driver's first write fails with `error`, which rejects its
- * queries and leaves it able to try again. (A rejected socket function would leave later queries waiting for ever.)
+ * queries and leaves it able to try again. (A rejected socket function would leave later queries without an answer.)
  */
 export function failedSocket(error: unknown): Duplex {
   const reason = error instanceof Error ? error : new Error(String(error));

@@ -1,10 +1,4 @@
-/**
- * Splits what a replication connection brings into CopyData and everything else, without touching what is inside.
- *
- * Input are the bytes of the socket as they come, output are runs of whole messages: the many CopyData of one read in few
- * pieces, where they lie. Only a message that is cut by the end of a read is put together in memory of its own.
- * Source: PostgreSQL manual, "Message Formats": u8 kind, i32 length that counts itself, contents.
- */
+/** Backend messages: u8 kind, i32 length that counts itself, contents. Source: PostgreSQL manual, "Message Formats". */
 import { MalformedError } from '../../errors.ts';
 
 const FORMAT = 'backend message';
@@ -12,20 +6,24 @@ const FORMAT = 'backend message';
 const COPY_DATA = 0x64; // 'd'
 /** Kind and length */
 export const MESSAGE_HEADER_BYTES = 5;
-/** The length counts itself, and PostgreSQL's MaxAllocSize bounds whatever it sends. */
+/** The length counts itself, and PostgreSQL's MaxAllocSize bounds every message. */
 const LEAST_LENGTH = 4;
 const GREATEST_LENGTH = 0x3fff_ffff;
 
-/** A run ends behind the message that reaches this size: whoever works it off is not kept from everything else for long. */
+/** A run ends after the message that reaches this size: processing one run must not block the event loop for long. */
 const RUN_BYTES = 128 * 1024;
 
-/** Takes runs of whole messages, headers included, in the order in which they came. */
+/** Takes runs of whole messages, headers included, in the order of arrival. */
 export interface MessageReceiver {
   onCopyData(messages: Buffer): void;
   onOther(messages: Buffer): void;
 }
 
-/** See the head of this file. */
+/**
+ * Splits the bytes of a replication connection into CopyData and all other messages, without a look at the contents. The
+ * many CopyData messages of one read come out in few runs, as views of the read; only a message that the end of a read
+ * cuts is copied together.
+ */
 export class MessageSplitter {
   readonly #receiver: MessageReceiver;
   /** Pieces of a message whose end has not come yet */
@@ -38,7 +36,7 @@ export class MessageSplitter {
     this.#receiver = receiver;
   }
 
-  /** Takes what one read of the socket brought. @throws MalformedError when this is not PostgreSQL's protocol */
+  /** Takes the bytes of one read. @throws MalformedError when they are not PostgreSQL's protocol */
   push(read: Buffer): void {
     let at = this.#complete(read);
     if (this.#wantedBytes > 0) return;
@@ -60,7 +58,7 @@ export class MessageSplitter {
     }
   }
 
-  /** Takes the rest of the message that the last read cut off; returns where the next one begins. */
+  /** Completes the message that the last read cut off; returns the offset of the next one. */
   #complete(read: Buffer): number {
     let at = 0;
     while (this.#wantedBytes > 0 && at < read.length) {
@@ -96,7 +94,7 @@ export class MessageSplitter {
 
 const EMPTY = Buffer.alloc(0);
 
-/** Where the message ends that begins at `at`, also when that is behind the bytes; undefined without its whole header. */
+/** End of the message that begins at `at`, which may lie past the bytes; undefined while its header is incomplete. */
 export function messageEnd(bytes: Buffer, at: number): number | undefined {
   if (at + MESSAGE_HEADER_BYTES > bytes.length) return undefined;
   const length = (bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!;

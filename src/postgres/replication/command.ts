@@ -1,10 +1,10 @@
-/** Replication commands that are no stream, each on a short-lived connection: there is no SQL function for them. */
-import type { Socket } from 'node:net';
+/** Replication commands other than START_REPLICATION, each on a short-lived connection: SQL has no functions for them. */
 import type { DatabaseEndpoint } from '../../config/config.ts';
-import { SourceError } from '../../errors.ts';
+import { within } from '../../deadline.ts';
 import { connectReplication } from '../client/connect.ts';
+import { OwnedConnection } from '../client/owned-connection.ts';
 
-/** For connecting, logging in and the command, none of which waits for anybody. */
+/** For connecting, logging in and the command, none of which waits for other sessions. */
 const TIMEOUT_MS = 15_000;
 
 /** Runs one command and returns its rows. @throws SourceError when it takes too long, and what driver and server raise */
@@ -16,28 +16,6 @@ export async function runReplicationCommand(
     timeoutMs = TIMEOUT_MS,
   }: { readonly command: string; readonly applicationName: string; readonly timeoutMs?: number | undefined },
 ): Promise<readonly Record<string, unknown>[]> {
-  let socket: Socket | undefined;
-  let isOver = false;
-  const replication = connectReplication(endpoint, {
-    applicationName,
-    onSocket: (opened) => {
-      socket = opened;
-      if (!isOver) return;
-      // Nobody else would close it, and its walsender would stay. The error keeps the driver from trying again.
-      opened.destroy();
-      throw new SourceError('Cannot run a replication command: its time is over');
-    },
-  });
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(new SourceError(`Cannot run a replication command: no answer within ${timeoutMs} ms`)),
-    timeoutMs,
-  );
-  try {
-    return await Promise.race([replication.unsafe(command), late.promise]);
-  } finally {
-    isOver = true;
-    clearTimeout(timer);
-    socket?.destroy();
-  }
+  using connection = new OwnedConnection(connectReplication, endpoint, { applicationName });
+  return await within(timeoutMs, 'run a replication command', connection.sql.unsafe(command));
 }

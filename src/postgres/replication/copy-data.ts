@@ -1,26 +1,27 @@
-/**
- * Takes CopyData out of what the socket of a replication connection brings, before its driver sees it, and hands it over
- * as far as somebody is ready. It decides nothing.
- *
- * A large read is handed over in pieces, with a turn of the event loop after each: else requests that are half sent, and
- * answers that have arrived, would wait until all of it is worked off.
- */
 import type { Socket } from 'node:net';
 import { MessageSplitter } from './backend-messages.ts';
 
 /**
- * What is taken from a paused stream before its socket is no longer read: so much room for an error of the server, which
- * says why it ends the stream while nobody reads.
+ * How much a paused stream still reads before its socket is paused as well: room for an error of the server, which says
+ * why it ends a stream that is not read.
  */
 const HELD_WHILE_PAUSED_BYTES = 64 * 1024;
 
-/** Behind them nothing more comes: what was read before must have been handed over. */
+/** Nothing comes after them: what was read before must have been handed over. */
 const LAST_EVENTS: ReadonlySet<string | symbol> = new Set(['end', 'error', 'close']);
 
-/** See the head of this file. Paused until `resume`: the first frames may come with the answer to START_REPLICATION. */
+/**
+ * Takes CopyData out of what the socket of a replication connection brings, before the driver sees it, and hands it over
+ * unless it is paused; it decides nothing. Paused until `start`: the first frames may come with the answer to
+ * START_REPLICATION.
+ *
+ * A large read is handed over in pieces, with a turn of the event loop after each: otherwise requests that are half sent,
+ * and answers that have arrived, would wait until all of the read is processed.
+ */
 export class CopyDataInbox {
   readonly #socket: Socket;
-  readonly #onChunk: (messages: Buffer) => void;
+  /** Set by `start`; a paused inbox does not call it */
+  #onChunk: (messages: Buffer) => void = () => {};
   #held: Buffer[] = [];
   #heldBytes = 0;
   #lastReadBytes = 0;
@@ -30,16 +31,15 @@ export class CopyDataInbox {
   /** Hands over the next piece when it fires */
   #turn: NodeJS.Immediate | undefined;
 
-  /** @param socket one that nobody listens to yet */
-  constructor(socket: Socket, onChunk: (messages: Buffer) => void) {
+  /** @param socket without listeners: the inbox sees its events first */
+  constructor(socket: Socket) {
     this.#socket = socket;
-    this.#onChunk = onChunk;
-    // A listener of ours could not keep the bytes from the other listeners.
+    // A listener could not keep the bytes from the other listeners.
     const emit = socket.emit.bind(socket) as (event: string | symbol, ...values: unknown[]) => boolean;
     const splitter = new MessageSplitter({
       onCopyData: (messages) => this.#take(messages),
       onOther: (messages) => {
-        // In the order in which they came: an error of the server stands behind what was sent before it.
+        // In the order of arrival: an error of the server comes after the data that was sent before it.
         this.#handOverAll();
         emit('data', messages);
       },
@@ -58,7 +58,7 @@ export class CopyDataInbox {
     };
   }
 
-  /** True from `pause` to `resume`. */
+  /** True until `start`, and from `pause` to `resume`. */
   get isPaused(): boolean {
     return this.#isPaused;
   }
@@ -73,28 +73,29 @@ export class CopyDataInbox {
     return this.#lastReadBytes;
   }
 
+  /** Hands over whole CopyData messages from now on, beginning with those that are held. */
+  start(onChunk: (messages: Buffer) => void): void {
+    this.#onChunk = onChunk;
+    this.resume();
+  }
+
   pause(): void {
     this.#isPaused = true;
   }
 
-  /** Hands over what is held, soon but not at once: who resumes need not be ready for a chunk inside of the call. */
+  /** Hands over what is held, soon but not at once: the caller need not be ready for a chunk inside the call. */
   resume(): void {
     this.#isPaused = false;
     this.#handOverSoon();
   }
 
-  /** Does not read the socket for so long; what the server sends meanwhile is then read at once. */
+  /** Does not read the socket for this time; the next read then brings what the server has sent meanwhile. */
   rest(durationMs: number): void {
     this.#pauseSocket();
     this.#rest ??= setTimeout(() => {
       this.#rest = undefined;
       this.#readOn();
     }, durationMs);
-  }
-
-  /** Drops the connection at once. */
-  destroy(): void {
-    this.#socket.destroy();
   }
 
   #take(messages: Buffer): void {
@@ -120,7 +121,7 @@ export class CopyDataInbox {
     while (this.#handOverNext());
   }
 
-  /** False when there is nothing to hand over, or nobody ready for it. */
+  /** False when nothing is held, or the inbox is paused. */
   #handOverNext(): boolean {
     if (this.#isPaused) return false;
     const messages = this.#held.shift();

@@ -1,7 +1,7 @@
 /**
- * What a server says last. A FATAL ends the connection without ReadyForQuery, and the driver (postgres 3.4.9) keeps the
- * errors of a running command, which a replication stream is, until that comes: of a session that was terminated it
- * reports CONNECTION_CLOSED alone. So the end of what the socket brought is looked at.
+ * The FATAL error with which a server ends a connection. It comes without ReadyForQuery, and the driver (postgres 3.4.9)
+ * holds the errors of a running command, such as a replication stream, until that arrives: for a terminated session it
+ * reports only CONNECTION_CLOSED. So the service reads the error from the last bytes of the socket itself.
  * Source: PostgreSQL manual, "Message Formats", ErrorResponse; "Error and Notice Message Fields".
  */
 import type { Socket } from 'node:net';
@@ -11,8 +11,8 @@ import postgres from 'postgres';
 const FATAL = /E([\s\S]{4})S[^\0]*\0V(?:FATAL|PANIC)\0C([0-9A-Z]{5})\0M([^\0]*)\0(?:[A-Za-z][^\0]*\0)*\0$/;
 const LONGEST_BYTES = 4096;
 
-/** Remembers the end of what a socket brings; the function returns the FATAL that stands there, if one does. */
-export function listenForLastWords(socket: Socket): () => Error | undefined {
+/** Keeps the last bytes of a socket; the returned function reads the FATAL at their end, if there is one. */
+export function listenForFatalError(socket: Socket): () => Error | undefined {
   let last: Buffer = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
     last = chunk;
@@ -20,7 +20,7 @@ export function listenForLastWords(socket: Socket): () => Error | undefined {
   return () => parseFatal(last);
 }
 
-/** The FATAL or PANIC with which these bytes end. */
+/** The FATAL or PANIC at the end of these bytes; undefined when they end with anything else. */
 export function parseFatal(bytes: Buffer): Error | undefined {
   const tail = bytes.subarray(Math.max(0, bytes.length - LONGEST_BYTES));
   const found = FATAL.exec(tail.toString('latin1'));

@@ -1,10 +1,9 @@
 /**
- * What travels inside CopyData on a replication connection: XLogData and keepalives come in, status updates go out.
- * A chunk is what one read of the socket brought, as whole CopyData messages one behind the other (message-splitter.ts):
+ * The frames inside CopyData messages from a walsender: XLogData and primary keepalives. (status-updates.ts: the way back.)
+ * A chunk is what one read of the socket brought, as whole CopyData messages one after the other (backend-messages.ts):
  * u8 'd', i32 length that counts itself, one frame.
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html, START_REPLICATION
  */
-import { ByteWriter } from '../../bytes/writer.ts';
 import { MalformedError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { MESSAGE_HEADER_BYTES, messageEnd } from './backend-messages.ts';
@@ -14,24 +13,21 @@ const FORMAT = 'replication frame';
 
 const XLOG_DATA = 0x77; // 'w'
 const PRIMARY_KEEPALIVE = 0x6b; // 'k'
-const STANDBY_STATUS_UPDATE = 0x72; // 'r'
 
 /** XLogData, 'w': u64 WAL start, u64 WAL end, i64 server clock, then one pgoutput message. */
 const XLOG_DATA_HEADER_BYTES = 25;
 const PRIMARY_KEEPALIVE_BYTES = 18;
-const STANDBY_STATUS_UPDATE_BYTES = 34;
 
 /** Primary keepalive, 'k': u64 WAL end, i64 server clock, u8 reply requested. */
 export interface KeepaliveMessage {
   readonly tag: 'keepalive';
   /** End of WAL on the server, as far as this connection has sent it */
   readonly walEnd: Lsn;
-  /** Microseconds since 2000-01-01 UTC */
-  readonly serverClockMicros: bigint;
+  /** The server wants a status update at once */
   readonly replyRequested: boolean;
 }
 
-/** Everything that the server sends after START_REPLICATION. */
+/** Everything that a walsender sends after START_REPLICATION. */
 export type ReplicationMessage = PgoutputMessage | KeepaliveMessage;
 
 /**
@@ -49,7 +45,7 @@ export class FrameReader {
   #frameEnd = 0;
   #offset = 0;
 
-  /** Takes a chunk; what was left of the last one is forgotten. */
+  /** Begins with a chunk; the rest of the last one is dropped. */
   start(chunk: Buffer): void {
     this.#chunk = chunk;
     this.#frameStart = 0;
@@ -58,8 +54,9 @@ export class FrameReader {
   }
 
   /**
-   * Decodes the next frame of the chunk; undefined when the chunk is used up. Throws MalformedError, whose offset counts
-   * from the beginning of the chunk, when the bytes are no frame or hold no message; then the connection is of no more use.
+   * Decodes the next frame of the chunk; undefined at its end.
+   * @throws MalformedError, whose offset counts from the beginning of the chunk, when the bytes are no valid frame or
+   *   message; the connection is then unusable
    */
   next(): ReplicationMessage | undefined {
     const chunk = this.#chunk;
@@ -119,35 +116,6 @@ function decodeKeepalive(chunk: Buffer, start: number, end: number): KeepaliveMe
   return {
     tag: 'keepalive',
     walEnd: chunk.readBigUInt64BE(start + 1),
-    serverClockMicros: chunk.readBigInt64BE(start + 9),
     replyRequested: reply === 1,
   };
-}
-
-/** What a standby status update says. */
-export interface StandbyStatus {
-  /** Received */
-  readonly written: Lsn;
-  /** Safe on this side: the server keeps no WAL before it */
-  readonly flushed: Lsn;
-  readonly applied: Lsn;
-  /** Our clock, in microseconds since 2000-01-01 UTC */
-  readonly clockMicros: bigint;
-  /** Asks the server for a keepalive at once */
-  readonly replyRequested: boolean;
-}
-
-/**
- * Encodes a standby status update, 34 bytes: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested.
- * Each LSN goes out as it is: the protocol wants the position after the last byte, which a commit's end LSN already is.
- */
-export function encodeStandbyStatusUpdate(status: StandbyStatus): Buffer {
-  return new ByteWriter(STANDBY_STATUS_UPDATE_BYTES)
-    .u8(STANDBY_STATUS_UPDATE)
-    .i64(BigInt.asIntN(64, status.written))
-    .i64(BigInt.asIntN(64, status.flushed))
-    .i64(BigInt.asIntN(64, status.applied))
-    .i64(status.clockMicros)
-    .u8(status.replyRequested ? 1 : 0)
-    .toBuffer();
 }

@@ -1,21 +1,21 @@
 /**
- * When to send a status, when to ask the server for a sign of life, and when to give it up: pure arithmetic on
- * timestamps, so that it is tested without a clock. Source: PostgreSQL manual, "Streaming Replication Protocol", and
+ * When to send a status, when to ask the server for a reply, and when to give the connection up: pure arithmetic on
+ * timestamps, tested without a clock. Source: PostgreSQL manual, "Streaming Replication Protocol", and
  * `wal_sender_timeout`. All times are milliseconds of a monotonic clock.
  */
 
 const LONGEST_STATUS_INTERVAL_MS = 15_000;
-/** With `wal_sender_timeout = 0` the server never gives us up; we still want to know whether it is there. */
+/** With `wal_sender_timeout = 0` the server never ends a silent connection; the service still needs to notice a dead server. */
 const STATUS_INTERVAL_WITHOUT_TIMEOUT_MS = 10_000;
 const ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS = 30_000;
-/** A server that shuts down asks without pause; more answers than this tell it nothing. */
+/** A server that shuts down asks continuously; more frequent answers would tell it nothing new. */
 const REPLY_SPACING_MS = 100;
 
 /** The times that follow from the server's `wal_sender_timeout`. */
 export interface LivenessTimings {
-  /** A status is sent at least this often */
+  /** Longest time between two statuses */
   readonly statusIntervalMs: number;
-  /** Without a byte for so long after we asked for one, the connection is dead */
+  /** The connection is dead when no byte arrives for this time after a request for a reply */
   readonly answerTimeoutMs: number;
 }
 
@@ -34,14 +34,14 @@ export function livenessTimings(walSenderTimeoutMs: number): LivenessTimings {
 }
 
 /**
- * Longest silence of a server that is well: one interval until it is asked, and one for its answer. Sooner than the
- * connection is given up, because a stream that may be dead is not to be called ready.
+ * Longest silence of a healthy server: one interval until it is asked, and one for its answer. Shorter than the time after
+ * which the connection is given up, because a stream that may be dead must not count as ready.
  */
 export function silenceLimitMs({ statusIntervalMs }: LivenessTimings): number {
   return 2 * statusIntervalMs;
 }
 
-/** What is known when it is decided whether a status goes out now. */
+/** The facts that decide whether a status goes out now. */
 export interface StatusSituation {
   readonly nowMs: number;
   readonly lastSentMs: number;
@@ -62,20 +62,20 @@ export function isStatusDue(situation: StatusSituation): boolean {
   return nowMs - lastSentMs >= statusIntervalMs;
 }
 
-/** What is known when the silence of the server is judged. */
+/** The facts that decide what the silence of the server means. */
 export interface Silence {
   readonly nowMs: number;
   readonly lastInboundMs: number;
-  /** When we last asked for a keepalive; undefined when bytes have come in since, or we never asked */
+  /** When the service last asked for a keepalive; undefined when bytes have come in since, or it never asked */
   readonly askedMs: number | undefined;
-  /** We do not read at present, so that silence says nothing */
+  /** The service does not read at present, so that silence says nothing */
   readonly pausedByUs: boolean;
 }
 
 /** `ask`: send a status that requests a reply. `dead`: drop the connection. */
 export type SilenceVerdict = 'fine' | 'ask' | 'dead';
 
-/** An idle server that gets our statuses in time says nothing by itself: silence alone proves nothing, an unanswered question does. */
+/** An idle server that gets statuses in time sends nothing by itself: silence proves nothing, an unanswered request does. */
 export function judgeSilence(silence: Silence, timings: LivenessTimings): SilenceVerdict {
   const { nowMs, lastInboundMs, askedMs, pausedByUs } = silence;
   if (pausedByUs) return 'fine';

@@ -1,7 +1,7 @@
 /**
  * pgoutput, the messages of PostgreSQL's logical replication: protocol version 1, no streaming, no two-phase.
- * Input is the payload of an XLogData frame (wire.ts). Row messages are decoded without copying: a tuple keeps the
- * offsets of its columns within the chunk, and whoever needs a column reads it there.
+ * Input is the payload of an XLogData frame (frames.ts). Row messages are decoded without copying: a tuple keeps the
+ * offsets of its columns within the chunk, and a reader takes a column from there.
  * Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
 import { ByteReader } from '../../bytes/reader.ts';
@@ -42,12 +42,12 @@ const MAX_COLUMN_COUNT = 1664;
 /** In place of a column's length: the column is NULL. */
 export const NULL = -1;
 
-/** In place of a column's length: a TOASTed value that the update did not touch, and that was not sent. */
+/** In place of a column's length: a TOASTed value that the update did not change and the server did not send. */
 export const UNCHANGED_TOAST = -2;
 
 /**
- * The columns of one row, as offsets into the chunk. Arrays are longer than `columnCount`, and what stands behind it
- * is left over from earlier rows: compare `columnCount` with the relation's before a column is read.
+ * The columns of one row, as offsets into the chunk. The arrays are longer than `columnCount`, and their rest is left over
+ * from earlier rows: compare `columnCount` with the relation's before you read a column.
  */
 export interface Tuple {
   /** The chunk that the row arrived in */
@@ -73,7 +73,7 @@ export interface BeginMessage {
 export interface CommitMessage {
   readonly tag: 'commit';
   readonly commitLsn: Lsn;
-  /** Where the transaction ends: what may be confirmed once all of it is delivered */
+  /** End of the transaction: the position to confirm once all of it is delivered */
   readonly endLsn: Lsn;
   /** Microseconds since 2000-01-01 UTC */
   readonly commitTimeMicros: bigint;
@@ -161,7 +161,7 @@ export interface LogicalMessage {
 /** A change of one row. */
 export type RowMessage = InsertMessage | UpdateMessage | DeleteMessage;
 
-/** Everything that pgoutput sends in protocol version 1. */
+/** All messages of pgoutput's protocol version 1. */
 export type PgoutputMessage =
   | RowMessage
   | BeginMessage
@@ -180,8 +180,8 @@ export function isBinary(tuple: Tuple, column: number): boolean {
 }
 
 /**
- * Decodes one message after the other. It reuses its row messages and tuples: **a row message is valid only until the
- * next call of `decode`**; all other messages may be kept (a logical message's content as long as its chunk).
+ * Decodes one message after another. It reuses its row messages and tuples: **a row message is valid only until the next
+ * call of `decode`**; all other messages may be kept (the content of a logical message as long as its chunk).
  */
 export class MessageDecoder {
   readonly #old = createTuple();
@@ -197,12 +197,12 @@ export class MessageDecoder {
   readonly #delete: Mutable<DeleteMessage> = { tag: 'delete', relationId: 0, oldKind: 'O', oldTuple: this.#old };
 
   /**
-   * Decodes the message that is `bytes[start..end)`. Throws MalformedError, whose offset counts from the beginning of
-   * `bytes`, when a message is cut short or followed by other bytes, has an unknown kind, or holds a value that the
-   * protocol does not know.
+   * Decodes the message `bytes[start..end)`.
+   * @throws MalformedError, whose offset counts from the beginning of `bytes`, when the message is cut short, is followed
+   *   by other bytes, has an unknown kind, or holds a value outside the protocol
    */
   decode(bytes: Buffer, start: number, end = bytes.length): PgoutputMessage {
-    // Row messages first: everything else is rare beside them.
+    // Row messages first: all others are rare.
     const kind = start < end ? bytes[start] : undefined;
     switch (kind) {
       case INSERT:
@@ -306,7 +306,7 @@ function readRelationId(bytes: Buffer, at: number, end: number): number {
 }
 
 function decodeRareMessage(bytes: Buffer, start: number, end: number): PgoutputMessage {
-  // From the beginning, because offsets in errors count from there.
+  // From 0, because offsets in errors count from there.
   const reader = new ByteReader(FORMAT, bytes, 0, end);
   reader.offset = start;
   const message = decodeRareBody(reader);
@@ -367,12 +367,12 @@ function decodeTruncate(reader: ByteReader): TruncateMessage {
   const relationCount = reader.u32();
   const options = readFlags(reader, 3);
   const relationIds: number[] = [];
-  // Each id is read from bytes that are there, so a count that lies ends at the first missing one.
+  // Each id is read from bytes that exist, so a wrong count ends at the first missing one.
   for (let index = 0; index < relationCount; index++) relationIds.push(reader.u32());
   return { tag: 'truncate', options, relationIds };
 }
 
-/** Reads a byte of flags. A bit outside `known` means something that this service cannot know: better to stop. */
+/** Reads a byte of flags. A bit outside `known` has a meaning that this service does not know: an error is safer. */
 function readFlags(reader: ByteReader, known: number): number {
   const start = reader.offset;
   const flags = reader.u8();
@@ -380,9 +380,9 @@ function readFlags(reader: ByteReader, known: number): number {
   return flags;
 }
 
-/** CopyData tells how long its message is; were there more, decoder and server would not mean the same. */
+/** CopyData gives the length of its message; more bytes mean that decoder and server disagree on the format. */
 function expectEnd(at: number, end: number): void {
-  if (at !== end) throw new MalformedError(FORMAT, at, `${end - at} bytes behind the message`);
+  if (at !== end) throw new MalformedError(FORMAT, at, `${end - at} bytes after the message`);
 }
 
 function unexpectedByte(
@@ -394,7 +394,7 @@ function unexpectedByte(
   return new MalformedError(FORMAT, Math.min(at, end), detail);
 }
 
-/** A byte as the protocol's documents write it. */
+/** A byte in the notation of the protocol's documentation, `0x77`. */
 export function hex(byte: number): string {
   return `0x${byte.toString(16).padStart(2, '0')}`;
 }

@@ -1,79 +1,100 @@
 /**
- * Our half of what a standby and its server tell each other beside the data: statuses go out when they carry news, when
- * they are asked for and when their time has come, also while nothing is read; and a server that stays silent is asked
- * whether it is still there. When that is, postgres/liveness.ts decides.
+ * StandbyStatusUpdate: what the service reports to a walsender, when, and what the walsender's silence means.
+ * Source: PostgreSQL manual, "Streaming Replication Protocol", Standby status update.
  */
-
-import type { Progress } from '../../flow/progress.ts';
+import { ByteWriter } from '../../bytes/writer.ts';
+import { SourceError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { postgresMicros } from './clock.ts';
-import { encodeStandbyStatusUpdate } from './frames.ts';
-import { isStatusDue, judgeSilence, type LivenessTimings } from './liveness.ts';
-import type { ReplicationStream } from './stream.ts';
+import { isStatusDue, judgeSilence, type LivenessTimings, silenceLimitMs } from './liveness.ts';
 
-/** How often statuses and silence are looked at; a status that carries news does not wait for it. */
+/** How often due statuses and silence are looked at; a status with news does not wait for it. */
 const TICK_MS = 100;
 
-/** Whom to talk to, about what, and by which rules. */
-export interface StandbyDialogueOptions {
-  readonly replication: ReplicationStream;
-  readonly progress: Progress;
-  readonly timings: LivenessTimings;
-  /** Called when the server did not answer in time */
-  readonly onDead: () => void;
+const STANDBY_STATUS_UPDATE = 0x72; // 'r'
+const STANDBY_STATUS_UPDATE_BYTES = 34;
+
+/** The two positions of a status. Both only rise. */
+export interface ReportedPositions {
+  /** Received */
+  readonly written: Lsn;
+  /** Acknowledged by Kafka: the server may remove the WAL before it */
+  readonly flushed: Lsn;
 }
 
-/** See the head of this file. */
-export class StandbyDialogue {
-  readonly #options: StandbyDialogueOptions;
+/** Options of StatusUpdates. */
+export interface StatusUpdatesOptions {
+  /** Read again for each status */
+  readonly positions: ReportedPositions;
+  readonly timings: LivenessTimings;
+  /** Sends a status as the payload of a CopyData message; does nothing on a connection that has ended */
+  readonly write: (status: Buffer) => void;
+  /** True while the service does not read, so that silence says nothing about the server */
+  readonly isPaused: () => boolean;
+  /** Called once, when the server did not answer a request for a reply in time */
+  readonly onDead: (error: SourceError) => void;
+}
+
+/**
+ * The statuses of one replication connection, from START_REPLICATION on and also while nothing is read. A status goes out
+ * when it carries news, when the server asks for one, and at intervals; a server that stays silent is asked for a reply.
+ * `liveness.ts` decides when.
+ */
+export class StatusUpdates {
+  readonly #options: StatusUpdatesOptions;
   readonly #ticker: Timer;
   #lastInboundMs = performance.now();
   #lastStatusMs = performance.now();
-  /** When the server was asked for a sign of life; undefined when it has given one since */
+  /** When the server was asked for a reply; undefined once it has answered */
   #askedMs: number | undefined;
   #replyRequested = false;
   #sentWritten: Lsn = 0n;
   #sentFlushed: Lsn = 0n;
-  /** `written` when it was last looked at, and since when it has been that */
+  /** `written` at the last tick, and since when it has that value */
   #seenWritten: Lsn = 0n;
-  #standsSinceMs = performance.now();
+  #lastProgressMs = performance.now();
 
-  /** Sends the first status and begins to keep time. */
-  constructor(options: StandbyDialogueOptions) {
+  /** Sends the first status and starts the clock. */
+  constructor(options: StatusUpdatesOptions) {
     this.#options = options;
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
-    this.sendStatus();
+    this.send();
   }
 
-  /** When the server was last heard of, by performance.now(). */
+  /** When the last bytes came in, by performance.now(). */
   get lastInboundMs(): number {
     return this.#lastInboundMs;
   }
 
-  /** Since when nothing new was received, neither data nor a higher position, by performance.now(); exact to a tick. */
-  get standsSinceMs(): number {
-    return this.#standsSinceMs;
+  /** When data or a higher position was last received, by performance.now(); exact to a tick. */
+  get lastProgressMs(): number {
+    return this.#lastProgressMs;
   }
 
-  /** Something has come in; or we have begun to read again, after a silence that was ours. */
+  /** A healthy server is never silent for longer, in ms. */
+  get silenceLimitMs(): number {
+    return silenceLimitMs(this.#options.timings);
+  }
+
+  /** Bytes have come in, or the service reads again after a silence that it caused itself. */
   noteInbound(): void {
     this.#lastInboundMs = performance.now();
     this.#askedMs = undefined;
   }
 
-  /** Data has come in. That of a long transaction may lie before a position that a keepalive told long ago. */
+  /** Data has come in. That of a long transaction may lie before a position that an earlier keepalive reported. */
   noteData(): void {
-    this.#standsSinceMs = performance.now();
+    this.#lastProgressMs = performance.now();
   }
 
-  /** The server wants a status. It gets one at once when there is news, and soon otherwise. */
+  /** The server asked for a status: it gets one at once when there is news, and soon otherwise. */
   noteReplyRequest(): void {
     this.#replyRequested = true;
   }
 
-  /** Sends a status if one is due. To be called whenever the numbers may have moved. */
-  sendStatusIfDue(): void {
-    const { written, flushed } = this.#options.progress;
+  /** Sends a status if one is due. To be called whenever the positions may have risen. */
+  sendIfDue(): void {
+    const { written, flushed } = this.#options.positions;
     const flushedMoved = flushed > this.#sentFlushed;
     const due = isStatusDue({
       nowMs: performance.now(),
@@ -83,47 +104,74 @@ export class StandbyDialogue {
       replyRequested: this.#replyRequested,
       statusIntervalMs: this.#options.timings.statusIntervalMs,
     });
-    if (due) this.sendStatus();
+    if (due) this.send();
   }
 
   /** Sends a status now. */
-  sendStatus(options: { readonly replyRequested: boolean } = { replyRequested: false }): void {
-    const { written, flushed } = this.#options.progress;
+  send(options: { readonly replyRequested: boolean } = { replyRequested: false }): void {
+    const { written, flushed } = this.#options.positions;
     this.#lastStatusMs = performance.now();
     this.#replyRequested = false;
     this.#sentWritten = written;
     this.#sentFlushed = flushed;
     const clockMicros = postgresMicros(Date.now());
     const status = { written, flushed, applied: flushed, clockMicros, replyRequested: options.replyRequested };
-    this.#options.replication.writeStatus(encodeStandbyStatusUpdate(status));
+    this.#options.write(encodeStandbyStatusUpdate(status));
   }
 
-  /** Says nothing more by itself. */
+  /** Ends the statuses at intervals; `send` still works. */
   stop(): void {
     clearInterval(this.#ticker);
   }
 
   #tick(): void {
     const nowMs = performance.now();
-    const { written } = this.#options.progress;
-    if (written > this.#seenWritten) this.#standsSinceMs = nowMs;
+    const { written } = this.#options.positions;
+    if (written > this.#seenWritten) this.#lastProgressMs = nowMs;
     this.#seenWritten = written;
     const verdict = judgeSilence(
-      {
-        nowMs,
-        lastInboundMs: this.#lastInboundMs,
-        askedMs: this.#askedMs,
-        pausedByUs: this.#options.replication.isPaused,
-      },
+      { nowMs, lastInboundMs: this.#lastInboundMs, askedMs: this.#askedMs, pausedByUs: this.#options.isPaused() },
       this.#options.timings,
     );
     if (verdict === 'dead') {
-      this.#options.onDead();
+      this.stop();
+      this.#options.onDead(deadServerError());
     } else if (verdict === 'ask') {
       this.#askedMs = nowMs;
-      this.sendStatus({ replyRequested: true });
+      this.send({ replyRequested: true });
     } else {
-      this.sendStatusIfDue();
+      this.sendIfDue();
     }
   }
+}
+
+function deadServerError(): SourceError {
+  return new SourceError('Cannot continue: the server does not answer on the replication connection', {
+    code: 'server_silent',
+    advice: 'Check the network between this service and PostgreSQL',
+  });
+}
+
+/** The fields of a StandbyStatusUpdate. */
+export interface StandbyStatus extends ReportedPositions {
+  readonly applied: Lsn;
+  /** The service's clock, in microseconds since 2000-01-01 UTC */
+  readonly clockMicros: bigint;
+  /** Asks the server for a keepalive at once */
+  readonly replyRequested: boolean;
+}
+
+/**
+ * Encodes a StandbyStatusUpdate, 34 bytes: 'r', u64 written, u64 flushed, u64 applied, i64 clock, u8 reply requested.
+ * Each LSN goes out unchanged: the protocol wants the position after the last byte, which a commit's end LSN already is.
+ */
+export function encodeStandbyStatusUpdate(status: StandbyStatus): Buffer {
+  return new ByteWriter(STANDBY_STATUS_UPDATE_BYTES)
+    .u8(STANDBY_STATUS_UPDATE)
+    .i64(BigInt.asIntN(64, status.written))
+    .i64(BigInt.asIntN(64, status.flushed))
+    .i64(BigInt.asIntN(64, status.applied))
+    .i64(status.clockMicros)
+    .u8(status.replyRequested ? 1 : 0)
+    .toBuffer();
 }

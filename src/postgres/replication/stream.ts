@@ -1,106 +1,144 @@
 /**
- * The replication connection of one slot: frames come in as chunks, status updates go out. It decides nothing.
- *
- * The driver logs in, starts the replication, writes, and hears of errors and of the end. CopyData does not pass through
- * it: as a stream of one chunk a row that costs more than all that is done to the row (backlog a: 5.0 against 3.4 us).
+ * The replication connection of one slot. The driver logs in, starts the replication, writes, and reports errors and the
+ * end. CopyData does not pass through it: as a stream of one chunk per row that costs more than all the work on the row
+ * (backlog a: 5.0 against 3.4 us).
  * Source: PostgreSQL manual, "Streaming Replication Protocol", START_REPLICATION ... LOGICAL.
  */
-import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
 import { SourceError } from '../../errors.ts';
 import { connectReplication, startCopyBoth } from '../client/connect.ts';
+import { OwnedConnection } from '../client/owned-connection.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from '../client/quote.ts';
 import { CopyDataInbox } from './copy-data.ts';
-import { listenForLastWords } from './fatal-error.ts';
+import { listenForFatalError } from './fatal-error.ts';
+import type { LivenessTimings } from './liveness.ts';
+import { type ReportedPositions, StatusUpdates } from './status-updates.ts';
 
-/** What to stream, from whom, and who works on it. */
+/** Options of ReplicationStream. */
 export interface ReplicationStreamOptions {
   readonly slot: string;
   /** Of the server that was prepared: after a failover the same address may lead to another one */
   readonly systemIdentifier: string;
   readonly timeline: number;
-  /** Drops the connection, also while it is being made */
+  /** Drops the connection, also while it is being opened */
   readonly signal: AbortSignal;
-  /** Publications whose tables are wanted, at least one: PostgreSQL 14 and 15 refuse an empty list */
+  /** Names of the publications to stream, at least one: PostgreSQL 14 and 15 refuse an empty list */
   readonly publications: readonly string[];
-  /** Whole CopyData messages; see FrameReader */
-  readonly onChunk: (chunk: Buffer) => void;
-  /** Warnings that the server sends on this very connection, such as a publication that it cannot load */
-  readonly onNotice: (notice: postgres.Notice) => void;
-  /** Called once: with the error that ended the stream, or with undefined when the server closed it in good order */
-  readonly onClosed: (error: Error | undefined) => void;
+  /** What statuses report */
+  readonly positions: ReportedPositions;
+  readonly timings: LivenessTimings;
   readonly log: Logger;
 }
 
-/** See the head of this file. */
+/** Takes what a stream brings. */
+export interface ReplicationHandlers {
+  /** Called with whole CopyData messages, see FrameReader */
+  readonly onChunk: (chunk: Buffer) => void;
+  /** Called with notices of this connection, such as PostgreSQL 18's warning about a publication that it cannot load */
+  readonly onNotice: (notice: postgres.Notice) => void;
+}
+
+/**
+ * Frames come in as chunks, status updates go out; the stream decides nothing. It is paused until `start` gives it
+ * handlers: until then it holds the slot, statuses go out, and nothing is read or confirmed.
+ */
 export class ReplicationStream {
+  /** The status updates of this connection, running from the beginning */
+  readonly statuses: StatusUpdates;
+  /** Resolves when the stream has ended: with the error that ended it, or undefined when the server closed it in good order */
+  readonly closed: Promise<Error | undefined>;
   readonly #stream: Duplex;
   readonly #copyData: CopyDataInbox;
+  readonly #connection: Disposable;
+  readonly #notices: NoticeBox;
 
-  private constructor(stream: Duplex, copyData: CopyDataInbox, options: ReplicationStreamOptions) {
+  private constructor(
+    opened: {
+      readonly stream: Duplex;
+      readonly connection: Disposable;
+      readonly copyData: CopyDataInbox;
+      readonly notices: NoticeBox;
+      readonly fatalError: () => Error | undefined;
+    },
+    { positions, timings }: ReplicationStreamOptions,
+  ) {
+    const { stream } = opened;
     this.#stream = stream;
-    this.#copyData = copyData;
-    let closed = false;
-    const close = (error: Error | undefined) => {
-      if (closed) return;
-      closed = true;
-      options.onClosed(error);
-    };
-    // Nothing comes on it but its end, which nobody is told of before he reads.
+    this.#connection = opened.connection;
+    this.#copyData = opened.copyData;
+    this.#notices = opened.notices;
+    const ended = Promise.withResolvers<Error | undefined>();
+    this.closed = ended.promise;
+    // Only its end comes through the driver's stream, which reports it to a stream that is read.
     stream.resume();
-    stream.once('end', () => close(undefined));
+    stream.once('end', () => ended.resolve(opened.fatalError()));
     // The driver destroys the stream with an ERROR of the server, or with CONNECTION_CLOSED. Later errors add nothing.
-    stream.on('error', close);
-    stream.once('close', () => close(undefined));
+    stream.on('error', (error) => ended.resolve(opened.fatalError() ?? error));
+    stream.once('close', () => ended.resolve(opened.fatalError()));
+    this.statuses = new StatusUpdates({
+      positions,
+      timings,
+      write: (status) => {
+        if (stream.writable) stream.write(status);
+      },
+      isPaused: () => this.isPaused,
+      onDead: ended.resolve,
+    });
   }
 
   /**
-   * Connects and starts replication at the slot's confirmed LSN (which 0/0 asks for). The stream is paused: nothing is
-   * handed over before `resume`.
-   * @throws whatever the driver or the server says, for instance 55006 when the slot is in use
+   * Connects and starts replication at the slot's confirmed LSN (which 0/0 asks for).
+   * @throws SourceError when the connection leads to another server, and whatever driver and server raise: 55006 when
+   *   another process streams from the slot
    */
   static async open(database: DatabaseEndpoint, options: ReplicationStreamOptions): Promise<ReplicationStream> {
-    let socket: Socket | undefined;
+    const { slot, publications, signal } = options;
+    const notices = new NoticeBox();
     let copyData: CopyDataInbox | undefined;
-    let lastWords: (() => Error | undefined) | undefined;
-    const sql = connectReplication(database, {
-      applicationName: `cdc-notifier ${options.slot}`,
+    let fatalError: () => Error | undefined = () => undefined;
+    const connection = new OwnedConnection(connectReplication, database, {
+      applicationName: `cdc-notifier ${slot}`,
       log: options.log,
-      onNotice: options.onNotice,
-      onSocket: (opened) => {
-        socket = opened;
-        if (options.signal.aborted) opened.destroy();
-        copyData = new CopyDataInbox(opened, options.onChunk);
-        lastWords = listenForLastWords(opened);
+      onNotice: (notice) => notices.put(notice),
+      onSocket: (socket) => {
+        copyData = new CopyDataInbox(socket);
+        fatalError = listenForFatalError(socket);
       },
     });
-    options.signal.addEventListener('abort', () => socket?.destroy(), { once: true });
+    signal.addEventListener('abort', () => connection[Symbol.dispose](), { once: true });
     try {
-      await refuseAnotherServer(sql, options);
+      signal.throwIfAborted();
+      await refuseAnotherServer(connection.sql, options);
       const stream = await startCopyBoth(
-        sql,
-        `START_REPLICATION SLOT ${quoteIdentifier(options.slot)} LOGICAL 0/0 (proto_version '1', ` +
-          `publication_names ${quoteLiteral(publicationNames(options.publications))}, binary 'true', messages 'true')`,
+        connection.sql,
+        `START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL 0/0 (proto_version '1', ` +
+          `publication_names ${quoteLiteral(publicationNames(publications))}, binary 'true', messages 'true')`,
       );
-      return new ReplicationStream(stream, copyData!, {
-        ...options,
-        onClosed: (error) => options.onClosed(lastWords?.() ?? error),
-      });
+      return new ReplicationStream({ stream, connection, copyData: copyData!, notices, fatalError }, options);
     } catch (error) {
-      socket?.destroy();
+      connection[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** True while `pause` holds the server back. */
+  /** Hands over what comes in from now on, and what has come since the stream was opened. */
+  start({ onChunk, onNotice }: ReplicationHandlers): void {
+    this.#notices.onNotice = onNotice;
+    this.#copyData.start((chunk) => {
+      this.statuses.noteInbound();
+      onChunk(chunk);
+    });
+  }
+
+  /** True until `start`, and from `pause` to `resume`. */
   get isPaused(): boolean {
     return this.#copyData.isPaused;
   }
 
-  /** Hands nothing over any more; the server stops sending when the buffers between us are full. Statuses still go out. */
+  /** Hands over no more chunks; the server stops sending when the buffers in between are full. Statuses still go out. */
   pause(): void {
     this.#copyData.pause();
   }
@@ -114,39 +152,50 @@ export class ReplicationStream {
     return this.#copyData.isHandingOver;
   }
 
-  /** Size of the read that the last chunk was in. */
+  /** Size in bytes of the read that the last chunk was in. */
   get lastReadBytes(): number {
     return this.#copyData.lastReadBytes;
   }
 
-  /** Reads nothing for so long, while the stream goes on; see CopyDataInbox. */
+  /** Reads nothing for this time, while the stream goes on; see CopyDataInbox. */
   rest(durationMs: number): void {
     this.#copyData.rest(durationMs);
   }
 
-  /** Sends a standby status update. Does nothing on a stream that has ended. */
-  writeStatus(status: Buffer): void {
-    if (this.#stream.writable) this.#stream.write(status);
-  }
-
-  /** Sends CopyDone. The server answers with its own, which ends the stream; until then chunks may still come. */
+  /** Sends a last status and CopyDone. The server answers with its own, which ends the stream; until then chunks may come. */
   finish(): void {
+    this.statuses.stop();
+    this.statuses.send();
     this.resume();
     if (this.#stream.writable) this.#stream.end();
   }
 
-  /**
-   * Drops the connection at once, whatever the server is doing. Not by the driver's own end, which waits until the
-   * server has read what lies in its socket.
-   */
+  /** Drops the connection at once, whatever the server does. */
   destroy(): void {
-    this.#copyData.destroy();
+    this.statuses.stop();
+    this.#connection[Symbol.dispose]();
+  }
+}
+
+/** Keeps notices until a handler is there: the first ones come with the answer to START_REPLICATION. */
+class NoticeBox {
+  #held: postgres.Notice[] = [];
+  #onNotice: ((notice: postgres.Notice) => void) | undefined;
+
+  set onNotice(handler: (notice: postgres.Notice) => void) {
+    this.#onNotice = handler;
+    for (const notice of this.#held.splice(0)) handler(notice);
+  }
+
+  put(notice: postgres.Notice): void {
+    if (this.#onNotice === undefined) this.#held.push(notice);
+    else this.#onNotice(notice);
   }
 }
 
 /**
- * What was read of the slot holds for the server that it was read from. Confirmed to another one, whose WAL went other
- * ways from there, it would pass over transactions.
+ * What was read about the slot holds for the server that it was read from. A confirmation to another server, whose WAL
+ * differs after that position, would skip transactions.
  */
 async function refuseAnotherServer(
   sql: postgres.Sql,
@@ -155,8 +204,11 @@ async function refuseAnotherServer(
   const [row] = await sql.unsafe('IDENTIFY_SYSTEM');
   if (row?.systemid === expected.systemIdentifier && Number(row.timeline) === expected.timeline) return;
   throw new SourceError(
-    `Cannot start replication: the connection leads to system ${row?.systemid}, timeline ${row?.timeline}, and not to ` +
-      `system ${expected.systemIdentifier}, timeline ${expected.timeline}, which was prepared`,
-    { advice: 'Nothing is to be done when a failover has just happened: the slot is prepared again' },
+    `Cannot start replication: the connection leads to system ${row?.systemid}, timeline ${row?.timeline}, but the slot ` +
+      `was prepared on system ${expected.systemIdentifier}, timeline ${expected.timeline}`,
+    {
+      code: 'another_server',
+      advice: 'No action is needed right after a failover: the next attempt prepares the slot on the new server',
+    },
   );
 }

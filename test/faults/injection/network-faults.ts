@@ -1,5 +1,5 @@
 /** Faults of the network, injected by the proxies on both sides of the service. */
-import { isSettledWithin } from '../../../src/deadline.ts';
+import { settlesWithin } from '../../../src/deadline.ts';
 import type { TcpProxy } from '../../support/network/tcp-proxy.ts';
 import type { FaultFixture } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
@@ -69,7 +69,7 @@ export function networkFaults(
           fixture.workload.start();
           await fixture.workload.advance(60);
           // The bytes may pass later, when the service reads again; without a reset the fault was not injected.
-          if (!(await isSettledWithin(RESET_LIMIT_MS, isReset))) throw new Error('The connection was not reset');
+          if (!(await settlesWithin(RESET_LIMIT_MS, isReset))) throw new Error('The connection was not reset');
           await proxy.heal();
         }
       },

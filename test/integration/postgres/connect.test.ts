@@ -158,7 +158,7 @@ describe('connectControl', () => {
     }
   });
 
-  test('rejects with the reason when nobody listens, nobody answers, or another protocol does', async () => {
+  test('rejects with the reason when no process listens, none answers, or one answers in another protocol', async () => {
     const port = await withListener(
       () => {},
       async (port) => port,
@@ -170,7 +170,7 @@ describe('connectControl', () => {
         expect(await attempt({ port }, 200)).toMatchObject({ code: 'CONNECT_TIMEOUT' });
         const silent = (await attempt({ port, tls: tls('require') }, 200)) as Error;
         expect(silent).toBeInstanceOf(SourceError);
-        expect(silent.message).toBe('Cannot connect to PostgreSQL: no connection within 200 ms');
+        expect(silent.message).toBe('Cannot connect to PostgreSQL: no answer within 200 ms');
       },
     );
     await withListener(
@@ -184,7 +184,7 @@ describe('connectControl', () => {
       (socket) => socket.once('data', () => socket.write('SSH-2.0')),
       async (port) => {
         const strange = (await attempt({ port, tls: tls('require') })) as Error;
-        expect(strange.message).toContain('is not of its protocol');
+        expect(strange.message).toContain('is no PostgreSQL protocol');
       },
     );
   });

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
 import { LossError, SetupError, SlotInUseError, SourceError } from '../../../src/errors.ts';
+import { judgeFailure } from '../../../src/failure-policy.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { readPublishing } from '../../../src/postgres/catalog/publications.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
@@ -9,7 +10,6 @@ import { readLedger, type SlotLedger, writeLedger } from '../../../src/postgres/
 import { describePublicationHazards } from '../../../src/postgres/hazards/publication-hazards.ts';
 import { claimSlot } from '../../../src/postgres/setup/claim-slot.ts';
 import { dropSlotSql } from '../../../src/postgres/setup/create-slot.ts';
-import { judgeFailure } from '../../../src/slot/failure.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { createTables, openSetupFixture, type SetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { startStandby } from '../../support/postgres/standby.ts';
@@ -407,7 +407,7 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
       await scene.stream(SLOT, ['ns'], { instance: 'peer' });
     });
     const error = await raised(SourceError, scene.prepare(SLOT, ['ns'], { control }));
-    expect(judgeFailure(error)).toEqual({ action: 'standby', reason: 'slot-in-use' });
+    expect(judgeFailure(error)).toEqual({ action: 'wait_for_slot', reason: 'slot-in-use' });
   });
 
   test('of two that find the slot missing the late one starts over, after the first', async () => {

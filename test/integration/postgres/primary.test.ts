@@ -104,8 +104,8 @@ describe('findPrimary', () => {
     const { error } = await search(databaseAt([dead, promoted]));
     expect(error).toBeInstanceOf(SetupError);
     expect((error as SetupError).message).toBe(
-      `Cannot find the primary: no server can be written to (127.0.0.1:${promoted.port} is a standby, ` +
-        `127.0.0.1:${dead.port}: nobody listens there (ECONNREFUSED))`,
+      `Cannot find the primary: no server accepts writes (127.0.0.1:${promoted.port} is a standby, ` +
+        `127.0.0.1:${dead.port}: no process listens there (ECONNREFUSED))`,
     );
     expect((error as SetupError).advice).toContain('promote a standby');
   });
@@ -116,14 +116,14 @@ describe('findPrimary', () => {
     expect(error).toBeInstanceOf(SourceError);
     const { message, advice, cause } = error as SourceError;
     expect(message).toBe(
-      `Cannot find the primary: no server answers (127.0.0.1:${dead.port}: nobody listens there (ECONNREFUSED), ` +
+      `Cannot find the primary: no server answers (127.0.0.1:${dead.port}: no process listens there (ECONNREFUSED), ` +
         `127.0.0.1:${first.port}: the database does not exist (SQLSTATE 3D000))`,
     );
     expect(advice).toMatch(/^Check host and port of the database.*; Correct `database` in the configuration$/);
     expect((cause as AggregateError).errors).toHaveLength(2);
   });
 
-  test('takes the first of equals, and warns that two can be written to', async () => {
+  test('takes the first of equals, and warns that two accept writes', async () => {
     for (const [hosts, others] of [
       [[first, second], second],
       [[promoted, second, first], first],

@@ -21,7 +21,7 @@ import {
 
 const NS = 'default/default';
 const TIMEOUT_MS = 150_000;
-const PROMOTED = 'the server was promoted since, the slot goes on from where it stood';
+const PROMOTED = 'the server was promoted, the slot continues at its position';
 
 let kafka: KafkaServer;
 beforeAll(async () => {

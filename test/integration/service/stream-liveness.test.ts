@@ -128,7 +128,7 @@ function loggedAtMs(service: InProcessService, msg: string): number[] {
   return service.log.filter((line) => line.msg === msg).map((line) => Date.parse(String(line.time)));
 }
 
-const FAILED = 'replication failed, it will be started again';
+const FAILED = 'replication failed, the service will start it again';
 const STARTED = 'replication started';
 
 test('an idle slot keeps its walsender over several wal_sender_timeouts, and unrelated WAL is confirmed', async () => {
@@ -223,7 +223,7 @@ test('a fast shutdown of the server does not wait for a stuck Kafka and loses no
     await postgres.start();
   }
   const [failure] = service.failures();
-  expect(failure?.message).toBe('Cannot go on: the server is shutting down');
+  expect(failure?.message).toBe('Cannot continue: the server is shutting down');
   await reconnect(fixture.sql);
   expected.push(await writeProcess(fixture, NAMESPACE, 'after'));
   await fixture.confirmed('one');

@@ -526,7 +526,7 @@ describe('a ledger', () => {
         expected.push(await writeProcess(fixture, 'main', `session ${count}`));
       }
       await fixture.confirmed('main');
-      const warnings = (of: InProcessService) => of.log.filter(({ msg }) => msg.includes('may not keep a ledger'));
+      const warnings = (of: InProcessService) => of.log.filter(({ msg }) => msg.includes('may not write the ledger'));
       expect(warnings(service)).toMatchObject([{ level: 'warn', slot: fixture.slot('main'), advice }]);
       expect(await ledgerOf(fixture, 'main')).toBeUndefined();
 

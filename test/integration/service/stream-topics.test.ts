@@ -95,7 +95,7 @@ function modulusByTransaction(emitted: readonly Emitted[]): number[] {
   return moduli;
 }
 
-const isChange = ({ msg }: LogLine) => msg.startsWith('a topic has other partitions');
+const isChange = ({ msg }: LogLine) => msg.startsWith('the partition count of a topic has changed');
 const isRenewal = ({ reason }: LogLine) => reason === 'changed topic';
 
 describe('a topic with more partitions than before', () => {

@@ -2,12 +2,15 @@
  * The fixture of tests of `Flow`, which need no server: frames built byte by byte, a fake connection and fake sinks.
  */
 import { expect } from 'bun:test';
+import type postgres from 'postgres';
 import type { RecordKind } from '../../../src/conversion/convert.ts';
 import type { NotifierError } from '../../../src/errors.ts';
 import { Flow, type FlowOptions } from '../../../src/flow/flow.ts';
 import { Progress } from '../../../src/flow/progress.ts';
 import type { Route, Sinks } from '../../../src/flow/sinks.ts';
-import type { ReplicationStream } from '../../../src/postgres/replication/stream.ts';
+import type { ProducerListener } from '../../../src/kafka/produce/producer.ts';
+import { type ReportedPositions, StatusUpdates } from '../../../src/postgres/replication/status-updates.ts';
+import type { ReplicationHandlers, ReplicationStream } from '../../../src/postgres/replication/stream.ts';
 import type { Boundary } from '../../../src/postgres/setup/streaming-plan.ts';
 import { createSlotMemory, type SlotMemory } from '../../../src/slot/memory.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
@@ -41,16 +44,41 @@ function readStatus(bytes: Buffer): Status {
   return { written: bytes.readBigUInt64BE(1), flushed: bytes.readBigUInt64BE(9), asks: bytes[33] === 1 };
 }
 
-/** The part of a connection that a flow uses. */
+/** The part of a connection that a flow uses, with real status updates. */
 class FakeStream {
-  readonly statuses: Status[] = [];
+  readonly sent: Status[] = [];
+  readonly statuses: StatusUpdates;
+  readonly closed: Promise<Error | undefined>;
+  /** Ends the connection as the server does */
+  readonly end: (error: Error | undefined) => void;
+  handlers: ReplicationHandlers | undefined;
   isPaused = true;
-  isFinished = false;
 
   readonly restsMs: number[] = [];
   lastReadBytes = 0;
   isHandingOver = false;
 
+  constructor(positions: ReportedPositions) {
+    const ended = Promise.withResolvers<Error | undefined>();
+    this.closed = ended.promise;
+    this.end = ended.resolve;
+    this.statuses = new StatusUpdates({
+      positions,
+      timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
+      write: (status) => void this.sent.push(readStatus(status)),
+      isPaused: () => this.isPaused,
+      onDead: ended.resolve,
+    });
+  }
+
+  start(handlers: ReplicationHandlers): void {
+    this.handlers = handlers;
+    this.resume();
+  }
+  bring(chunk: Buffer): void {
+    this.statuses.noteInbound();
+    this.handlers!.onChunk(chunk);
+  }
   pause(): void {
     this.isPaused = true;
   }
@@ -59,12 +87,6 @@ class FakeStream {
   }
   resume(): void {
     this.isPaused = false;
-  }
-  writeStatus(bytes: Buffer): void {
-    this.statuses.push(readStatus(bytes));
-  }
-  finish(): void {
-    this.isFinished = true;
   }
 }
 
@@ -97,6 +119,11 @@ class FakeSinks {
   /** What `append` and `check` throw for records, and for parked ones if `refusesParked` */
   refusal: Error | undefined;
   refusesParked = false;
+  listener: ProducerListener | undefined;
+
+  start(listener: ProducerListener): void {
+    this.listener = listener;
+  }
 
   route(namespace: string): Route {
     const outlet = (kind: FakeRecord['kind']) => ({
@@ -133,23 +160,24 @@ class FakeSinks {
 
 /** A flow with a fake connection and fake sinks. */
 export class FlowFixture {
-  readonly stream = new FakeStream();
   readonly sinks = new FakeSinks();
   readonly memory: SlotMemory = createSlotMemory();
   readonly status = new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] });
   readonly log = recordingLogger();
   readonly progress = new Progress(CONFIRMED);
+  readonly stream = new FakeStream(this.progress);
   readonly flow: Flow;
-  /** Undefined while the flow runs, then the reason of its end or its error */
+  /** How the flow ended: undefined while it runs, the reason of a renewal, or the error of a failure */
   ending: unknown;
 
   constructor(options: Partial<FlowOptions> & { readonly boundaries?: readonly Boundary[] } = {}) {
     this.flow = new Flow({
+      replication: this.stream as unknown as ReplicationStream,
+      sinks: this.sinks as unknown as Sinks,
       databaseRef: 'db',
       slot: 'slot',
       namespaces: new Set(['invoice', 'a_b']),
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
-      timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
       inFlightBudgetBytes: 1024 * 1024,
       progress: this.progress,
       currentLsn: CONFIRMED,
@@ -158,39 +186,39 @@ export class FlowFixture {
       log: this.log.logger,
       ...options,
     });
-    this.flow.outcome.then(
-      (reason) => {
-        this.ending = reason;
-      },
-      (error: unknown) => {
-        this.ending = error;
-      },
-    );
-    this.flow.start(this.stream as unknown as ReplicationStream, this.sinks as unknown as Sinks);
+    void this.flow.ended.then((end) => {
+      this.ending = end.kind === 'renew' ? end.reason : end.error;
+    });
   }
 
   /** Passes frames to the flow, each in a chunk of its own. */
   async receive(...frames: readonly Buffer[]): Promise<void> {
-    for (const frame of frames) this.flow.onChunk(wire.copyData(frame));
+    for (const frame of frames) this.stream.bring(wire.copyData(frame));
     await settle();
   }
 
   /** Passes frames to the flow in one chunk. */
   async receiveAtOnce(...frames: readonly Buffer[]): Promise<void> {
-    this.flow.onChunk(wire.copyData(...frames));
+    this.stream.bring(wire.copyData(...frames));
     await settle();
   }
 
   /** Acknowledges all records below an ordinal, by default all. */
   async acknowledge(below = Number.POSITIVE_INFINITY): Promise<void> {
     this.sinks.lowestUnacknowledged = below;
-    this.flow.onAcknowledged();
+    this.sinks.listener!.onAcknowledged();
     await settle();
   }
 
   /** Statuses since the last call */
   newStatuses(): Status[] {
-    return this.stream.statuses.splice(0);
+    return this.stream.sent.splice(0);
+  }
+
+  /** Brings a notice of the server. */
+  async notify(notice: postgres.Notice): Promise<void> {
+    this.stream.handlers!.onNotice(notice);
+    await settle();
   }
 
   error<T extends NotifierError>(kind: abstract new (...args: never[]) => T): T {

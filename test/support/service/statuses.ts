@@ -30,7 +30,7 @@ export function streamView(changes: Partial<StreamView> = {}): StreamView {
     flushedLsn: 0x1_0000_1000n,
     lastInboundMs: MOMENT.nowMs - 1_000,
     silenceLimitMs: 60_000,
-    standsSinceMs: MOMENT.nowMs - 1_000,
+    lastProgressMs: MOMENT.nowMs - 1_000,
     isPaused: false,
     inFlightSinceMs: undefined,
     oldestCommitTimeMs: undefined,

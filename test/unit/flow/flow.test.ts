@@ -1,6 +1,6 @@
 /** Decisions of a running stream: what it reads, reports to the server, and ends on. Rows: row-delivery.test.ts. */
 import { afterEach, beforeEach, describe, expect, jest, test } from 'bun:test';
-import type postgres from 'postgres';
+import postgres from 'postgres';
 import { LossError, SourceError } from '../../../src/errors.ts';
 import { MARKER_PREFIX } from '../../../src/postgres/replication/publication-marker.ts';
 import { encodePayload, str } from '../../support/codecs/etf.ts';
@@ -200,7 +200,7 @@ describe('Flow: statuses', () => {
     await fixture.receive(frames[3]!, ...events(0x700n, 'p2'), wire.keepalive(0x800n));
     expect(fixture.progress.flushed).toBe(endOf(0x600n));
     await fixture.acknowledge();
-    expect(fixture.stream.statuses.at(-1)).toEqual({ written: 0x800n, flushed: 0x800n, asks: false });
+    expect(fixture.stream.sent.at(-1)).toEqual({ written: 0x800n, flushed: 0x800n, asks: false });
   });
 
   test('answers a reply request at once when an LSN has advanced, otherwise after 100 ms, once for several (L4)', async () => {
@@ -211,7 +211,7 @@ describe('Flow: statuses', () => {
     await fixture.receive(wire.keepalive(0x400n, { replyRequested: true }));
     expect(fixture.newStatuses()).toEqual([{ written: 0x400n, flushed: CONFIRMED, asks: false }]);
     const asking = wire.copyData(wire.keepalive(0x400n, { replyRequested: true }));
-    for (let count = 0; count < 1000; count++) fixture.flow.onChunk(asking);
+    for (let count = 0; count < 1000; count++) fixture.stream.bring(asking);
     await settle();
     expect(fixture.newStatuses()).toEqual([]);
     jest.advanceTimersByTime(100);
@@ -319,7 +319,7 @@ describe('Flow: the end', () => {
     await fixture.acknowledge();
     expect(drained).toBe(true);
     // The second transaction was open: the next session delivers it as a whole.
-    expect(fixture.stream.statuses.at(-1)).toMatchObject({ flushed: endOf(0x200n) });
+    expect(fixture.stream.sent.at(-1)).toMatchObject({ flushed: endOf(0x200n) });
     expect(fixture.stream.isPaused).toBe(true);
   });
 
@@ -329,17 +329,27 @@ describe('Flow: the end', () => {
     expect(fixture.sinks.flushCount).toBe(1);
   });
 
-  test('finish sends a last status, then CopyDone, then nothing', async () => {
+  test('a connection that ends, ends the flow with its error', async () => {
+    const fixture = new FlowFixture();
+    fixture.stream.end(new Error('reset'));
+    await settle();
+    expect(fixture.ending).toEqual(new Error('reset'));
+    const closed = new FlowFixture();
+    closed.stream.end(undefined);
+    await settle();
+    expect(closed.error(SourceError).code).toBe('replication_ended');
+  });
+
+  test('a publication that the server cannot find ends the flow when everything received is acknowledged', async () => {
     const fixture = new FlowFixture();
     await fixture.receive(...events(0x200n, 'p1'));
+    const PostgresError = postgres.PostgresError as unknown as new (fields: object) => Error;
+    const missing = new PostgresError({ code: '42704', message: 'x' });
+    fixture.stream.end(missing);
+    await settle();
+    expect(fixture.ending).toBeUndefined();
     await fixture.acknowledge();
-    fixture.newStatuses();
-    fixture.flow.finish();
-    expect(fixture.newStatuses()).toEqual([{ written: endOf(0x200n), flushed: endOf(0x200n), asks: false }]);
-    expect(fixture.stream.isFinished).toBe(true);
-    jest.advanceTimersByTime(10 * ANSWER_TIMEOUT_MS);
-    await fixture.receive(...events(0x300n, 'p2'));
-    expect([fixture.newStatuses(), fixture.keys, fixture.ending]).toEqual([[], ['invoice p1'], undefined]);
+    expect(await fixture.flow.ended).toEqual({ kind: 'failed', error: missing, deliverFirst: true });
   });
 
   test('fail ends the flow once and adds the slot to the place of the error', async () => {
@@ -352,9 +362,7 @@ describe('Flow: the end', () => {
       place: { database: 'db', slot: 'slot', topic: 't' },
     });
     await fixture.receive(...events(0x200n, 'p1'));
-    fixture.newStatuses();
-    jest.advanceTimersByTime(10 * ANSWER_TIMEOUT_MS);
-    expect([fixture.keys, fixture.newStatuses()]).toEqual([[], []]);
+    expect(fixture.keys).toEqual([]);
   });
 });
 
@@ -431,8 +439,7 @@ describe('Flow: publications that the server cannot load', () => {
 
   test('one that never worked does not exist yet: its rows are not owed', async () => {
     const fixture = new FlowFixture();
-    fixture.flow.onNotice(notice('a_b'));
-    await settle();
+    await fixture.notify(notice('a_b'));
     expect([fixture.ending, fixture.log.lines]).toEqual([undefined, []]);
   });
 
@@ -440,8 +447,7 @@ describe('Flow: publications that the server cannot load', () => {
     const fixture = new FlowFixture();
     await fixture.receive(...wire.transaction([], { commitLsn: 0x200n }));
     fixture.memory.publicationExistedAt.set('a_b', 0x300n);
-    fixture.flow.onNotice(notice('a_b'));
-    await settle();
+    await fixture.notify(notice('a_b'));
     expect(fixture.error(LossError).place).toMatchObject({ namespace: 'a_b', slot: 'slot', lsn: '0/230' });
     await fixture.receive(...events(0x400n, 'p1'));
     expect([fixture.keys, fixture.progress.flushed]).toEqual([[], endOf(0x200n)]);
@@ -450,8 +456,7 @@ describe('Flow: publications that the server cannot load', () => {
   test('a change from before its known existence is not owed', async () => {
     const fixture = new FlowFixture();
     fixture.memory.publicationExistedAt.set('a_b', 0x301n);
-    fixture.flow.onNotice(notice('a_b'));
-    await settle();
+    await fixture.notify(notice('a_b'));
     expect(fixture.ending).toBeUndefined();
   });
 
@@ -459,24 +464,25 @@ describe('Flow: publications that the server cannot load', () => {
     const names = ['a', 'a_b'];
     const fixture = new FlowFixture({ plan: { streamed: names, boundaries: [] } });
     fixture.memory.publicationExistedAt.set('a', 0x100n);
-    fixture.flow.onNotice(notice('a_b'));
-    await settle();
+    await fixture.notify(notice('a_b'));
     expect(fixture.ending).toBeUndefined();
   });
 
-  test('any other notice is logged by its code, without its text', () => {
+  test('any other notice is logged by its code, without its text', async () => {
     const fixture = new FlowFixture();
-    fixture.flow.onNotice({ code: '01000', severity: 'WARNING', message: 'secret' });
+    await fixture.notify({ code: '01000', severity: 'WARNING', message: 'secret' });
     expect(fixture.log.lines).toEqual([expect.objectContaining({ level: 'info', code: '01000', severity: 'WARNING' })]);
     expect(JSON.stringify(fixture.log.lines)).not.toContain('secret');
   });
 });
 
-describe('Flow: a session that another one follows', () => {
+describe('Flow: a topic whose partition count changes', () => {
+  const CHANGE = { topic: 'events', fromPartitions: 2, toPartitions: 3 };
+
   test('ends at once between transactions when everything is acknowledged', async () => {
     const fixture = new FlowFixture();
     await fixture.receive(...events(0x200n, 'p1'));
-    fixture.flow.endAtCommit('changed topic');
+    fixture.sinks.listener!.onTopicChanged(CHANGE);
     await fixture.receive(...events(0x300n, 'p2'));
     expect([fixture.ending, fixture.keys]).toEqual([undefined, ['invoice p1']]);
     await fixture.acknowledge();
@@ -487,7 +493,7 @@ describe('Flow: a session that another one follows', () => {
     const fixture = new FlowFixture();
     const [begin, ...rest] = wire.transaction([eventsRelation(), event('p1')], { commitLsn: 0x300n });
     await fixture.receive(begin!);
-    fixture.flow.endAtCommit('changed topic');
+    fixture.sinks.listener!.onTopicChanged(CHANGE);
     await fixture.receive(...rest, ...events(0x400n, 'p2'));
     expect(fixture.ending).toBeUndefined();
     await fixture.acknowledge();
@@ -551,5 +557,5 @@ test('rows before the last keepalive count as progress, however long their trans
     jest.advanceTimersByTime(10_000);
     await fixture.receive(frame);
   }
-  expect(performance.now() - fixture.flow.standsSinceMs).toBeLessThan(1_000);
+  expect(performance.now() - fixture.flow.lastProgressMs).toBeLessThan(1_000);
 });

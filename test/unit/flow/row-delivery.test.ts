@@ -283,7 +283,7 @@ describe('RowDelivery: a transaction that was refused', () => {
     await fixture.receive(...events(0x200n, 'p0'), ...events(0x300n, 'p1'), ...events(0x400n, 'p2'));
     await fixture.acknowledge();
     expect([fixture.ending, fixture.keys, fixture.memory.refusedCommitLsn]).toEqual([
-      'mended transaction',
+      'corrected transaction',
       ['invoice p0'],
       undefined,
     ]);

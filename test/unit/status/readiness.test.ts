@@ -26,15 +26,15 @@ describe('judgeReadiness', () => {
     ['a standby', { state: 'standby', isProven: false }],
     ['a standby whose slot holder is alive', { state: 'standby', holder: { pid: 7, silentMs: 60_000 } }],
     ['a standby whose role may not see the slot holder', { state: 'standby', holder: { pid: 7, silentMs: undefined } }],
-    ['a server that has sent nothing for long, at the end of its WAL', { stream: { standsSinceMs: 0 } }],
+    ['a server that has sent nothing for long, at the end of its WAL', { stream: { lastProgressMs: 0 } }],
     [
       'a server that has just stopped sending',
-      { stream: { standsSinceMs: ago(90_000) }, server: { serverLsn: 0x2_0000_0000n } },
+      { stream: { lastProgressMs: ago(90_000) }, server: { serverLsn: 0x2_0000_0000n } },
     ],
     [
       'a paused stream while the WAL grows',
       {
-        stream: { standsSinceMs: 0, isPaused: true, inFlightSinceMs: ago(5) },
+        stream: { lastProgressMs: 0, isPaused: true, inFlightSinceMs: ago(5) },
         server: { serverLsn: 0x2_0000_0000n },
       },
     ],
@@ -129,7 +129,7 @@ describe('judgeReadiness', () => {
     ],
     [
       'a walsender that answers keepalives but sends no WAL',
-      { stream: { standsSinceMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
+      { stream: { lastProgressMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
       [
         'PostgreSQL has sent nothing after 1/1000 for 90.1 s, although its WAL ends at 2/0; check synchronized_standby_slots, and wait_event of the walsender in pg_stat_activity',
       ],

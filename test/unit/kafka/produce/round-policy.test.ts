@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test';
-import type { ProduceVerdict } from '../../../../src/kafka/client/verdicts.ts';
+import type { ProduceVerdict } from '../../../../src/failure-policy.ts';
 import { decideRound, type RoundFailure } from '../../../../src/kafka/produce/round-policy.ts';
 
 /** Failures of batches whose leader is still the one that they were sent to. */

@@ -29,12 +29,14 @@ function open(onChunk: (text: string, inbox: CopyDataInbox) => void = () => {}) 
   const socket = new BareSocket();
   const chunks: string[] = [];
   const seenByDriver: string[] = [];
-  const inbox: CopyDataInbox = new CopyDataInbox(socket as unknown as Socket, (messages) => {
-    chunks.push(textOf(messages));
-    onChunk(textOf(messages), inbox);
-  });
+  const inbox: CopyDataInbox = new CopyDataInbox(socket as unknown as Socket);
+  const start = () =>
+    inbox.start((messages) => {
+      chunks.push(textOf(messages));
+      onChunk(textOf(messages), inbox);
+    });
   socket.on('data', (bytes: Buffer) => seenByDriver.push(bytes.toString('latin1', 0, 1)));
-  return { socket, inbox, chunks, seenByDriver };
+  return { socket, inbox, start, chunks, seenByDriver };
 }
 
 /** The contents of CopyData messages, one behind the other. */
@@ -58,19 +60,19 @@ const settled = async (): Promise<void> => {
 
 describe('CopyDataInbox', () => {
   test('keeps CopyData from the driver, and nothing else', async () => {
-    const { socket, inbox, chunks, seenByDriver } = open();
-    inbox.resume();
+    const { socket, chunks, seenByDriver, start } = open();
+    start();
     await settled();
     socket.emit('data', Buffer.concat([COPY_BOTH, row('a'), row('b'), COPY_DONE]));
     expect([chunks, seenByDriver]).toEqual([['ab'], ['W', 'c']]);
   });
 
   test('holds what comes before anybody is ready', async () => {
-    const { socket, inbox, chunks } = open();
+    const { socket, chunks, start } = open();
     socket.emit('data', Buffer.concat([COPY_BOTH, row('a')]));
     socket.emit('data', row('b'));
     expect(chunks).toEqual([]);
-    inbox.resume();
+    start();
     expect(chunks).toEqual([]);
     socket.emit('data', row('c'));
     await settled();
@@ -78,21 +80,21 @@ describe('CopyDataInbox', () => {
   });
 
   test('stops in the middle of what is held when it is paused there', async () => {
-    const { socket, inbox, chunks } = open((text, self) => {
+    const { socket, inbox, chunks, start } = open((text, self) => {
       if (text === 'b') self.pause();
     });
     for (const text of ['a', 'b', 'c']) socket.emit('data', row(text));
-    inbox.resume();
+    start();
     await settled();
     expect([chunks, inbox.isPaused]).toEqual([['a', 'b'], true]);
-    inbox.resume();
+    start();
     await settled();
     expect(chunks).toEqual(['a', 'b', 'c']);
   });
 
   test('reads the socket while paused until enough is held, so that an error still arrives', async () => {
-    const { socket, inbox, chunks, seenByDriver } = open();
-    inbox.resume();
+    const { socket, inbox, chunks, seenByDriver, start } = open();
+    start();
     await settled();
     inbox.pause();
     socket.emit('data', row('x'.repeat(1000)));
@@ -101,14 +103,14 @@ describe('CopyDataInbox', () => {
     expect(seenByDriver).toEqual(['E']);
     socket.emit('data', row('x'.repeat(70_000)));
     expect([socket.isRead, chunks.length]).toEqual([false, 0]);
-    inbox.resume();
+    start();
     await settled();
     expect([socket.isRead, chunks.length]).toEqual([true, 2]);
   });
 
   test('does not read the socket while it rests, and not either behind that while enough is held', async () => {
-    const { socket, inbox, chunks } = open();
-    inbox.resume();
+    const { socket, inbox, chunks, start } = open();
+    start();
     await settled();
     inbox.rest(1);
     expect([socket.isRead, inbox.isPaused]).toEqual([false, false]);
@@ -120,14 +122,14 @@ describe('CopyDataInbox', () => {
     inbox.rest(1);
     await Bun.sleep(5);
     expect(socket.isRead).toBe(false);
-    inbox.resume();
+    start();
     await settled();
     expect(socket.isRead).toBe(true);
   });
 
   test('hands over a large read in pieces, with a turn of the event loop after each', async () => {
-    const { socket, inbox, chunks } = open();
-    inbox.resume();
+    const { socket, inbox, chunks, start } = open();
+    start();
     await settled();
     const texts = Array.from({ length: 40 }, (_, index) => String(index).padEnd(10_000));
     socket.emit('data', Buffer.concat(texts.map(row)));
@@ -144,8 +146,8 @@ describe('CopyDataInbox', () => {
 
   test('hands over everything that was read before an error of the server, and before the end', async () => {
     for (const last of ['error of the server', 'end', 'close']) {
-      const { socket, inbox, chunks, seenByDriver } = open();
-      inbox.resume();
+      const { socket, chunks, seenByDriver, start } = open();
+      start();
       await settled();
       const rows = Buffer.concat(Array.from({ length: 40 }, () => row('x'.repeat(10_000))));
       socket.emit('data', last === 'error of the server' ? Buffer.concat([rows, COPY_DONE]) : rows);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { listenForLastWords, parseFatal } from '../../../../src/postgres/replication/fatal-error.ts';
+import { listenForFatalError, parseFatal } from '../../../../src/postgres/replication/fatal-error.ts';
 
 /** ErrorResponse: 'E', i32 length, fields of a letter and a text each, a zero. */
 function errorResponse(fields: Readonly<Record<string, string>>): Buffer {
@@ -58,11 +58,11 @@ describe('parseFatal', () => {
   });
 });
 
-test('listenForLastWords tells what stood at the end of the last read', () => {
+test('listenForFatalError reads the error at the end of the last read', () => {
   const socket = new EventEmitter();
-  const lastWords = listenForLastWords(socket as Socket);
-  expect(lastWords()).toBeUndefined();
+  const fatalError = listenForFatalError(socket as Socket);
+  expect(fatalError()).toBeUndefined();
   socket.emit('data', Buffer.from('d\0\0\0\x05x'));
   socket.emit('data', FATAL);
-  expect(lastWords()).toMatchObject({ code: '57P01' });
+  expect(fatalError()).toMatchObject({ code: '57P01' });
 });

@@ -1,11 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { MalformedError } from '../../../../src/errors.ts';
 import { MESSAGE_HEADER_BYTES } from '../../../../src/postgres/replication/backend-messages.ts';
-import {
-  encodeStandbyStatusUpdate,
-  FrameReader,
-  type KeepaliveMessage,
-} from '../../../../src/postgres/replication/frames.ts';
+import { FrameReader, type KeepaliveMessage } from '../../../../src/postgres/replication/frames.ts';
 import {
   begin,
   CAPTURES,
@@ -33,11 +29,10 @@ describe('FrameReader', () => {
     const expected: KeepaliveMessage = {
       tag: 'keepalive',
       walEnd: 0xffff_ffff_ffff_fff0n,
-      serverClockMicros: -5n,
       replyRequested: true,
     };
     expect(readAll(keepalive(0xffff_ffff_ffff_fff0n, { clockMicros: -5n, replyRequested: true }))).toEqual([expected]);
-    expect(readAll(keepalive(0n))).toEqual([{ ...expected, walEnd: 0n, serverClockMicros: 0n, replyRequested: false }]);
+    expect(readAll(keepalive(0n))).toEqual([{ ...expected, walEnd: 0n, replyRequested: false }]);
   });
 
   test('next gives nothing for an empty chunk', () => {
@@ -170,36 +165,8 @@ describe('FrameReader', () => {
     const message = logicalMessage({ transactional: false, lsn: 1n, prefix: 'w', content });
     expect(readAll(xlogData(message), keepalive(1n))).toEqual([
       { tag: 'message', transactional: false, lsn: 1n, prefix: 'w', content },
-      { tag: 'keepalive', walEnd: 1n, serverClockMicros: 0n, replyRequested: false },
+      { tag: 'keepalive', walEnd: 1n, replyRequested: false },
     ]);
-  });
-});
-
-describe('encodeStandbyStatusUpdate', () => {
-  test('writes the 34 bytes of the manual', () => {
-    const bytes = encodeStandbyStatusUpdate({
-      written: 0x16_b374_d848n,
-      flushed: 0xffff_ffff_ffff_ffffn,
-      applied: 1n,
-      clockMicros: -1n,
-      replyRequested: true,
-    });
-    expect(bytes.toString('hex')).toBe(
-      ['72', '00000016b374d848', 'ffffffffffffffff', '0000000000000001', 'ffffffffffffffff', '01'].join(''),
-    );
-  });
-
-  test('ends in 0 when no reply is asked for', () => {
-    const bytes = encodeStandbyStatusUpdate({
-      written: 3n,
-      flushed: 2n,
-      applied: 2n,
-      clockMicros: 7n,
-      replyRequested: false,
-    });
-    expect(bytes.toString('hex')).toBe(
-      ['72', '0000000000000003', '0000000000000002', '0000000000000002', '0000000000000007', '00'].join(''),
-    );
   });
 });
 

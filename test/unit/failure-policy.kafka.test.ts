@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { protocolErrors } from '@platformatic/kafka';
-import { identifyCode } from '../../../../src/kafka/client/errors.ts';
-import { connectAdvice, isTooLarge, judgeKafkaError } from '../../../../src/kafka/client/verdicts.ts';
+import { connectAdvice, isTooLarge, judgeKafkaError } from '../../src/failure-policy.ts';
+import { identifyCode } from '../../src/kafka/client/errors.ts';
 
 const judgeCode = (code: number) => judgeKafkaError(identifyCode(code));
 
