@@ -1,6 +1,6 @@
 /**
- * The image as an engine would run it, without an engine: its layers unpacked, its entry point as PID 1 of a PID
- * namespace, in its own root file system with /proc mounted, as its nonroot user. Needs root, or user namespaces.
+ * Runs the image as a container engine does, without one: unpacks the layers and starts the entry point as PID 1 of a PID
+ * namespace, in its own root file system with /proc mounted, as the nonroot user. Needs root, or user namespaces.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,10 +13,10 @@ import { type TemporaryDirectory, temporaryDirectory } from '../support/process/
 import { waitFor } from '../support/process/wait.ts';
 import type { BinaryLogLine, Ending } from '../support/service/binary.ts';
 
-/** Whether this is root with all its rights; in a container it seldom is. */
+/** True for root with full capabilities, which root inside a container usually lacks. */
 export const IS_ROOT = process.getuid?.() === 0 && Bun.spawnSync(['unshare', '--mount', 'true']).exitCode === 0;
 
-/** This machine's, and the other one that the image is for, as OCI names processors. */
+/** The processor of this machine and the other one of the image, by their OCI names. */
 export const [ARCHITECTURE, OTHER_ARCHITECTURE] =
   process.arch === 'arm64' ? (['arm64', 'amd64'] as const) : (['amd64', 'arm64'] as const);
 
@@ -32,7 +32,7 @@ export interface ImageConfiguration {
   readonly rootfs: { readonly diff_ids: readonly string[] };
 }
 
-/** Unpacks the image of an architecture in `file` to `root`; every digest on the way is verified. */
+/** Unpacks the image of an architecture in `file` to `root`, and verifies every digest. */
 export async function unpackImage(
   file: string,
   root: string,
@@ -71,27 +71,27 @@ function digestOf(content: Uint8Array): string {
 
 /** A running container; disposal kills it. */
 export interface Container extends AsyncDisposable {
-  /** Of the entry point, outside of the container */
+  /** Process id of the entry point, as seen outside the container */
   readonly pid: number;
   readonly stderr: string;
-  /** Complete lines of it that are JSON */
+  /** Complete lines of stderr that are JSON */
   readonly lines: readonly BinaryLogLine[];
   waitForLine(what: string, isIt: (line: BinaryLogLine) => boolean): Promise<BinaryLogLine>;
-  /** Sends SIGTERM and tells how it ended */
+  /** Sends SIGTERM and resolves with how the process ended */
   stop(): Promise<Ending>;
 }
 
-/** Runs a program in a root file system to its end and returns what it wrote. */
+/** Runs a program in a root file system and returns its output. */
 export async function runInRoot(root: string, ...command: readonly string[]): Promise<string> {
   const namespaces = IS_ROOT ? [] : ['--user', '--map-root-user'];
   return await runProgram('unshare', [...namespaces, `--root=${root}`, '--wd=/', ...command], { env: {} });
 }
 
-/** Mounts /proc of the new PID namespace and becomes the program, in the root and with the identity that are given. */
+/** Shell script: mounts /proc of the new PID namespace, then executes the program in the given root and identity. */
 const ENTER = `root=$1 identity=$2; shift 2
 mount -t proc proc "$root/proc" && exec unshare --root="$root" --wd=/ $identity "$@"`;
 
-/** Starts the entry point of an unpacked image, with nothing but `env` in its environment. */
+/** Starts the entry point of an unpacked image; PATH and `env` are its whole environment. */
 export async function startContainer(
   root: string,
   { config }: ImageConfiguration,
@@ -125,7 +125,7 @@ export async function startContainer(
       const found = condition();
       if (!found && child.exitCode !== null) {
         throw new Error(
-          `Cannot see ${what}: unshare ended with ${child.exitCode} (it needs root, or user namespaces): ${stderr}`,
+          `Cannot see ${what}: unshare exited with ${child.exitCode} (it needs root, or user namespaces): ${stderr}`,
         );
       }
       return found;
@@ -148,7 +148,7 @@ export async function startContainer(
       return await ended;
     },
     async [Symbol.asyncDispose]() {
-      // What runs as PID 1 takes the whole namespace with it.
+      // The kernel kills all processes of a PID namespace with its PID 1.
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
       await ended;
     },
@@ -173,7 +173,7 @@ function commandOf(pid: number): string | undefined {
   return existsSync(file) ? readFileSync(file, 'utf8').split('\0')[0] : undefined;
 }
 
-/** An empty place for the root file system of an image, which a user other than ours can enter. */
+/** An empty directory for root file systems, which other users may enter. */
 export async function rootDirectory(): Promise<TemporaryDirectory> {
   const directory = await temporaryDirectory('root');
   await runProgram('chmod', ['755', directory.path]);

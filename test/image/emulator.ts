@@ -1,4 +1,4 @@
-/** Programs of the other architecture, run by QEMU in user mode. */
+/** QEMU in user mode, which runs programs of the other architecture. */
 import { join } from 'node:path';
 import { aptOptions } from '../../src/build/image/debian.ts';
 import { makeOnce } from '../../src/build/make-once.ts';
@@ -6,10 +6,10 @@ import { CACHE_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 
-/** As QEMU names processors. */
+/** QEMU's names of the processors. */
 const PROCESSORS = { amd64: 'x86_64', arm64: 'aarch64' };
 
-/** Path of a program without dependencies that runs programs of `architecture`; fetched from Debian the first time. */
+/** Path of a static program that runs programs of `architecture`; the first call downloads it from Debian. */
 export async function fetchEmulator(architecture: keyof typeof PROCESSORS): Promise<string> {
   const name = `qemu-${PROCESSORS[architecture]}`;
   const path = join(CACHE_DIRECTORY, name);
@@ -17,7 +17,7 @@ export async function fetchEmulator(architecture: keyof typeof PROCESSORS): Prom
     await using directory = await temporaryDirectory('emulator');
     await runProgram('apt-get', [...(await aptOptions()), '-qq', 'download', 'qemu-user'], { cwd: directory.path });
     const [file] = [...new Bun.Glob('*.deb').scanSync({ cwd: directory.path, absolute: true })];
-    // Of 60 programs only one is unpacked.
+    // The package contains 60 programs; unpack one.
     const unpack = 'dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/bin/$2" > "$3" && chmod 755 "$3"';
     await runProgram('bash', ['-o', 'pipefail', '-c', unpack, 'unpack', file!, name, partial]);
   });

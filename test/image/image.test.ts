@@ -1,4 +1,4 @@
-/** The image: what is in it, and that it runs as an engine runs it, with everything that it needs from its own files. */
+/** The image: its contents, and that it runs as an engine would run it, using only its own files. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { appendFile, chown, cp, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -40,22 +40,22 @@ const NONROOT = 65532;
 const CERTIFICATES = join(import.meta.dirname, '../fixtures/tls');
 const KAFKA_USER = 'notifier';
 
-/** Where the parts of the image are looked for, in the image. */
+/** Paths in the image. */
 const AUTHORITIES = 'etc/ssl/certs/ca-certificates.crt';
 const CONFIGURATION = 'etc/cdc-notifier';
 
-/** As engines write it. */
+/** The /etc/hosts that engines write. */
 const HOSTS = { 'etc/hosts': '127.0.0.1 localhost\n' };
 
-/** A correct configuration. */
-const SMALLEST = {
+/** A valid configuration. */
+const MINIMAL = {
   databases: { db: { host: 'localhost', database: 'd', username: 'u', password: 'p' } },
   kafka_clients: { main: { brokers: ['localhost:9092'] } },
   streams: { db: { slot: { ns: { kafka_client: 'main', eventsink_topic: 'e', lifecycle_topic: 'l' } } } },
 };
 
 let directory: TemporaryDirectory;
-/** Made of two copies of the project */
+/** Files of the images that two copies of the project built */
 let images: string[];
 let pristine: string;
 let configuration: ImageConfiguration;
@@ -72,14 +72,14 @@ beforeAll(async () => {
 
 afterAll(() => directory?.[Symbol.asyncDispose]());
 
-/** Fetches the packages of Debian, which both copies at once could not; those that are gone are replaced in the copies. */
+/** Downloads the Debian packages before both copies need them; in the copies, superseded versions are replaced. */
 async function providePackages(copies: readonly ProjectCopy[]): Promise<void> {
   try {
     for (const architecture of [ARCHITECTURE, OTHER_ARCHITECTURE]) await fetchPackages(architecture);
   } catch (error) {
     if (!(error instanceof SupersededError)) throw error;
-    // That the archive moves on is no mistake in here. It is one to release, and `make image` refuses to.
-    console.warn(`${error.message}\nTested are the newest ones.`);
+    // The archive moving on is no defect of this project; releasing superseded packages would be, so `make image` refuses.
+    console.warn(`${error.message}\nThe newest packages are tested instead.`);
     await copies[0]!.run('image/pin-debian');
     const [pins, ...others] = copies.map((copy) => join(copy.directory, 'src/build/image/debian-packages.json'));
     for (const other of others) await cp(pins!, other);
@@ -88,7 +88,7 @@ async function providePackages(copies: readonly ProjectCopy[]): Promise<void> {
 
 let roots = 0;
 
-/** A root file system to run, with what an engine adds to it: a configuration with its secrets, and who is who. */
+/** Copies the root file system and adds what an engine mounts: the configuration and its secrets. */
 async function containerRoot(config: object, files: Readonly<Record<string, string>> = {}): Promise<string> {
   roots++;
   const root = join(directory.path, `root-${roots}`);
@@ -104,7 +104,7 @@ async function containerRoot(config: object, files: Readonly<Record<string, stri
   return root;
 }
 
-/** Who signed the certificates of both servers. */
+/** The CA certificate that signed the certificates of both servers. */
 function authority(): Promise<string> {
   return readFile(join(CERTIFICATES, 'ca.crt'), 'utf8');
 }
@@ -114,7 +114,7 @@ function statusOf({ pid }: Container): Promise<string> {
 }
 
 describe('the image', () => {
-  test('says what it is and how it is run', () => {
+  test('has the labels and the command of the service', () => {
     expect(configuration).toMatchObject({
       architecture: ARCHITECTURE,
       config: {
@@ -126,7 +126,7 @@ describe('the image', () => {
     });
   });
 
-  test('is run in the same way when an engine makes it', async () => {
+  test('has the same run configuration as the image of the Dockerfile', async () => {
     const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/build/image/Dockerfile'), 'utf8');
     const instruction = (name: string) => new RegExp(`^${name} (.+)$`, 'm').exec(dockerfile)?.[1] as string;
     expect(configuration.config).toMatchObject({
@@ -138,7 +138,7 @@ describe('the image', () => {
     });
   });
 
-  test('holds one program, nothing that is set-uid, and nothing that its user may write', async () => {
+  test('contains one program, no set-uid file, and nothing that its user may write', async () => {
     const list = async (...conditions: string[]) =>
       (await runProgram('find', [pristine, '-type', 'f', ...conditions, '-printf', '%P\n'])).trim().split('\n').sort();
     const library =
@@ -150,7 +150,7 @@ describe('the image', () => {
     expect(await list('-perm', '/7022')).toEqual(['']);
   });
 
-  test('carries its licences, and a bill of materials of both its halves', async () => {
+  test('contains its licenses, and an SBOM of the program and the Debian packages', async () => {
     const documents = join(pristine, 'usr/share/doc/cdc-notifier');
     expect(await readFile(join(documents, 'LICENSES.txt'), 'utf8')).toContain('@platformatic/kafka');
     const { components } = JSON.parse(await readFile(join(documents, 'sbom.cdx.json'), 'utf8'));
@@ -158,19 +158,19 @@ describe('the image', () => {
     expect(names).toEqual(expect.arrayContaining(['bun', 'libc6', 'postgres', 'tzdata']));
   });
 
-  test('is the same bytes wherever it is made', async () => {
+  test('has the same bytes wherever it is built', async () => {
     await runProgram('cmp', images);
   });
 
-  test('runs on the other architecture, as far as an emulator tells', async () => {
+  test('runs on the other architecture, in an emulator', async () => {
     const root = join(directory.path, 'other');
     const { config } = await unpackImage(images[0]!, root, OTHER_ARCHITECTURE);
     const [program, file] = [...config.Entrypoint, ...config.Cmd] as [string, string];
     await cp(await fetchEmulator(OTHER_ARCHITECTURE), join(root, 'emulator'));
-    await writeFile(join(root, file), JSON.stringify(SMALLEST));
+    await writeFile(join(root, file), JSON.stringify(MINIMAL));
     const commands = [['--version'], ['--check', file]];
     const outputs = await Promise.all(commands.map((args) => runInRoot(root, '/emulator', program, ...args)));
-    expect(outputs).toEqual([`cdc-notifier ${packageJson.version}\n`, `${file}: correct\n`]);
+    expect(outputs).toEqual([`cdc-notifier ${packageJson.version}\n`, `${file}: OK\n`]);
   }, 60_000);
 });
 
@@ -192,7 +192,7 @@ describe('a container', () => {
     await Promise.all([server?.[Symbol.asyncDispose](), kafka?.[Symbol.asyncDispose]()]);
   }, 30_000);
 
-  /** PostgreSQL is verified by the authorities of the image, Kafka by a file; passwords are files. */
+  /** PostgreSQL is verified with the CA certificates of the image, Kafka with a mounted file; passwords are files. */
   function secureScenario(port: number): Promise<BinaryFixture> {
     return openBinaryFixture({
       server,
@@ -207,10 +207,10 @@ describe('a container', () => {
     });
   }
 
-  test('delivers over verified connections as PID 1 of nobody in particular, and stops on SIGTERM with 0', async () => {
+  test('delivers over verified connections as PID 1 and an unprivileged user, and exits with 0 on SIGTERM', async () => {
     const port = await freePort();
     await using scenario = await secureScenario(port);
-    // Who is not root cannot listen on port 53: there the name comes from /etc/hosts.
+    // Only root can listen on port 53; otherwise the name comes from /etc/hosts.
     using names = IS_ROOT ? await startNameServer() : undefined;
     const resolver = names && { 'etc/resolv.conf': `nameserver ${names.address}\n` };
     const root = await containerRoot(scenario.config, resolver ?? HOSTS);
@@ -232,14 +232,14 @@ describe('a container', () => {
     const answers = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).status;
     expect(await answers('/live')).toBe(200);
     await waitFor('/ready', async () => (await answers('/ready')) === 200);
-    // It starts no process: there is nothing to reap.
+    // PID 1 must reap its children; this one has none.
     expect(childrenOf(container.pid)).toEqual([]);
     expect(await container.stop()).toBe(0);
     expect(container.lines.filter(({ level }) => level !== 'info')).toEqual([]);
     expect(container.lines.at(-1)?.msg).toBe('cdc-notifier stopped');
   }, 90_000);
 
-  test('trusts the authorities of the image and no others', async () => {
+  test('trusts the CA certificates of the image and no others', async () => {
     await using scenario = await secureScenario(await freePort());
     const root = await containerRoot(scenario.config, HOSTS);
     await using container = await startContainer(root, configuration);
@@ -248,9 +248,9 @@ describe('a container', () => {
     expect(await container.stop()).toBe(0);
   }, 60_000);
 
-  // With TZ the zone is known by its name; of a file that an engine mounts, the name is found among the image's zones.
+  // TZ names a zone; for a mounted /etc/localtime the runtime finds the name of the same zone among the image's files.
   test.each(['TZ', '/etc/localtime'])(
-    'knows the time zone that %s tells',
+    'uses the time zone of %s',
     async (source) => {
       await using scenario = await secureScenario(await freePort());
       const root = await containerRoot({ ...scenario.config, log: { format: 'text' } });
@@ -267,7 +267,7 @@ describe('a container', () => {
   );
 });
 
-/** Gives a server its certificate and switches TLS on. */
+/** Installs the server's certificate and enables TLS. */
 async function encrypt({ dataDirectory, sql, restart }: PostgresServer): Promise<void> {
   const { uid, gid } = await stat(dataDirectory);
   for (const name of ['server.crt', 'server.key']) {

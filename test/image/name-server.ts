@@ -1,15 +1,15 @@
-/** A name server that knows one address: every name is 127.0.0.1, and nothing has an IPv6 address (RFC 1035). */
+/** A name server that resolves every name to 127.0.0.1 and no name to an IPv6 address (RFC 1035). */
 
-/** A running one; disposal stops it. */
+/** A running name server; disposal stops it. */
 export interface NameServer extends Disposable {
   readonly address: string;
-  /** Names that were asked for */
+  /** Names that were queried */
   readonly asked: ReadonlySet<string>;
 }
 
 const [TYPE_A, IS_ANSWER, HEADER_BYTES] = [1, 0x8180, 12];
 
-/** Listens on port 53, which needs root, of an address of its own. */
+/** Starts on port 53 of a random address in 127.53.0.0/16. Needs root. */
 export async function startNameServer(): Promise<NameServer> {
   const asked = new Set<string>();
   const address = `127.53.${1 + Math.floor(Math.random() * 250)}.${1 + Math.floor(Math.random() * 250)}`;
@@ -32,7 +32,7 @@ export async function startNameServer(): Promise<NameServer> {
         header.writeUInt16BE(IS_ANSWER, 2);
         header.writeUInt16BE(1, 4);
         header.writeUInt16BE(isKnown ? 1 : 0, 6);
-        // The question's name, type A, class IN, for a minute, four bytes.
+        // Pointer to the name of the question, type A, class IN, TTL 60 s, 4 bytes of address.
         const record = [0xc0, HEADER_BYTES, 0, TYPE_A, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1];
         socket.send(Buffer.concat([header, question, Buffer.from(isKnown ? record : [])]), port, from);
       },

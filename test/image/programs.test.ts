@@ -1,4 +1,4 @@
-/** What `make release` makes. */
+/** The files of `make release`. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { copyProject } from './copy.ts';
 const PREFIX = `cdc-notifier-${packageJson.version}`;
 
 let directory: TemporaryDirectory;
-/** Made of two copies of the project */
+/** Directories of the releases that two copies of the project built */
 let releases: string[];
 
 beforeAll(async () => {
@@ -23,7 +23,7 @@ beforeAll(async () => {
 
 afterAll(() => directory?.[Symbol.asyncDispose]());
 
-test('a release holds a program and a bill for each platform, licences, and the sums of them all', async () => {
+test('a release contains a binary and an SBOM per platform, licenses, and checksums of all files', async () => {
   const programs = ['linux-x64', 'linux-x64-musl', 'linux-arm64'].map((target) => `${PREFIX}-${target}`);
   const files = ['LICENSES.txt', ...programs.flatMap((program) => [program, `${program}.cdx.json`])];
   expect((await readdir(releases[0]!)).sort()).toEqual([...files, 'SHA256SUMS'].sort());
@@ -31,12 +31,12 @@ test('a release holds a program and a bill for each platform, licences, and the 
   expect(checked).toBe(files.map((file) => `${file}: OK\n`).join(''));
 });
 
-test('a release is the same bytes wherever it is made', async () => {
+test('a release has the same bytes wherever it is built', async () => {
   const [one, other] = await Promise.all(releases.map((release) => readFile(join(release, 'SHA256SUMS'), 'utf8')));
   expect(one).toBe(other!);
 });
 
-test('the Dockerfile finds its programs, each by a name that fits no other', async () => {
+test('each COPY of the Dockerfile matches exactly one file of the release', async () => {
   const dockerfile = await readFile(join(PROJECT_DIRECTORY, 'src/build/image/Dockerfile'), 'utf8');
   const names = await readdir(releases[0]!);
   const patterns = [...dockerfile.matchAll(/^COPY (\S+)/gm)].map(([, pattern]) => pattern!);
