@@ -24,7 +24,7 @@ afterEach(expectCleanLogs);
 const MOST_RECORDS_OF_A_TRANSACTION = 30;
 
 describe('cdc-notifier', () => {
-  test('delivers every written record once, in order, to its partition, whatever the names of namespaces and processes are', async () => {
+  test('delivers every written record once, in order, to its partition, for any names of namespaces and processes', async () => {
     await using fixture = await openBinaryFixture({
       server,
       kafka,

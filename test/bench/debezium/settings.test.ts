@@ -30,7 +30,7 @@ test('each table has a topic with a valid name', () => {
   });
 });
 
-test('the patterns of the connector match only their table, whatever its name contains', () => {
+test('the patterns of the connector match only their table, for any characters in its name', () => {
   const settings = connectorSettings({ ...TARGET, tables: tablesOf('a.b+(c)') });
   const tables = String(settings['table.include.list']).split(',');
   const matches = (name: string): boolean => tables.some((pattern) => new RegExp(`^(?:${pattern})$`).test(name));

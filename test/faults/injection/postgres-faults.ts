@@ -6,7 +6,7 @@ import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { HUGE } from './moments.ts';
 import { cameBack, startCount, withServerSetting } from './steps.ts';
 
-/** Maximum time of a fast shutdown, whatever Kafka does. */
+/** Maximum time of a fast shutdown, also while Kafka is stuck. */
 const SHUTDOWN_LIMIT_MS = 10_000;
 /** Longer than every `wal_sender_timeout` here */
 const LONG_MS = 5_000;

@@ -115,7 +115,7 @@ describe('Flow: records', () => {
 
   test('ignores messages without a record: Truncate, Type, Origin, foreign logical messages', async () => {
     const fixture = new FlowFixture();
-    const foreign = { transactional: true, lsn: 0x1f0n, prefix: 'somebody', content: Buffer.from('invoice') };
+    const foreign = { transactional: true, lsn: 0x1f0n, prefix: 'another', content: Buffer.from('invoice') };
     await fixture.receive(
       ...wire.transaction(
         [

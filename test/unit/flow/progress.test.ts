@@ -47,7 +47,7 @@ describe('Progress', () => {
     expect(progress.flushed).toBe(20n);
   });
 
-  test('stops at the first commit with an unacknowledged record, whatever follows', () => {
+  test('stops at the first commit with an unacknowledged record', () => {
     const progress = new Progress(0n);
     receive(progress, 2, 10n);
     receive(progress, 1, 20n);
@@ -175,7 +175,7 @@ describe('Progress', () => {
     );
   });
 
-  test('reports the end of the last confirmed transaction with a record, whatever keepalives and empty transactions confirm', () => {
+  test('reports the end of the last confirmed transaction with a record, not of keepalives and empty transactions', () => {
     const progress = new Progress(0n);
     expect(progress.delivered).toBeUndefined();
     receive(progress, 0, 5n);
