@@ -68,7 +68,8 @@ describe('a stop while Kafka does not answer', () => {
     const before = performance.now();
     service.signal('SIGINT');
     expect(await service.ended).toBe(130);
-    expect(performance.now() - before).toBeLessThan(2_000);
+    // Far below shutdown_timeout, and enough for a busy machine
+    expect(performance.now() - before).toBeLessThan(10_000);
     await expectNothingLost(fixture);
   }, 40_000);
 
