@@ -178,6 +178,15 @@ test.each(holdersOf('configuration').filter((paper) => paper.endsWith('.ru.md'))
   },
 );
 
+test('every event that Monitoring names is logged', () => {
+  const sources = [...new Glob('src/**/*.ts').scanSync({ cwd: PROJECT })].map(read).join('\n');
+  const events = cells(part('config/guide/monitoring.md', 'events')).flatMap(([names]) =>
+    [...names!.matchAll(/`(\w+)`/g)].map(([, event]) => event!),
+  );
+  expect(events.length).toBeGreaterThan(10);
+  expect(events.filter((event) => !sources.includes(`event: '${event}'`))).toEqual([]);
+});
+
 test('every test that a guarantee names exists', () => {
   const holders = holdersOf('guarantees').filter((paper) => !paper.endsWith('.ru.md'));
   expect(holders).toHaveLength(1);
