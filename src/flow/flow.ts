@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
-import type { TopicChange } from '../kafka/produce/producer.ts';
+import type { TopicChange } from '../kafka/produce/topic-watch.ts';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';

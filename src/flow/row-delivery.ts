@@ -115,10 +115,10 @@ export class RowDelivery {
     }
   }
 
-  #queue({ producer, topic, tally }: Outlet): void {
+  #queue({ queues, topic, tally }: Outlet): void {
     const { key, value } = this.#draft;
-    if (this.isRehearsing) producer.check(topic, key, value);
-    else producer.append(topic, key, value, { ordinal: this.#options.progress.nextOrdinal(), tally });
+    if (this.isRehearsing) queues.check(topic, key, value);
+    else queues.append(topic, key, value, { ordinal: this.#options.progress.nextOrdinal(), tally });
   }
 
   #settle(routed: RoutedRelation, message: RowMessage, place: RowPlace, error: unknown): void {

@@ -3,14 +3,10 @@ import type { RecordKind } from '../conversion/convert.ts';
 import { Cluster } from '../kafka/client/cluster.ts';
 import { BatchBuffers } from '../kafka/produce/batch-buffers.ts';
 import { codecOf } from '../kafka/produce/compression.ts';
-import {
-  Producer,
-  type ProducerListener,
-  type ProducerOptions,
-  type ProducerTopic,
-} from '../kafka/produce/producer.ts';
+import type { PartitionQueues, ProducerTopic } from '../kafka/produce/partition-queues.ts';
+import { Producer, type ProducerListener, type ProducerOptions } from '../kafka/produce/producer.ts';
 import type { RecordTally } from '../kafka/produce/record-batch.ts';
-import { createTopicLimits, type TopicLimits, takeUpLimits } from '../kafka/produce/topic-limits.ts';
+import { createTopicLimits, type TopicLimits, updateLimits } from '../kafka/produce/topic-limits.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
 /** Options of Sinks. */
@@ -25,9 +21,9 @@ export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 
   readonly counts: ReadonlyMap<string, NamespaceCounts>;
 }
 
-/** One topic, its producer, and the counter of its acknowledged records. */
+/** One topic, the queues that its records go to, and the counter of its acknowledged records. */
 export interface Outlet {
-  readonly producer: Producer;
+  readonly queues: PartitionQueues;
   readonly topic: ProducerTopic;
   readonly tally: RecordTally;
 }
@@ -75,7 +71,7 @@ export class Sinks {
         await cluster.refreshMetadata(topics);
         const limits = options.topicLimits.get(clientName) ?? createTopicLimits();
         options.topicLimits.set(clientName, limits);
-        takeUpLimits(limits, await cluster.maxMessageBytes(topics));
+        updateLimits(limits, await cluster.maxMessageBytes(topics));
         const producer = await Producer.open(cluster, {
           ...options,
           kafkaClient: clientName,
@@ -88,8 +84,8 @@ export class Sinks {
         producers.set(clientName, producer);
       }
       const routes = Array.from(options.namespaces, ([namespace, config]): [string, Route] => {
-        const producer = producers.get(config.kafkaClient)!;
-        return [namespace, createRoute(namespace, { config, producer, counts: options.counts.get(namespace)! })];
+        const { queues } = producers.get(config.kafkaClient)!;
+        return [namespace, createRoute(namespace, { config, queues, counts: options.counts.get(namespace)! })];
       });
       return new Sinks(clusters, [...producers.values()], new Map(routes));
     } catch (error) {
@@ -117,21 +113,22 @@ export class Sinks {
   /** Bytes that Kafka has not acknowledged. */
   get bufferedBytes(): number {
     let sum = 0;
-    for (const producer of this.#producers) sum += producer.bufferedBytes;
+    for (const producer of this.#producers) sum += producer.queues.bufferedBytes;
     return sum;
   }
 
   /** Lowest unacknowledged ordinal over all clusters, Infinity when there is none. */
   get lowestUnacknowledged(): number {
     let lowest = Number.POSITIVE_INFINITY;
-    for (const producer of this.#producers) lowest = Math.min(lowest, producer.lowestUnacknowledged());
+    for (const producer of this.#producers) lowest = Math.min(lowest, producer.queues.lowestUnacknowledged);
     return lowest;
   }
 
   /** When the oldest unacknowledged record was appended, by performance.now(); undefined without one. */
   get inFlightSinceMs(): number | undefined {
     let oldest: number | undefined;
-    for (const { oldestUnacknowledgedSinceMs: since } of this.#producers) {
+    for (const { queues } of this.#producers) {
+      const since = queues.oldestUnacknowledgedSinceMs;
       if (since !== undefined && (oldest === undefined || since < oldest)) oldest = since;
     }
     return oldest;
@@ -139,12 +136,12 @@ export class Sinks {
 
   /** True when the last contact with each cluster succeeded. */
   get areBrokersReachable(): boolean {
-    return this.#producers.every((producer) => producer.reachable);
+    return this.#producers.every((producer) => producer.isReachable);
   }
 
   /** Records that Kafka has acknowledged in this session. */
   get acknowledgedRecordCount(): number {
-    return this.#producers.reduce((sum, producer) => sum + producer.acknowledgedRecordCount, 0);
+    return this.#producers.reduce((sum, producer) => sum + producer.queues.acknowledgedRecordCount, 0);
   }
 
   /** Ends all sending and drops the connections. */
@@ -158,14 +155,14 @@ function createRoute(
   namespace: string,
   {
     config,
-    producer,
+    queues,
     counts,
-  }: { readonly config: NamespaceConfig; readonly producer: Producer; readonly counts: NamespaceCounts },
+  }: { readonly config: NamespaceConfig; readonly queues: PartitionQueues; readonly counts: NamespaceCounts },
 ): Route {
   const outlets = (topics: Readonly<Record<RecordKind, string>>, kindCounts: KindCounts) => {
     const outlet = (kind: RecordKind): Outlet => ({
-      producer,
-      topic: producer.topic(topics[kind]),
+      queues,
+      topic: queues.topic(topics[kind]),
       tally: tallyOf(kindCounts, kind),
     });
     return { event: outlet('event'), lifecycle: outlet('lifecycle') };

@@ -101,8 +101,8 @@ export class ErlangService {
         const kind = convertChange(relation, message, commitTimeMicros, draft);
         if (kind === undefined) continue;
         const { eventsinkTopic, lifecycleTopic } = byName.get(relation.namespace)!;
-        const topic = producer.topic(kind === 'event' ? eventsinkTopic : lifecycleTopic);
-        producer.append(topic, draft.key, draft.value, { ordinal: ++recordCount, tally });
+        const topic = producer.queues.topic(kind === 'event' ? eventsinkTopic : lifecycleTopic);
+        producer.queues.append(topic, draft.key, draft.value, { ordinal: ++recordCount, tally });
       }
     }
     producer.flush();

@@ -114,9 +114,9 @@ async function runSession(port: number): Promise<string> {
     });
     const { records } = sinks.route(NAMESPACE);
     for (let ordinal = 1; ordinal <= 2 * ROUND_RECORD_COUNT; ordinal++) {
-      const { producer, topic, tally } = ordinal % 2 === 0 ? records.event : records.lifecycle;
+      const { queues, topic, tally } = ordinal % 2 === 0 ? records.event : records.lifecycle;
       const key = new ByteWriter().copy(Buffer.from(`key ${ordinal}`));
-      producer.append(topic, key, new ByteWriter().copy(Buffer.alloc(50)), { ordinal, tally });
+      queues.append(topic, key, new ByteWriter().copy(Buffer.alloc(50)), { ordinal, tally });
       // The second half is sent when the first is answered, with or without a wait.
       if (ordinal % ROUND_RECORD_COUNT === 0) sinks.flush();
     }

@@ -1,22 +1,20 @@
-/**
- * Buffers of acknowledged batches, kept for the next ones: in the steady state of a backlog nothing is allocated,
- * which is what keeps the resident size flat (garbage buffers are returned late).
- */
-
 const FIRST_BUFFER_BYTES = 16 * 1024;
 
-/** See the head of this file. */
+/**
+ * Buffers of acknowledged batches, kept for later batches. In the steady state of a backlog nothing is allocated, which
+ * keeps the resident size flat: garbage buffers are returned to the system late.
+ */
 export class BatchBuffers {
   readonly #keepBytes: number;
   readonly #free: Buffer[] = [];
   #freeBytes = 0;
 
-  /** @param keepBytes how much may lie here unused before buffers are given up */
+  /** @param keepBytes size of the unused buffers to keep; further ones are left to the garbage collector */
   constructor(keepBytes: number) {
     this.#keepBytes = keepBytes;
   }
 
-  /** A buffer with undefined contents; a batch that outgrows it replaces it. */
+  /** Returns a buffer with undefined contents. A batch that outgrows it replaces it. */
   take(): Buffer {
     const buffer = this.#free.pop();
     if (buffer === undefined) return Buffer.allocUnsafeSlow(FIRST_BUFFER_BYTES);
@@ -24,7 +22,7 @@ export class BatchBuffers {
     return buffer;
   }
 
-  /** Gives a buffer back; nobody may hold a view of it any more. */
+  /** Returns a buffer of which no view is in use any more. */
   give(buffer: Buffer): void {
     if (this.#freeBytes + buffer.length > this.#keepBytes) return;
     this.#free.push(buffer);

@@ -5,14 +5,14 @@
 import { compressionsAlgorithms } from '@platformatic/kafka';
 import type { CompressionType } from '../../config/config.ts';
 
-/** One way to compress. The same bytes always give the same result. */
+/** A compression method. The same bytes always give the same result. */
 export interface Codec {
-  /** What the attributes of a batch name it by, in bits 0 to 2 */
+  /** Its number in the attributes of a batch, bits 0 to 2 */
   readonly attributes: number;
   readonly compress: (bytes: Buffer) => Buffer;
 }
 
-/** Block size of Java's producer: the one that every reader of Kafka has seen */
+/** Block size of Java's producer, which every Kafka client can read */
 const SNAPPY_BLOCK_BYTES = 32 * 1024;
 /** Magic, version 1, readable from version 1 on (snappy-java, `SnappyCodec`) */
 const SNAPPY_HEADER = Buffer.from('82534e4150505900' + '00000001' + '00000001', 'hex');
@@ -24,7 +24,7 @@ const CODECS: Readonly<Record<Exclude<CompressionType, 'none'>, Codec>> = {
   zstd: libraryCodec('zstd'),
 };
 
-/** The codec of a type of compression; undefined for `none`. */
+/** The codec for a setting `compression`; undefined for `none`. */
 export function codecOf(type: CompressionType): Codec | undefined {
   return type === 'none' ? undefined : CODECS[type];
 }
@@ -35,8 +35,8 @@ function libraryCodec(name: 'gzip' | 'lz4' | 'zstd'): Codec {
 }
 
 /**
- * Blocks with their lengths behind a header, as snappy-java frames them. The library writes one bare block: Java reads
- * that too, but others read only what Java writes.
+ * Writes snappy-java's framing: a header, then blocks with their lengths. The library (@platformatic/kafka 2.12.1) writes
+ * one bare block, which Java can read, but some other clients read only what Java writes.
  */
 function compressSnappy(bytes: Buffer): Buffer {
   const parts: Buffer[] = [SNAPPY_HEADER];

@@ -1,18 +1,18 @@
 /**
- * `erlang:phash2/1` of a binary: the partitioner of the service that this one replaces, bit for bit.
+ * `erlang:phash2/1` of a binary, bit for bit: the partitioner of the Erlang service that this one replaces.
  * Bob Jenkins' 1996 lookup hash as `make_hash2` and `block_hash` of OTP's `erts/emulator/beam/utils.c` apply it.
  */
 
 /** The golden ratio, OTP's `HCONST`. */
 const HCONST = 0x9e3779b9;
-/** `HCONST * 13` in 32 bits: where the hash of a binary begins. */
+/** `HCONST * 13` in 32 bits: initial value for a binary. */
 const HCONST_13 = 0x08d12e65;
-/** phash2/1 keeps 27 bits. */
+/** phash2/1 returns 27 bits. */
 const RANGE_MASK = 0x7ffffff;
 
 /**
- * Hash of `bytes[start..end)`, from 0 to 2^27 - 1. The partition of a record is this, of its key, modulo the
- * number of partitions.
+ * Hash of `bytes[start..end)`, from 0 to 2^27 - 1. The partition of a record is the hash of its key modulo the number of
+ * partitions.
  */
 export function phash2(bytes: Uint8Array, start = 0, end = bytes.length): number {
   if (start === end) return HCONST_13 & RANGE_MASK;
@@ -29,7 +29,7 @@ export function phash2(bytes: Uint8Array, start = 0, end = bytes.length): number
       c = (c + word(bytes, at + 8)) | 0;
       at += 12;
     } else {
-      // the lowest byte of c is taken by the length, so the last (up to three) bytes are shifted one place up
+      // the lowest byte of c holds the length, so the last (up to three) bytes are shifted up by one byte
       c = (c + (end - start)) | 0;
       for (let i = 8; i < left; i++) c = (c + (bytes[at + i]! << ((i - 7) * 8))) | 0;
       for (let i = Math.min(left, 8) - 1; i >= 4; i--) b = (b + (bytes[at + i]! << ((i - 4) * 8))) | 0;

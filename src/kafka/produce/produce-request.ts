@@ -1,16 +1,16 @@
 /**
- * The Produce request, versions 9 to 11 (Kafka protocol guide, "Produce API"); they look alike:
+ * The Produce request, whose versions 9 to 11 are alike (Kafka protocol guide, "Produce API"):
  *
  *     transactional_id compact nullable string | acks i16 | timeout_ms i32
  *     | [ name compact string | [ index i32 | records compact bytes | tags ] | tags ] | tags
  *
- * Every partition appears once, with exactly one record batch, as brokers demand.
+ * A partition appears once, with exactly one record batch: brokers accept nothing else.
  */
 import { Writer } from '@platformatic/kafka';
 import type { ProduceResponse } from '../client/api-versions.ts';
 import type { RecordBatch } from './record-batch.ts';
 
-/** acks=all: the leader answers when all in-sync replicas have the batch */
+/** acks=all: the leader answers once all in-sync replicas have the batch */
 const ACKS_ALL = -1;
 
 /** Writes the body of a request for these batches, at most one of each partition. */
@@ -31,7 +31,7 @@ export function encodeProduceRequest(batches: readonly RecordBatch[], timeoutMs:
     .appendTaggedFields();
 }
 
-/** Error code by batch, 0 = stored. A batch that the answer does not mention has no entry. */
+/** Error codes by batch, 0 = stored. A batch that the answer does not mention has no entry. */
 export function errorCodesByBatch(
   batches: readonly RecordBatch[],
   response: ProduceResponse,

@@ -1,7 +1,5 @@
 /**
- * A Kafka record batch, written in place while its records come in, and compressed in place when it is sealed.
- *
- * Layout (magic 2; Kafka protocol guide, "Record Batch"):
+ * The layout of a record batch (magic 2; Kafka protocol guide, "Record Batch"):
  *
  *     baseOffset i64 | batchLength i32 | partitionLeaderEpoch i32 | magic i8 | crc u32 | attributes i16
  *     | lastOffsetDelta i32 | baseTimestamp i64 | maxTimestamp i64 | producerId i64 | producerEpoch i16
@@ -9,7 +7,7 @@
  *
  * and one record: length varint | attributes i8 | timestampDelta varlong | offsetDelta varint
  * | keyLength varint | key | valueLength varint | value | headerCount varint, with zig-zag varints.
- * What is compressed is all of the records; the attributes tell by what.
+ * Compression covers all the records and nothing else; its number is in the attributes.
  */
 import { crc32c } from '@platformatic/kafka';
 import type { ByteWriter } from '../../bytes/writer.ts';
@@ -41,11 +39,11 @@ interface TallyShare {
   count: number;
 }
 
-/** What is known of a batch when it is begun. */
+/** What a batch is created with. */
 export interface BatchBeginning {
-  /** Ordinal (see delivery/progress.ts) of the first record: nothing at or above it is durable before this batch is */
+  /** Ordinal (flow/progress.ts) of the first record: no record at or above it is durable before this batch is */
   readonly firstOrdinal: number;
-  /** Wall clock, ms since 1970: the time of all its records */
+  /** Wall clock, ms since 1970; the timestamp of all its records */
   readonly timestampMs: number;
   /** The same moment by performance.now(), ms */
   readonly begunMs: number;
@@ -63,36 +61,39 @@ function varintBytes(value: number): number {
 }
 
 /**
- * Size that a batch would have uncompressed with this record as its only one: what the broker holds against
- * the topic's `max.message.bytes` where nothing is compressed.
+ * Uncompressed size of a batch with this record alone. Without compression, the broker holds it against the topic's
+ * `max.message.bytes`.
  */
 export function singleRecordBatchBytes(keyBytes: number, valueBytes: number): number {
   const body = recordBodyBytes(0, keyBytes, valueBytes);
   return BATCH_HEADER_BYTES + varintBytes(body) + body;
 }
 
-/** Size of a record after its length field: attributes, timestamp delta (always 0) and header count take a byte each. */
+/** Size of a record without its length field; attributes, timestamp delta (always 0) and header count take a byte each. */
 function recordBodyBytes(offsetDelta: number, keyBytes: number, valueBytes: number): number {
   return 3 + varintBytes(offsetDelta) + varintBytes(keyBytes) + keyBytes + varintBytes(valueBytes) + valueBytes;
 }
 
-/** Records of one partition on their way to Kafka, in the order in which they will be stored. */
+/**
+ * Records of one partition, in the order in which Kafka will store them. They are written in place as they come, and
+ * compressed in place when the batch is sealed.
+ */
 export class RecordBatch {
   readonly topic: string;
   readonly partition: number;
   readonly beginning: BatchBeginning;
-  /** Key of the first record, for the error that names a record too large for its topic */
+  /** Key of the first record, for the error about a record that is too large for its topic */
   firstKey = '';
   /** The batch on the wire is the first `length` of these bytes */
   bytes: Buffer;
   length = BATCH_HEADER_BYTES;
   recordCount = 0;
-  /** Set by `seal`: from then on the bytes never change, so that every resend is the same to the byte */
+  /** Set by `seal`. From then on the bytes never change, so every resend is identical */
   sealed = false;
-  /** One for each tally; few, and mostly the same from record to record */
+  /** One for each tally; there are few, and consecutive records mostly have the same */
   readonly #shares: TallyShare[] = [];
   #share: TallyShare | undefined;
-  /** Length before it was compressed; undefined while and where it is not */
+  /** Length before compression; undefined while the batch is not compressed */
   #plainLength: number | undefined;
 
   constructor(
@@ -106,7 +107,7 @@ export class RecordBatch {
     this.beginning = beginning;
   }
 
-  /** Length that the batch has without compression: what it is closed by, and what it takes of our memory. */
+  /** Length without compression: it decides when the batch is closed, and is the memory that it takes. */
   get plainLength(): number {
     return this.#plainLength ?? this.length;
   }
@@ -117,7 +118,7 @@ export class RecordBatch {
     return this.length + varintBytes(body) + body;
   }
 
-  /** Adds a record at the end. The caller has checked `lengthWith` against the topic's limit. */
+  /** Adds a record at the end. The caller has compared `lengthWith` with the topic's limit. */
   append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
     const body = recordBodyBytes(this.recordCount, key.length, value.length);
     this.#reserve(varintBytes(body) + body);
@@ -126,7 +127,7 @@ export class RecordBatch {
     let at = this.#varint(this.length, body);
     const bytes = this.bytes;
     bytes[at++] = 0; // attributes
-    bytes[at++] = 0; // timestamp delta: all records of a batch carry the time at which the batch was begun
+    bytes[at++] = 0; // timestamp delta: all records of a batch have the time of its creation
     at = this.#varint(at, this.recordCount);
     at = this.#varint(at, key.length);
     if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
@@ -147,8 +148,8 @@ export class RecordBatch {
   }
 
   /**
-   * Compresses the records, where a codec is given and makes them smaller, and writes the header.
-   * `baseSequence` counts the records that this producer has sent to the partition before.
+   * Compresses the records, if a codec is given and makes them smaller, and writes the header.
+   * @param baseSequence number of records that this producer has sent to the partition before
    */
   seal(identity: ProducerIdentity, baseSequence: number, codec?: Codec): void {
     const attributes = codec === undefined ? 0 : this.#compress(codec);
@@ -169,12 +170,12 @@ export class RecordBatch {
     this.sealed = true;
   }
 
-  /** Adds the records to their tallies: Kafka has them. */
+  /** Adds the records to their tallies, after Kafka has acknowledged the batch. */
   settle(): void {
     for (const { tally, count } of this.#shares) tally.producedCount += count;
   }
 
-  /** The batch as it goes over the wire; shares memory with the batch. */
+  /** The bytes on the wire; shares memory with the batch. */
   view(): Buffer {
     return this.bytes.subarray(0, this.length);
   }
@@ -183,7 +184,7 @@ export class RecordBatch {
     return this.bytes.subarray(BATCH_HEADER_BYTES, this.length);
   }
 
-  /** Puts the compressed records in place of the plain ones, unless nothing is won by it; returns the attributes. */
+  /** Replaces the records by the compressed ones if those are smaller; returns the attributes. */
   #compress(codec: Codec): number {
     const records = this.#records();
     const compressed = codec.compress(records);

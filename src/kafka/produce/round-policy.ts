@@ -1,11 +1,12 @@
-/** Whether a round that Kafka did not acknowledge whole is sent again: the failure cycle of the specification, pure. */
-import type { KafkaFailure } from '../../failure-policy.ts';
+/** Whether a round that Kafka did not fully acknowledge is sent again: the failure cycle of the specification, pure. */
+import type { ProduceFailure } from './produce-errors.ts';
 
 /**
+ * What to do after an attempt:
  * - `done`: everything is acknowledged
- * - `follow`: the same batches go out again at once, to the new leaders of their partitions; no retry is counted
- * - `resend`: the same batches go out again, `resend_timeout` later
- * - `give-up`: replication of the slot stops and starts again; `index` tells which failure is why
+ * - `follow`: send the same batches at once to the new leaders of their partitions; this counts as no retry
+ * - `resend`: send the same batches again, `resend_timeout` later
+ * - `give-up`: replication of the slot stops and starts again; `index` is that of the failure to report
  */
 export type RoundDecision =
   | { readonly action: 'done' }
@@ -13,25 +14,25 @@ export type RoundDecision =
   | { readonly action: 'resend' }
   | { readonly action: 'give-up'; readonly index: number };
 
-/** A batch that was not acknowledged, and where it went. */
+/** Why a batch was not acknowledged, and where it was sent. */
 export interface RoundFailure {
-  readonly failure: KafkaFailure;
-  /** Broker id of the leader that it was sent to; -1 when its partition had none */
+  readonly failure: ProduceFailure;
+  /** Broker id of the leader that it was sent to, -1 if its partition had none */
   readonly sentTo: number;
-  /** The leader by what the cluster says since; -1 while there is none */
+  /** The leader in the metadata read since, -1 if there is none */
   readonly leader: number;
 }
 
-/** How the round has fared so far. */
+/** The attempts of a round so far. */
 export interface RoundHistory {
-  /** How often the round was sent again `resend_timeout` later already */
+  /** How often the round was resent after `resend_timeout` */
   readonly retryCount: number;
   readonly maxRetries: number;
-  /** True when the last attempt followed the leaders. Brokers that each name the other would be asked without end */
+  /** True if the last attempt followed the leaders: two brokers that name each other must not cause an endless loop */
   readonly hasFollowed: boolean;
 }
 
-/** @param failures of the batches that were not acknowledged, in any order */
+/** @param failures one for each batch that was not acknowledged, in any order */
 export function decideRound(failures: readonly RoundFailure[], history: RoundHistory): RoundDecision {
   if (failures.length === 0) return { action: 'done' };
   const hopeless = failures.findIndex(({ failure }) => failure.verdict !== 'resend');

@@ -1,16 +1,16 @@
-/** What topics take at most: what Kafka lets us read of it, and what was learned from its refusals. */
+/** Size limits of topics: those that Kafka lets this service read, and those learned from its refusals. */
 
 /** Size of a batch of one record, its header included, in bytes. */
 export interface RecordBatchSize {
   /** Uncompressed */
   readonly plainBytes: number;
-  /** As it goes over the wire; `plainBytes` without compression */
+  /** On the wire; `plainBytes` without compression */
   readonly wireBytes: number;
 }
 
-/** Kept by a slot from session to session; all sizes in bytes, by topic. */
+/** What is known about the limits of topics, in bytes by topic. A slot keeps it from session to session. */
 export interface TopicLimits {
-  /** Largest batch, as far as Kafka lets us read it */
+  /** `max.message.bytes`, the largest batch; missing where this service may not read it */
   readonly maxMessageBytes: Map<string, number>;
   /** Sizes at which batches are closed because Kafka refused larger ones */
   readonly learnedBatchBytes: Map<string, number>;
@@ -18,13 +18,13 @@ export interface TopicLimits {
   readonly refusedRecords: Map<string, RecordBatchSize>;
 }
 
-/** Limits of which nothing is known yet. */
+/** Limits before anything is known. */
 export function createTopicLimits(): TopicLimits {
   return { maxMessageBytes: new Map(), learnedBatchBytes: new Map(), refusedRecords: new Map() };
 }
 
-/** Takes up what was read. What was learned under a lower limit is not worth anything any more. */
-export function takeUpLimits(limits: TopicLimits, found: ReadonlyMap<string, number>): void {
+/** Stores limits that were read. What was learned under a lower limit is void. */
+export function updateLimits(limits: TopicLimits, found: ReadonlyMap<string, number>): void {
   const { maxMessageBytes, learnedBatchBytes, refusedRecords } = limits;
   for (const [topic, bytes] of found) {
     if (bytes > (maxMessageBytes.get(topic) ?? bytes)) {
@@ -35,10 +35,28 @@ export function takeUpLimits(limits: TopicLimits, found: ReadonlyMap<string, num
   }
 }
 
+/** Size of a batch that Kafka refused, as `RecordBatch` has it. */
+export interface RefusedBatch {
+  readonly topic: string;
+  readonly recordCount: number;
+  readonly plainLength: number;
+  /** On the wire */
+  readonly length: number;
+}
+
 /**
- * Remembers that Kafka refused a record: until that is forgotten none is sent that is as large by both measures. The
- * topic's limit is held against what is sent, and against what the broker makes of it where the topic's
- * `compression.type` is another one: nobody tells which of the two it was.
+ * Learns from a batch that Kafka refused as too large. With several records in it, no record is to blame yet: the topic's
+ * limit is lower than assumed, and this service may not read it, so batches are closed at half the size.
+ */
+export function noteRefusedBatch(limits: TopicLimits, { topic, recordCount, plainLength, length }: RefusedBatch): void {
+  if (recordCount > 1) limits.learnedBatchBytes.set(topic, Math.ceil(plainLength / 2));
+  else noteRefusedRecord(limits, topic, { plainBytes: plainLength, wireBytes: length });
+}
+
+/**
+ * Learns from a record that Kafka refused: until this is forgotten, no record as large by both measures is sent. The
+ * broker holds the topic's limit against what is sent, and, where the topic's `compression.type` differs, against what it
+ * makes of it; its answer does not show which of the two was too large.
  */
 export function noteRefusedRecord({ refusedRecords }: TopicLimits, topic: string, size: RecordBatchSize): void {
   const known = refusedRecords.get(topic) ?? size;
@@ -48,14 +66,14 @@ export function noteRefusedRecord({ refusedRecords }: TopicLimits, topic: string
   });
 }
 
-/** A limit that a record is too large for. */
+/** The limit that a record exceeds. */
 export interface ExceededLimit {
   readonly limitBytes: number;
-  /** What it would have to be for the record */
+  /** The lowest limit that is certain to admit the record */
   readonly neededBytes: number;
 }
 
-/** The limit that a batch of one record exceeds, as far as limits are known; undefined when the topic may take it. */
+/** The limit that a batch of one record exceeds; undefined if the topic may accept it, as far as its limits are known. */
 export function exceededLimit(
   { maxMessageBytes, refusedRecords }: TopicLimits,
   topic: string,
@@ -65,6 +83,6 @@ export function exceededLimit(
   if (limitBytes !== undefined && wireBytes > limitBytes) return { limitBytes, neededBytes: wireBytes };
   const refused = refusedRecords.get(topic);
   if (refused === undefined || plainBytes < refused.plainBytes || wireBytes < refused.wireBytes) return undefined;
-  // Without knowing which measure it was, only the larger one is certain to be enough.
+  // It is unknown which measure was too large, so only the larger one is certain to be enough.
   return { limitBytes: refused.plainBytes - 1, neededBytes: plainBytes };
 }

@@ -78,7 +78,7 @@ describe.each(TYPES)('records compressed by %s', (compression) => {
     expect(open.tally.producedCount).toBe(20_001);
     const wireBytes = open.answers.reduce((sum, { bytes }) => sum + bytes, 0);
     expect(wireBytes).toBeLessThan(plainBatchBytes(records) / 3);
-    expect(open.producer.bufferedBytes).toBe(0);
+    expect(open.producer.queues.bufferedBytes).toBe(0);
   }, 60_000);
 
   test('are stored as they are by the oldest Kafka, whose own Java reads them', async () => {

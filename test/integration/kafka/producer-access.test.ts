@@ -78,7 +78,7 @@ describe('rights', () => {
       });
       await kafka.access.allow(right('DESCRIBE'), right('WRITE'));
       await using open = await openProducer(secureClient({}, { metadataMaxAgeMs: 50 }), ['written']);
-      const topic = open.producer.topic('written');
+      const topic = open.producer.queues.topic('written');
       expect(topic.maxRecordBatchBytes).toBe(Number.POSITIVE_INFINITY);
       open.send('written', [['key', 'value']]);
       await open.waitUntilAcknowledged();
@@ -155,7 +155,7 @@ describe('secrets', () => {
       expect(failure.message).toBe(
         `Cannot deliver a batch of 1: Cannot read secret: file ${lostFile} cannot be read (ENOENT) after 1 attempts`,
       );
-      expect(losing.producer.reachable).toBe(false);
+      expect(losing.producer.isReachable).toBe(false);
 
       await kafka.start();
       await waitFor('the certificate that is not trusted', () =>

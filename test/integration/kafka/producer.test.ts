@@ -82,9 +82,9 @@ describe('Producer', () => {
     for (const record of await kafka.readTopic('plain')) {
       expect(record.partition).toBe(phash2(record.key, 0, record.key.length) % 7);
     }
-    expect(open.producer.bufferedBytes).toBe(0);
-    expect(open.producer.acknowledgedRecordCount).toBe(5_000);
-    expect(open.producer.oldestUnacknowledgedSinceMs).toBeUndefined();
+    expect(open.producer.queues.bufferedBytes).toBe(0);
+    expect(open.producer.queues.acknowledgedRecordCount).toBe(5_000);
+    expect(open.producer.queues.oldestUnacknowledgedSinceMs).toBeUndefined();
     expect(open.tally.producedCount).toBe(5_000);
     const sum = (read: (answer: ProduceAnswer) => number) =>
       open.answers.reduce((total, answer) => total + read(answer), 0);
@@ -106,11 +106,11 @@ describe('Producer', () => {
   test('refuses a record that alone is larger than the topic takes, and names its key and the setting', async () => {
     await kafka.createTopic('narrow', { config: { 'max.message.bytes': '1000' } });
     await using open = await openProducer(['narrow']);
-    const topic = open.producer.topic('narrow');
+    const topic = open.producer.queues.topic('narrow');
     const bytes = (text: string) => new ByteWriter(16).copy(Buffer.from(text));
     for (const refuse of [
       () => open.send('narrow', [['ns process', 'x'.repeat(1_000)]]),
-      () => open.producer.check(topic, bytes('ns process'), bytes('x'.repeat(1_000))),
+      () => open.producer.queues.check(topic, bytes('ns process'), bytes('x'.repeat(1_000))),
     ]) {
       expect(refuse).toThrow(RecordTooLargeError);
       try {
@@ -120,8 +120,8 @@ describe('Producer', () => {
         expect((error as RecordTooLargeError).advice).toContain('max.message.bytes');
       }
     }
-    open.producer.check(topic, bytes('ns process'), bytes('x'.repeat(900)));
-    expect(open.producer.bufferedBytes).toBe(0);
+    open.producer.queues.check(topic, bytes('ns process'), bytes('x'.repeat(900)));
+    expect(open.producer.queues.bufferedBytes).toBe(0);
   });
 
   test('takes larger and smaller limits of a topic up while it runs', async () => {
@@ -210,9 +210,7 @@ describe('Producer', () => {
     kafka.pause();
     try {
       open.send('unanswered', numbered(10, 10));
-      await waitFor('the timeout of the request', () =>
-        log.lines.some(({ msg }) => String(msg).startsWith('kafka did not acknowledge')),
-      );
+      await waitFor('the timeout of the request', () => log.lines.some(({ event }) => event === 'produce_resend'));
     } finally {
       kafka.resume();
     }
@@ -234,7 +232,7 @@ describe('Producer', () => {
       expect(open.failures).toHaveLength(1);
       expect(open.failures[0]).toMatchObject({ retriable: true, place: { kafkaClient: 'main', topic: 'hopeless' } });
       expect(open.failures[0]!.message).toContain('after 3 attempts');
-      expect(open.producer.lowestUnacknowledged()).toBe(1);
+      expect(open.producer.queues.lowestUnacknowledged).toBe(1);
     } finally {
       await kafka.start();
     }
@@ -288,7 +286,7 @@ describe('Producer', () => {
     const [throttleTimeMs] = throttleTimes() as [number];
     const sentMs = performance.now();
     open.send('throttled', [['key', 'last']]);
-    expect(open.producer.oldestUnacknowledgedSinceMs).toBeGreaterThanOrEqual(sentMs);
+    expect(open.producer.queues.oldestUnacknowledgedSinceMs).toBeGreaterThanOrEqual(sentMs);
     await open.waitUntilAcknowledged();
     const elapsedMs = performance.now() - sentMs;
     // A broker does not read a connection that it throttles: a request in that time would have waited for its end.
@@ -301,16 +299,16 @@ describe('Producer', () => {
     await kafka.createTopic('quiet');
     const log = recordingLogger();
     await using open = await openProducer(['quiet'], { log: log.logger }, clientConfig({ metadataMaxAgeMs: 50 }));
-    expect(open.producer.reachable).toBe(true);
+    expect(open.producer.isReachable).toBe(true);
     await kafka.kill();
     try {
-      await waitFor('the loss', () => !open.producer.reachable);
+      await waitFor('the loss', () => !open.producer.isReachable);
     } finally {
       await kafka.start();
     }
-    await waitFor('the return', () => open.producer.reachable);
-    expect(log.lines.filter(({ level }) => level === 'warn').map(({ msg }) => msg)).toEqual([
-      'kafka cannot be asked about its topics',
+    await waitFor('the return', () => open.producer.isReachable);
+    expect(log.lines.filter(({ level }) => level === 'warn').map(({ event }) => event)).toEqual([
+      'kafka_metadata_unreadable',
     ]);
     expect(open.failures).toEqual([]);
     expect(open.changes).toEqual([]);

@@ -7,14 +7,10 @@ import type { SinkError } from '../../../src/errors.ts';
 import { Cluster } from '../../../src/kafka/client/cluster.ts';
 import { BatchBuffers } from '../../../src/kafka/produce/batch-buffers.ts';
 import { codecOf } from '../../../src/kafka/produce/compression.ts';
-import {
-  type ProduceAnswer,
-  Producer,
-  type ProducerOptions,
-  type RecordTally,
-  type TopicChange,
-} from '../../../src/kafka/produce/producer.ts';
-import { createTopicLimits, type TopicLimits, takeUpLimits } from '../../../src/kafka/produce/topic-limits.ts';
+import { type ProduceAnswer, Producer, type ProducerOptions } from '../../../src/kafka/produce/producer.ts';
+import type { RecordTally } from '../../../src/kafka/produce/record-batch.ts';
+import { createTopicLimits, type TopicLimits, updateLimits } from '../../../src/kafka/produce/topic-limits.ts';
+import type { TopicChange } from '../../../src/kafka/produce/topic-watch.ts';
 import { waitFor } from '../process/wait.ts';
 
 /** Key and value of a record as text. */
@@ -72,7 +68,7 @@ export async function openProducer(
   let producer: Producer;
   try {
     await cluster.refreshMetadata(topics);
-    if (change.limits === undefined) takeUpLimits(limits, await cluster.maxMessageBytes(topics));
+    if (change.limits === undefined) updateLimits(limits, await cluster.maxMessageBytes(topics));
     producer = await Producer.open(cluster, {
       kafkaClient: client.name,
       resendTimeoutMs: 200,
@@ -106,9 +102,10 @@ export async function openProducer(
     limits,
     tally,
     send(topic, records) {
+      const { queues } = producer;
       const bytes = (text: string) => new ByteWriter(16).copy(Buffer.from(text));
       for (const [key, value] of records) {
-        producer.append(producer.topic(topic), bytes(key), bytes(value), { ordinal: ++ordinal, tally });
+        queues.append(queues.topic(topic), bytes(key), bytes(value), { ordinal: ++ordinal, tally });
       }
       producer.flush();
     },
@@ -117,7 +114,7 @@ export async function openProducer(
         'all records acknowledged',
         () => {
           if (failures[0] !== undefined) throw failures[0];
-          return producer.lowestUnacknowledged() === Number.POSITIVE_INFINITY;
+          return producer.queues.lowestUnacknowledged === Number.POSITIVE_INFINITY;
         },
         { timeoutMs: 60_000 },
       );

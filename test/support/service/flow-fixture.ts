@@ -127,7 +127,7 @@ class FakeSinks {
 
   route(namespace: string): Route {
     const outlet = (kind: FakeRecord['kind']) => ({
-      producer: {
+      queues: {
         append: (_topic: unknown, key: Bytes, value: Bytes, { ordinal }: { ordinal: number }) =>
           this.#append({ namespace, kind, key: key.view().toString(), ordinal }, value),
         check: () => this.#refuse(kind),

@@ -3,22 +3,23 @@ import {
   createTopicLimits,
   type ExceededLimit,
   exceededLimit,
+  noteRefusedBatch,
   noteRefusedRecord,
   type TopicLimits,
-  takeUpLimits,
+  updateLimits,
 } from '../../../../src/kafka/produce/topic-limits.ts';
 
 test('what was learned of a topic holds until its limit is raised, also while nobody looked', () => {
   const limits = createTopicLimits();
-  takeUpLimits(limits, new Map([['one', 1000]]));
+  updateLimits(limits, new Map([['one', 1000]]));
   for (const topic of ['one', 'two']) {
     limits.learnedBatchBytes.set(topic, 500);
     noteRefusedRecord(limits, topic, { plainBytes: 900, wireBytes: 900 });
   }
-  takeUpLimits(limits, new Map([['one', 1000]]));
-  takeUpLimits(limits, new Map([['one', 800]]));
+  updateLimits(limits, new Map([['one', 1000]]));
+  updateLimits(limits, new Map([['one', 800]]));
   expect([limits.learnedBatchBytes.size, limits.refusedRecords.size]).toEqual([2, 2]);
-  takeUpLimits(
+  updateLimits(
     limits,
     new Map([
       ['one', 801],
@@ -59,4 +60,14 @@ describe('exceededLimit', () => {
   ])('%s', (_, limits, [plainBytes, wireBytes], expected) => {
     expect(exceededLimit(limits, 't', { plainBytes, wireBytes })).toEqual(expected);
   });
+});
+
+test('a refused batch of several records halves the batches of its topic, one of a single record marks that record', () => {
+  const limits = createTopicLimits();
+  noteRefusedBatch(limits, { topic: 't', recordCount: 2, plainLength: 1_001, length: 300 });
+  expect(limits.learnedBatchBytes.get('t')).toBe(501);
+  expect(limits.refusedRecords.size).toBe(0);
+  noteRefusedBatch(limits, { topic: 't', recordCount: 1, plainLength: 400, length: 300 });
+  expect(limits.learnedBatchBytes.get('t')).toBe(501);
+  expect(limits.refusedRecords.get('t')).toEqual({ plainBytes: 400, wireBytes: 300 });
 });
