@@ -1,11 +1,11 @@
-# Needs node, npm, Java 17, Maven, make and git. Everything else is downloaded, at pinned versions, into .cache/ and node_modules/.
+# Needs node, npm, Java 17, Maven, make and git, and Go for the tests. Everything else is downloaded, at pinned versions, into .cache/ and node_modules/.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 BUN_VERSION := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' src/build/bun-runtimes.json)
-KAFKA_VERSIONS := 3.9.2 4.3.0
+KAFKA_VERSIONS := 3.9.2 4.3.0 4.4.0
 DEMO_KAFKA_VERSION := 4.3.0
 
 BUN_HOME := $(CURDIR)/.cache/bun

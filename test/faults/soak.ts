@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { parseArgs } from 'node:util';
 import { seededRandom } from '../support/codecs/etf.ts';
-import { KAFKA_VERSION, OLDEST_KAFKA_VERSION } from '../support/kafka/server.ts';
+import { KAFKA_VERSIONS } from '../support/kafka/server.ts';
 import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
 import { type FaultServers, startFaultServers, type VersionPair } from './fixture/servers.ts';
 import { combine, FAULTS } from './injection/all-faults.ts';
@@ -36,7 +36,7 @@ interface Tally {
 }
 
 const PAIRS: readonly VersionPair[] = ([14, 18, 16, 15, 17] as const).flatMap((postgres) =>
-  [OLDEST_KAFKA_VERSION, KAFKA_VERSION].map((kafka) => ({ postgres, kafka })),
+  KAFKA_VERSIONS.map((kafka) => ({ postgres, kafka })),
 );
 const COMBINATIONS_OF_A_PAIR = 25;
 /** Cycles on one pair before the next pair: a short soak covers all versions too */

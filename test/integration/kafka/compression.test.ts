@@ -9,7 +9,12 @@ import { createTopicLimits } from '../../../src/kafka/produce/topic-limits.ts';
 import { seededRandom } from '../../support/codecs/etf.ts';
 import { fetchKafka, javaProgram } from '../../support/kafka/node/storage.ts';
 import * as support from '../../support/kafka/open-producer.ts';
-import { type KafkaServer, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/server.ts';
+import {
+  type KafkaServer,
+  NEWEST_KAFKA_VERSION,
+  OLDEST_KAFKA_VERSION,
+  startKafka,
+} from '../../support/kafka/server.ts';
 import { runProgram } from '../../support/process/run-program.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
@@ -19,7 +24,10 @@ let newest: KafkaServer;
 let oldest: KafkaServer;
 
 beforeAll(async () => {
-  [newest, oldest] = await Promise.all([startKafka(), startKafka({ version: OLDEST_KAFKA_VERSION })]);
+  [newest, oldest] = await Promise.all([
+    startKafka({ version: NEWEST_KAFKA_VERSION }),
+    startKafka({ version: OLDEST_KAFKA_VERSION }),
+  ]);
 }, 120_000);
 
 afterAll(async () => {

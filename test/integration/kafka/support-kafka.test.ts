@@ -4,13 +4,12 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type GenericError, ProduceAcks, Producer, stringSerializers } from '@platformatic/kafka';
-import { KAFKA_VERSION, OLDEST_KAFKA_VERSION, startKafka } from '../../support/kafka/server.ts';
+import { KAFKA_VERSIONS, startKafka } from '../../support/kafka/server.ts';
 import { canListen } from '../../support/network/ports.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 const PRODUCE = 0;
 const CERTIFICATES = join(import.meta.dirname, '../../fixtures/tls');
-const VERSIONS = [OLDEST_KAFKA_VERSION, KAFKA_VERSION];
 
 interface Sender extends AsyncDisposable {
   /** Sends one record to partition 0; rejects with what the broker said */
@@ -47,7 +46,7 @@ async function refusal(sending: Promise<unknown>): Promise<string> {
   return error === undefined ? 'accepted' : Bun.inspect(error);
 }
 
-describe.each(VERSIONS)('Kafka %s', (version) => {
+describe.each(KAFKA_VERSIONS)('Kafka %s', (version) => {
   test('runs with a proxy that holds what its gates say, restarts, and leaves nothing behind', async () => {
     const kafka = await startKafka({ version, proxied: true });
     try {

@@ -9,11 +9,13 @@ import { AUTHORIZER_SETTINGS, type KafkaAccess, kafkaAccess } from './access.ts'
 import { createNode, type KafkaNode, type NodeOptions } from './node/node.ts';
 import { type KafkaTopics, kafkaTopics, withAdmin } from './topics.ts';
 
-/** The version that tests use by default. */
-export const KAFKA_VERSION = '4.3.0';
+/** The versions that tests use, from old to new; the Makefile fetches them. */
+export const KAFKA_VERSIONS = ['3.9.2', '4.3.0', '4.4.0'] as const;
 
-/** The oldest version that tests use. */
-export const OLDEST_KAFKA_VERSION = '3.9.2';
+export const [OLDEST_KAFKA_VERSION, , NEWEST_KAFKA_VERSION] = KAFKA_VERSIONS;
+
+/** The version that tests and the demo use by default. */
+export const KAFKA_VERSION = '4.3.0';
 
 /** Options of `startKafka`. */
 export interface KafkaOptions extends Omit<NodeOptions, 'version'> {
