@@ -74,7 +74,7 @@ async function dumpOf(kafka: KafkaServer, topic: string): Promise<string> {
 }
 
 describe.each(TYPES)('records compressed by %s', (compression) => {
-  test('are read by clients as they were sent, and took less on the wire', async () => {
+  test('are read by clients unchanged, and take less on the wire', async () => {
     await newest.createTopic(`read-${compression}`);
     await using open = await support.openProducer(clientConfig(compression), [`read-${compression}`]);
     const records = numbered(20_000);
@@ -89,7 +89,7 @@ describe.each(TYPES)('records compressed by %s', (compression) => {
     expect(open.producer.queues.bufferedBytes).toBe(0);
   }, 60_000);
 
-  test('are stored as they are by the oldest Kafka, whose own Java reads them', async () => {
+  test('are stored unchanged by the oldest Kafka, whose own Java code reads them', async () => {
     await oldest.createTopic(`stored-${compression}`);
     const client = clientConfig(compression, { brokers: [{ host: '127.0.0.1', port: oldest.port }] });
     await using open = await support.openProducer(client, [`stored-${compression}`]);
@@ -101,7 +101,7 @@ describe.each(TYPES)('records compressed by %s', (compression) => {
     expect(lines.flatMap((line) => /payload: (.*)$/.exec(line)?.[1] ?? [])).toEqual(records.map(([, value]) => value));
   }, 60_000);
 
-  test('are delivered when only compression makes one small enough for its topic, and refused when it does not', async () => {
+  test('are delivered if compression makes them small enough for their topic, and refused if it does not', async () => {
     const topic = `narrow-${compression}`;
     await newest.createTopic(topic, { config: { 'max.message.bytes': '20000' } });
     await using open = await support.openProducer(clientConfig(compression), [topic]);
@@ -116,7 +116,7 @@ describe.each(TYPES)('records compressed by %s', (compression) => {
   }, 60_000);
 });
 
-test('a compressed batch that was stored, and whose answer was lost, is recognised when it comes again', async () => {
+test('a compressed batch that was stored, and whose answer was lost, is recognized when it is resent', async () => {
   await newest.createTopic('unanswered');
   const client = clientConfig('zstd', { requestTimeoutMs: 1_000, connectTimeoutMs: 1_000 });
   await using open = await support.openProducer(client, ['unanswered'], { maxRetries: 100 });
@@ -133,7 +133,7 @@ test('a compressed batch that was stored, and whose answer was lost, is recognis
   expect(await textsOf(newest, 'unanswered')).toEqual(numbered(200));
 }, 60_000);
 
-test('a topic that is stored uncompressed refuses what fits only compressed: that is learned, and no more than that', async () => {
+test('a topic that is stored uncompressed refuses what fits only compressed: exactly that is learned', async () => {
   const config = { 'max.message.bytes': '20000', 'compression.type': 'uncompressed' };
   await newest.createTopic('unpacked', { config });
   const large: support.TextRecord = ['key', 'large '.repeat(20_000)];

@@ -48,7 +48,7 @@ function secureClient(
 }
 
 describe('rights', () => {
-  test('a topic that the user may not even see is refused, and the rights are named', async () => {
+  test('a topic that the user may not see is refused, and the error names the rights', async () => {
     await kafka.createTopic('hidden');
     await expect(openProducer(secureClient(), ['hidden'])).rejects.toMatchObject({
       message: 'Cannot use topic "hidden": TOPIC_AUTHORIZATION_FAILED',
@@ -57,7 +57,7 @@ describe('rights', () => {
     });
   });
 
-  test('who may write nowhere gets no producer id, and the rights are named', async () => {
+  test('a user who may write nowhere gets no producer id, and the error names the rights', async () => {
     await kafka.createTopic('visible');
     await kafka.access.allow({ user: USER, operation: 'DESCRIBE', topic: 'visible' });
     await expect(openProducer(secureClient(), ['visible'])).rejects.toMatchObject({
@@ -68,7 +68,7 @@ describe('rights', () => {
   });
 
   test(
-    'DESCRIBE and WRITE will do; with DESCRIBE_CONFIGS the limit of the topic is known, as soon as it is granted',
+    'DESCRIBE and WRITE are enough; the limit of the topic is known as soon as DESCRIBE_CONFIGS is granted',
     async () => {
       await kafka.createTopic('written', { config: { 'max.message.bytes': '2000' } });
       const right = (operation: 'DESCRIBE' | 'WRITE' | 'DESCRIBE_CONFIGS') => ({
@@ -93,7 +93,7 @@ describe('rights', () => {
   );
 
   test(
-    'the right to write that was taken away ends the producer at once, and is all that the next one needs',
+    'without the right to write the producer fails at once; with it granted again the next one delivers',
     async () => {
       await kafka.createTopic('closed');
       const [describe, write] = (['DESCRIBE', 'WRITE'] as const).map((operation) => {
@@ -125,7 +125,7 @@ describe('rights', () => {
 
 describe('secrets', () => {
   test(
-    'are read again at each connection: a rotated password and another authority are taken up without a new session',
+    'are read again at each connection: a rotated password and another authority work without a new session',
     async () => {
       await kafka.createTopic('rotated');
       for (const operation of ['DESCRIBE', 'WRITE'] as const) {

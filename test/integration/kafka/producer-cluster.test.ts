@@ -85,7 +85,7 @@ describe('Producer on three brokers', () => {
   );
 
   test(
-    'goes on when the leader is killed, and when it is only frozen',
+    'delivers on after the leader is killed, and after it is frozen',
     async () => {
       await createTopic('bereft', { partitions: 2 });
       // Long enough for a batch to be with the old leader when the new one gets it.
@@ -114,7 +114,7 @@ describe('Producer on three brokers', () => {
   );
 
   test(
-    'waits out too few replicas in sync; with its retries used up it says what is missing',
+    'waits while too few replicas are in sync; with its retries used up it reports what is missing',
     async () => {
       await createTopic('lonely', { replicas: 2, config: { 'min.insync.replicas': '2' } });
       const [state] = await cluster.describeTopic('lonely');

@@ -94,7 +94,7 @@ describe('Producer', () => {
     for (const { roundTripMs } of open.answers) expect(roundTripMs).toBeGreaterThan(0);
   });
 
-  test('splits a backlog into batches that the topic takes', async () => {
+  test('splits a backlog into batches that the topic accepts', async () => {
     await kafka.createTopic('small', { partitions: 2, config: { 'max.message.bytes': '2000' } });
     await using open = await openProducer(['small']);
     const records = numbered(2_000);
@@ -103,7 +103,7 @@ describe('Producer', () => {
     expect(await valuesByKey('small')).toEqual(expectedByKey(records));
   });
 
-  test('refuses a record that alone is larger than the topic takes, and names its key and the setting', async () => {
+  test('refuses a record that alone is larger than the topic accepts, and names its key and the setting', async () => {
     await kafka.createTopic('narrow', { config: { 'max.message.bytes': '1000' } });
     await using open = await openProducer(['narrow']);
     const topic = open.producer.queues.topic('narrow');
@@ -124,7 +124,7 @@ describe('Producer', () => {
     expect(open.producer.queues.bufferedBytes).toBe(0);
   });
 
-  test('takes larger and smaller limits of a topic up while it runs', async () => {
+  test('applies larger and smaller limits of a topic while it runs', async () => {
     await kafka.createTopic('widened', { config: { 'max.message.bytes': '1000' } });
     await using open = await openProducer(['widened'], {}, clientConfig({ metadataMaxAgeMs: 50 }));
     const { maxMessageBytes, learnedBatchBytes, refusedRecords } = open.limits;
@@ -140,7 +140,7 @@ describe('Producer', () => {
     expect(() => open.send('widened', [['key', 'x'.repeat(4_000)]])).toThrow(RecordTooLargeError);
   }, 120_000);
 
-  test('a record that was refused is not sent again until that is forgotten', async () => {
+  test('a refused record is not sent again until the refusal is forgotten', async () => {
     await kafka.createTopic('guarded', { config: { 'max.message.bytes': '2000' } });
     const large: support.TextRecord = ['key', 'x'.repeat(3_000)];
     const unknown = { limits: createTopicLimits() };
@@ -181,7 +181,7 @@ describe('Producer', () => {
     expect(open.limits.learnedBatchBytes.get('secretive')).toBeLessThan(10_000);
   });
 
-  test('sends the same batches again over a restart of the broker: nothing lost, doubled or out of order', async () => {
+  test('resends the same batches over a restart of the broker: nothing is lost, stored twice or out of order', async () => {
     await kafka.createTopic('restarted', { partitions: 3 });
     await using open = await openProducer(['restarted'], { maxRetries: 100 });
     const records = numbered(3_000);
@@ -220,7 +220,7 @@ describe('Producer', () => {
     );
   }, 30_000);
 
-  test('gives up after max_retries repeats, resend_timeout apart, and says where and why', async () => {
+  test('gives up after max_retries resends, resend_timeout apart, and reports where and why', async () => {
     await kafka.createTopic('hopeless');
     await using open = await openProducer(['hopeless'], { maxRetries: 2, resendTimeoutMs: 150 });
     await kafka.kill();
@@ -238,7 +238,7 @@ describe('Producer', () => {
     }
   }, 120_000);
 
-  test('tells once that a topic has more partitions, and keeps to those that it knew', async () => {
+  test('reports once that a topic has more partitions, and keeps using the old ones', async () => {
     await kafka.createTopic('grown', { partitions: 3 });
     await using open = await openProducer(['grown'], {}, clientConfig({ metadataMaxAgeMs: 50 }));
     const records = numbered(100);
@@ -257,7 +257,7 @@ describe('Producer', () => {
     expect(open.changes).toEqual([{ topic: 'grown', fromPartitions: 3, toPartitions: 5 }]);
   }, 120_000);
 
-  test('tells that a topic is gone, and gives up on its records with what to do', async () => {
+  test('reports that a topic is gone, and gives up on its records with advice', async () => {
     await kafka.createTopic('deleted');
     await using open = await openProducer(['deleted'], {}, clientConfig({ metadataMaxAgeMs: 600_000 }));
     open.send('deleted', numbered(1));
@@ -270,7 +270,7 @@ describe('Producer', () => {
     expect(open.changes).toEqual([{ topic: 'deleted', fromPartitions: 1, toPartitions: 0 }]);
   }, 120_000);
 
-  test('sits out what the broker throttles instead of queueing behind it', async () => {
+  test('pauses for as long as the broker throttles it, instead of queueing requests', async () => {
     await kafka.createTopic('throttled');
     const log = recordingLogger();
     await limitClient('hasty', 50_000);
@@ -295,7 +295,7 @@ describe('Producer', () => {
     expect(await kafka.readTopic('throttled')).toHaveLength(sentCount + 1);
   }, 120_000);
 
-  test('knows that no broker can be reached, and that one can again, without anything to send', async () => {
+  test('notices that no broker can be reached, and that one can again, with nothing to send', async () => {
     await kafka.createTopic('quiet');
     const log = recordingLogger();
     await using open = await openProducer(['quiet'], { log: log.logger }, clientConfig({ metadataMaxAgeMs: 50 }));
@@ -314,7 +314,7 @@ describe('Producer', () => {
     expect(open.changes).toEqual([]);
   }, 120_000);
 
-  test('when no broker can be reached, the error says why for each of them', async () => {
+  test('when no broker can be reached, the error gives the reason for each of them', async () => {
     const unreachable = [1, 2].map((port) => ({ host: '127.0.0.1', port }));
     const cluster = new Cluster(clientConfig({ brokers: unreachable }), SILENT);
     const failure = await cluster.refreshMetadata(['plain']).catch((error: unknown) => error);

@@ -26,7 +26,7 @@ describe('identifyCode', () => {
 describe('identify', () => {
   const refused = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
   test.each([
-    ['a timeout, whatever its retry flag says', new TimeoutError('x', { canRetry: false }), true, 'TIMEOUT'],
+    ['a timeout, also with a negative retry flag', new TimeoutError('x', { canRetry: false }), true, 'TIMEOUT'],
     ['a lost connection', new NetworkError('Connection closed'), true, 'NETWORK'],
     ['a refused connection by its errno', new NetworkError('x', { cause: refused }), true, 'ECONNREFUSED'],
     ['an errno of its own', refused, true, 'ECONNREFUSED'],
@@ -43,7 +43,7 @@ describe('identify', () => {
       'TOPIC_AUTHORIZATION_FAILED',
     ],
     [
-      'a failed login behind a network error',
+      'a failed login inside a network error',
       new NetworkError('x', { cause: new AuthenticationError('x') }),
       false,
       'SASL_AUTHENTICATION_FAILED',
@@ -60,8 +60,8 @@ describe('identify', () => {
       false,
       'TLS_MISMATCH',
     ],
-    ['an answer that the library falls over', new TypeError('x'), true, 'UNREADABLE_ANSWER'],
-    ['an error of nobody', new Error('x'), false, 'Error'],
+    ['an answer that the library cannot parse', new TypeError('x'), true, 'UNREADABLE_ANSWER'],
+    ['an error of unknown kind', new Error('x'), false, 'Error'],
   ] as const)('%s', (_, error, isRetriable, id) => {
     expect(identify(error)).toEqual({ id, isRetriable });
   });

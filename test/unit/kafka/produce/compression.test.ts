@@ -16,11 +16,11 @@ test('none is no codec', () => {
 describe.each(TYPES)('%s', (type) => {
   const { attributes, compress } = codecOf(type)!;
 
-  test('has the number that Kafka gave it', () => {
+  test("has Kafka's number", () => {
     expect(attributes).toBe(TYPES.indexOf(type) + 1);
   });
 
-  test('gives back what it was given, and each time the same', () => {
+  test('decompresses to the original bytes, and compresses the same bytes the same way', () => {
     for (const bytes of [BYTES, BYTES.subarray(0, 1), BYTES.subarray(0, 32 * 1024)]) {
       const compressed = compress(bytes);
       expect(compressionsAlgorithms[type].decompressSync(compressed)).toEqual(bytes);
@@ -29,7 +29,7 @@ describe.each(TYPES)('%s', (type) => {
     expect(compress(BYTES).length).toBeLessThan(BYTES.length);
   });
 
-  test('leaves what it was given as it was, also when the memory of its module grows', () => {
+  test('does not change its input, also when the memory of its module grows', () => {
     const small = compress(BYTES);
     const copy = Buffer.from(BYTES);
     const large = Buffer.concat(Array.from({ length: 200 }, () => BYTES));
@@ -39,7 +39,7 @@ describe.each(TYPES)('%s', (type) => {
   });
 });
 
-test('snappy comes in the blocks of snappy-java, each with its length', () => {
+test('snappy has the blocks of snappy-java, each with its length', () => {
   const compressed = codecOf('snappy')!.compress(BYTES);
   expect(compressed.subarray(0, 8).toString('latin1')).toBe('\x82SNAPPY\0');
   expect([compressed.readInt32BE(8), compressed.readInt32BE(12)]).toEqual([1, 1]);
@@ -53,7 +53,7 @@ test('snappy comes in the blocks of snappy-java, each with its length', () => {
   expect(Buffer.concat(blocks)).toEqual(BYTES);
 });
 
-test('lz4 comes in frames that Java reads: version 1, independent blocks', () => {
+test('lz4 has frames that Java reads: version 1, independent blocks', () => {
   const compressed = codecOf('lz4')!.compress(BYTES);
   expect(compressed.readUInt32LE(0)).toBe(0x18_4d_22_04);
   expect(compressed[4]! >> 6).toBe(1);

@@ -17,12 +17,12 @@ describe('judgeSendError', () => {
     expect(judgeSendError(new NetworkError('closed'))).toMatchObject({ verdict: 'resend', id: 'NETWORK' });
   });
 
-  test('an error of ours with a cause is judged by its cause', () => {
+  test('an error of the service with a cause is judged by its cause', () => {
     const error = new SinkError('Cannot connect', { retriable: true, cause: new NetworkError('closed') });
     expect(judgeSendError(error)).toMatchObject({ verdict: 'resend', id: 'NETWORK' });
   });
 
-  test('an error of ours without a cause keeps its text, code and advice', () => {
+  test('an error of the service without a cause keeps its text, code and advice', () => {
     const details = { code: 'broker_unknown', advice: 'Wait' };
     expect(judgeSendError(new SinkError('Cannot reach broker 1', { ...details, retriable: true }))).toEqual({
       verdict: 'resend',

@@ -43,7 +43,7 @@ test('encodeProduceRequest writes acks=all, the timeout, and each batch under it
   expect(reader.remaining).toBe(0);
 });
 
-test('errorCodesByBatch gives each batch its own code, and none where the answer is silent', () => {
+test('errorCodesByBatch gives each batch its own code, and none if the answer does not mention it', () => {
   const batches = [batch('a', 0), batch('a', 1), batch('b', 0)];
   const partition = (index: number, errorCode: number) => ({
     index,

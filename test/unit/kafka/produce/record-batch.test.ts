@@ -58,7 +58,7 @@ describe('RecordBatch', () => {
     expect(batchOf(records).firstKey).toBe('первый');
   });
 
-  test('lengthWith tells the length that append then gives', () => {
+  test('lengthWith returns the length that the batch has after append', () => {
     const batch = batchOf([]);
     for (let size = 0; size < 300; size += 7) {
       const key = writer(Buffer.alloc(size % 90, 1));
@@ -87,7 +87,7 @@ describe('RecordBatch', () => {
     expect([odd, even]).toEqual([{ producedCount: 100 }, { producedCount: 200 }]);
   });
 
-  test('every byte of a sealed batch behind the CRC is covered by it', () => {
+  test('the CRC of a sealed batch covers every byte after it', () => {
     const batch = batchOf([{ key: Buffer.from('key'), value: Buffer.from('value') }]);
     batch.seal(IDENTITY, 0);
     const crc = batch.view().readUInt32BE(17);
@@ -131,7 +131,7 @@ describe.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)('RecordBatch compresse
     );
   });
 
-  test('keeps the name of its first record and what its records are counted as', () => {
+  test('keeps the key of its first record and the tallies of its records', () => {
     const batch = batchOf([]);
     const tally = newTally();
     for (const { key, value } of records) batch.append(writer(key), writer(value), tally);
@@ -141,7 +141,7 @@ describe.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)('RecordBatch compresse
     expect(tally).toEqual({ producedCount: 500 });
   });
 
-  test('is sent as it is when it would only grow', () => {
+  test('stays uncompressed if compression would not make it smaller', () => {
     const noise = Buffer.from(Array.from({ length: 64 }, (_, index) => (index * 2_654_435_761) >>> 24));
     const batch = batchOf([{ key: Buffer.from('k'), value: noise }]);
     const { length } = batch;
@@ -152,7 +152,7 @@ describe.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)('RecordBatch compresse
   });
 });
 
-test('what is compressed are all records and nothing else, as zlib reads it', () => {
+test('compression covers all records and nothing else, as zlib reads it', () => {
   const records = Array.from({ length: 100 }, (_, index) => ({
     key: Buffer.from('k'),
     value: Buffer.from(`value ${index}`),

@@ -18,18 +18,18 @@ const history = (retryCount: number, hasFollowed = false) => ({ retryCount, maxR
 describe('decideRound', () => {
   test.each([
     ['everything is acknowledged', [], 0, { action: 'done' }],
-    ['everything is acknowledged at the last try', [], 3, { action: 'done' }],
-    ['a failure that may pass, first try', ['resend'], 0, { action: 'resend' }],
+    ['everything is acknowledged at the last attempt', [], 3, { action: 'done' }],
+    ['a failure that may pass, first attempt', ['resend'], 0, { action: 'resend' }],
     ['a failure that may pass, last retry but one', ['resend', 'resend'], 2, { action: 'resend' }],
     ['a failure that may pass, retries used up', ['resend', 'resend'], 3, { action: 'give-up', index: 0 }],
     ['a refusal, at once', ['refused'], 0, { action: 'give-up', index: 0 }],
     [
-      'a refusal among failures that may pass is what is reported',
+      'a refusal among failures that may pass is the one reported',
       ['resend', 'refused'],
       0,
       { action: 'give-up', index: 1 },
     ],
-    ['a producer that cannot go on', ['resend', 'restart'], 1, { action: 'give-up', index: 1 }],
+    ['a producer that cannot continue', ['resend', 'restart'], 1, { action: 'give-up', index: 1 }],
   ] as const)('%s', (_, verdicts, retryCount, decision) => {
     expect(decideRound(failures(...verdicts), history(retryCount))).toEqual(decision);
   });

@@ -9,7 +9,7 @@ import {
   updateLimits,
 } from '../../../../src/kafka/produce/topic-limits.ts';
 
-test('what was learned of a topic holds until its limit is raised, also while nobody looked', () => {
+test('what was learned about a topic holds until its limit is raised, also if it was raised unobserved', () => {
   const limits = createTopicLimits();
   updateLimits(limits, new Map([['one', 1000]]));
   for (const topic of ['one', 'two']) {
@@ -49,7 +49,7 @@ describe('exceededLimit', () => {
     ['a larger one that compresses better', limitsOf(undefined, [5000, 2000]), [9000, 1999], undefined],
     ['a smaller one that compresses worse', limitsOf(1000, [5000, 50]), [4999, 900], undefined],
     [
-      'of two that were refused the smaller counts',
+      'of two refused ones the smaller counts',
       limitsOf(1000, [5000, 60], [4000, 70]),
       [4000, 60],
       {
