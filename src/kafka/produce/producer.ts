@@ -120,7 +120,7 @@ export class Producer {
     return this.#cluster.isReachable;
   }
 
-  /** Starts to send what was appended. While a round is in flight this does nothing: the next one follows by itself. */
+  /** Starts to send what was appended. Does nothing while a round is in flight, because the next one follows it. */
   flush(): void {
     if (this.#isRunning || this.#isStopped || this.queues.bufferedBytes === 0) return;
     this.#isRunning = true;

@@ -1,4 +1,4 @@
-/** The producer and what a cluster lets it do: rights of its user, and secrets that change while it runs. */
+/** The producer's access to a cluster: rights of its user, and secrets that change while it runs. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { copyFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ afterAll(async () => {
   await kafka?.[Symbol.asyncDispose]();
 }, 30_000);
 
-/** A client of the listener that asks who it is. */
+/** A client of the listener that requires a login. */
 function secureClient(
   secrets: { readonly password?: Secret; readonly ca?: Secret } = {},
   change: Partial<KafkaClientConfig> = {},
@@ -57,7 +57,7 @@ describe('rights', () => {
     });
   });
 
-  test('a user who may write nowhere gets no producer id, and the error names the rights', async () => {
+  test('a user without any right to write gets no producer id, and the error names the rights', async () => {
     await kafka.createTopic('visible');
     await kafka.access.allow({ user: USER, operation: 'DESCRIBE', topic: 'visible' });
     await expect(openProducer(secureClient(), ['visible'])).rejects.toMatchObject({

@@ -1,4 +1,4 @@
-/** The producer on three brokers: whatever they do, each record is stored once, in the order of its key. */
+/** The producer on three brokers that move leaders, crash and restart: each record is stored once, in order by key. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { KafkaClientConfig } from '../../../src/config/config.ts';
 import type { ProducerOptions } from '../../../src/kafka/produce/producer.ts';
@@ -29,7 +29,7 @@ function openProducer(
   return support.openProducer(support.clientConfig(ports, client), topics, { maxRetries: 10_000, ...change });
 }
 
-/** Asks each broker about a topic until all of them say so: the producer asks any of them. */
+/** Waits until the metadata of every broker shows it: the producer asks any of them. */
 async function waitForAll(topic: string, isSo: (partitions: readonly PartitionState[]) => boolean): Promise<void> {
   for (const { bootstrap } of cluster.nodes) {
     const { describeTopic } = kafkaTopics([bootstrap], 3);
@@ -45,9 +45,9 @@ async function createTopic(name: string, options: TopicOptions): Promise<void> {
 const numbered = (count: number, from = 0): [string, string][] =>
   Array.from({ length: count }, (_, index) => [`key ${(from + index) % 20}`, String(from + index)]);
 
-/** That the topic holds exactly the numbers below `count`, each once, rising within their key. */
+/** Expects the topic to hold exactly the numbers below `count`, each once, rising within their key. */
 async function expectNumbers(topic: string, count: number): Promise<void> {
-  // A broker that was frozen goes on for a moment as the leader that it was, and shows what it had then.
+  // For a moment after a freeze, a broker still acts as the leader that it was, and shows the records of that time.
   const records = await waitFor(`${count} records in topic ${topic}`, async () => {
     const found = await cluster.readTopic(topic);
     return found.length >= count ? found : undefined;

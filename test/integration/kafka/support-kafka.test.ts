@@ -37,7 +37,7 @@ function sender(bootstraps: readonly string[], settings: Record<string, unknown>
 const values = async (kafka: { readTopic(topic: string): Promise<{ readonly value: Buffer }[]> }, topic: string) =>
   (await kafka.readTopic(topic)).map(({ value }) => value.toString());
 
-/** Resolves with all that an error and its causes say. */
+/** Resolves with the text of an error and its causes, or `accepted`. */
 async function refusal(sending: Promise<unknown>): Promise<string> {
   const error = await sending.then(
     () => undefined,
@@ -47,7 +47,7 @@ async function refusal(sending: Promise<unknown>): Promise<string> {
 }
 
 describe.each(KAFKA_VERSIONS)('Kafka %s', (version) => {
-  test('runs with a proxy that holds what its gates say, restarts, and leaves nothing behind', async () => {
+  test('runs with a proxy that holds what its gates name, restarts, and leaves no process or file', async () => {
     const kafka = await startKafka({ version, proxied: true });
     try {
       const jars = await readFile(kafka.logFile, 'utf8');
@@ -89,7 +89,7 @@ describe.each(KAFKA_VERSIONS)('Kafka %s', (version) => {
     expect(await canListen(kafka.proxy!.port)).toBe(true);
   }, 180_000);
 
-  test('advertises the proxy to those who come through it, and itself to others', async () => {
+  test('advertises the proxy to clients of the proxy, and itself to others', async () => {
     await using kafka = await startKafka({ version, proxied: true });
     await kafka.createTopic('t');
     let answers = 0;

@@ -47,7 +47,7 @@ test('metadata without a requested topic is refused', async () => {
 test('metadata in which a partition is missing is refused: keys would go to other partitions', async () => {
   const cluster = await clusterOf(
     recorded((body) => {
-      // error code 0, then the first partition's index: before it: the topic's name, its id, a flag and a count
+      // the topic's name, its id, a flag and a count, then the partition's error code 0, then its index
       const at = body.indexOf('events') + 'events'.length + 16 + 1 + 1 + 2;
       body.writeInt32BE(0x7fff_fffe, at);
     }),

@@ -104,7 +104,7 @@ describe.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)('RecordBatch compresse
   const codec = codecOf(type)!;
   const records = Array.from({ length: 500 }, (_, index) => ({
     key: Buffer.from(`key ${index % 7}`),
-    value: Buffer.from(`what is told of number ${index}, and of what it is in`),
+    value: Buffer.from(`the text of number ${index}, and some more text`),
   }));
 
   test("is read back by the library's own reader, smaller, and whole under its CRC", () => {
