@@ -1,6 +1,6 @@
-/** How far a replication slot is behind the server's WAL, in bytes and in time. */
+/** Measures how far a replication slot is behind the server's WAL, in bytes and seconds. */
 
-/** What the server says at one moment; LSNs as numbers of bytes. */
+/** Positions on the server at one time; LSNs as numbers of bytes. */
 export interface LagSample {
   readonly timeMs: number;
   readonly currentLsn: number;
@@ -11,17 +11,17 @@ export interface LagSample {
 /** How far behind the slot is. */
 export interface Lag {
   readonly bytes: number;
-  /** How long ago the server's WAL ended where the slot has confirmed it */
+  /** Time since the server's WAL ended at the confirmed position */
   readonly seconds: number;
 }
 
 const MAX_SAMPLES = 10_000;
 
-/** Turns samples into lag: the time is that of the oldest sample whose WAL is not confirmed yet. */
+/** Computes lag from samples; the time is the age of the oldest sample whose WAL end is not confirmed. */
 export class LagMeter {
   #samples: LagSample[] = [];
 
-  /** Takes the next sample and returns the lag at its time. */
+  /** Adds the next sample and returns the lag at its time; undefined until the slot exists. */
   add(sample: LagSample): Lag | undefined {
     const { confirmedLsn } = sample;
     this.#samples.push(sample);

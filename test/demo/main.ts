@@ -1,6 +1,6 @@
 /**
- * The whole service at work: real servers, the compiled binary, a writer that behaves as progressor, and on the screen
- * what arrives in Kafka. It ends with a comparison of everything written with everything read.
+ * `make demo`: the compiled service between a real PostgreSQL and a real Kafka, with a simulated progressor workload. The
+ * screen shows the records that arrive in Kafka; the end compares them with everything that was written.
  */
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
@@ -12,27 +12,27 @@ import { ProgressorWriter } from '../support/progressor/writer.ts';
 import { type Lag, LagMeter } from './lag.ts';
 import { type DemoOptions, parseOptions, USAGE } from './options.ts';
 import { Screen, type StatusPart, step } from './screen.ts';
+import { type DemoServers, NAMESPACES, SLOT, startDemoServers, TOPICS } from './servers.ts';
 import { type LogLine, Service } from './service.ts';
-import { NAMESPACES, SLOT, type Stage, setStage, TOPICS } from './stage.ts';
 import { byteSize, clock, fit, grouped, pad, printable } from './text.ts';
 
 const START_TIMEOUT_MS = 60_000;
 const DELIVERY_TIMEOUT_MS = 20_000;
-/** A little over the service's own shutdown_timeout */
+/** A little longer than the service's shutdown_timeout */
 const STOP_TIMEOUT_MS = 25_000;
 const STATUS_PERIOD_MS = 250;
 const RATE_WINDOW_MS = 3_000;
-/** More than this nobody can read; the rest is counted */
+/** More lines than this are unreadable; further records are counted */
 const MAX_LINES_PER_SECOND = 40;
 
-/** As many as the client of the stage has connections to spare */
+/** The client of `DemoServers` has this many connections to spare */
 const MAX_LANES = 16;
 
 const KIND_BY_TOPIC = new Map(TOPICS.map(({ name, kind }) => [name, kind]));
 const TOPIC_WIDTH = Math.max(...TOPICS.map(({ name }) => name.length));
 const KEY_WIDTH = 28;
 
-/** Set by the first Ctrl-C; the second leaves the cleaning up to the guardian. */
+/** Aborted by the first Ctrl-C. A second one exits at once; the guardian process then stops the servers. */
 const stopRequest = new AbortController();
 
 async function main(): Promise<number> {
@@ -55,8 +55,9 @@ async function main(): Promise<number> {
   }
   const screen = new Screen();
   try {
-    await using stage = await setStage(screen, options.postgres);
-    return await play(screen, stage, options);
+    printIntroduction(screen, options);
+    await using servers = await startDemoServers(screen, options.postgres);
+    return await play(screen, servers, options);
   } catch (error) {
     screen.status([]);
     screen.print(screen.style.red(error instanceof Error ? error.message : String(error)));
@@ -64,40 +65,56 @@ async function main(): Promise<number> {
   }
 }
 
-async function play(screen: Screen, stage: Stage, options: DemoOptions): Promise<number> {
-  const logFile = join(stage.directory, 'cdc-notifier.log');
+function printIntroduction(screen: Screen, { postgres, durationMs }: DemoOptions): void {
+  const until = durationMs === undefined ? 'Press Ctrl-C to stop.' : `It stops after ${durationMs / 1000} s.`;
+  screen.print(
+    screen.style.bold('cdc-notifier demo'),
+    `A simulated progressor writes to PostgreSQL ${postgres}; the service follows its WAL and produces a record per event to Kafka.`,
+    `Everything runs on 127.0.0.1 and is removed at the end. ${until}`,
+    '',
+  );
+}
+
+async function play(screen: Screen, servers: DemoServers, options: DemoOptions): Promise<number> {
+  const logFile = join(servers.directory, 'cdc-notifier.log');
   const records: DescribedRecord[] = [];
   const live = new LiveView(screen);
-  const service = await step(screen, 'cdc-notifier', async () => {
-    const cwd = join(stage.directory, 'empty');
+  const service = await step(screen, 'Start cdc-notifier: create the slot and the publications, stream', async () => {
+    const cwd = join(servers.directory, 'empty');
     const started = await Service.start({
-      configFile: stage.configFile,
+      configFile: servers.configFile,
       cwd,
       logFile,
       onLog: (line) => live.log(line),
     });
-    await waitForStreaming(stage.sql, started, live);
+    await waitForStreaming(servers.sql, started, live);
     return started;
   });
-  const reader = stage.kafka.follow([...KIND_BY_TOPIC.keys()], {
+  const reader = servers.kafka.follow([...KIND_BY_TOPIC.keys()], {
     keep: false,
-    onRecords: (bunch) => {
-      const described = bunch.map(describe);
+    onRecords: (batch) => {
+      const described = batch.map(describe);
       records.push(...described);
       live.show(described);
     },
   });
   try {
     const writer = new ProgressorWriter({
-      sql: stage.sql,
+      sql: servers.sql,
       namespaces: NAMESPACES,
       seed: options.seed,
       lanes: Math.min(MAX_LANES, Math.max(4, Math.ceil(options.rate / 20))),
       transactionsPerSecond: options.rate,
     });
-    const until = options.durationMs === undefined ? 'Ctrl-C stops' : `for ${options.durationMs / 1000} s`;
-    screen.print(`  ${options.rate} transactions a second, ${until}; log in ${logFile}`, '');
-    const meter = new Meter(stage, writer, service, records);
+    screen.print(
+      '',
+      `Configuration  ${servers.configFile}`,
+      `Log            ${logFile}`,
+      `Workload       ${options.rate} transactions per second`,
+      '',
+      live.header(),
+    );
+    const meter = new Meter(servers, writer, service, records);
     writer.start();
     const writing = writer.finished();
     writing.catch(() => stopRequest.abort());
@@ -106,7 +123,7 @@ async function play(screen: Screen, stage: Stage, options: DemoOptions): Promise
     await deliverRest(screen, meter, writer, records, service);
     screen.status([]);
     const crashed = service.hasExited;
-    const exit = await step(screen, 'cdc-notifier stopped by SIGTERM', () => service.stop(STOP_TIMEOUT_MS));
+    const exit = await step(screen, 'Stop cdc-notifier (SIGTERM)', () => service.stop(STOP_TIMEOUT_MS));
     await reader.catchUp();
     const verdict = judge(writer, records);
     printVerdict(screen, { verdict, writer, reader, exit, crashed, peakBytes: meter.peakBytes });
@@ -117,7 +134,7 @@ async function play(screen: Screen, stage: Stage, options: DemoOptions): Promise
   }
 }
 
-/** Nothing is owed from before a publication exists, so nothing is written before the slot streams. */
+/** Waits until the slot streams: rows written before its publication exists are not delivered. */
 async function waitForStreaming(sql: Sql, service: Service, live: LiveView): Promise<void> {
   const isStreaming = async (): Promise<boolean> => {
     if (service.hasExited) throw new Error(`Cannot start cdc-notifier: exit code ${await service.exited}`);
@@ -134,7 +151,7 @@ async function waitForStreaming(sql: Sql, service: Service, live: LiveView): Pro
   }
 }
 
-/** Shows the status until the time is over, somebody asks for the end, or the service is gone. */
+/** Shows the status until the duration is over, Ctrl-C is pressed, or the service exits. */
 async function untilStopped(
   durationMs: number | undefined,
   service: Service,
@@ -147,7 +164,7 @@ async function untilStopped(
   }
 }
 
-/** Waits until everything that was written has arrived, or for as long as one may expect that to take. */
+/** Waits until everything that was written has arrived, at most `DELIVERY_TIMEOUT_MS`. */
 async function deliverRest(
   screen: Screen,
   meter: Meter,
@@ -172,7 +189,7 @@ function describe(record: KafkaRecord): DescribedRecord {
   return describeRecord(record, KIND_BY_TOPIC.get(record.topic) ?? 'eventsink');
 }
 
-/** Prints records as they come, and the service's complaints among them. */
+/** Prints records as they arrive, and the service's warnings and errors among them. */
 class LiveView {
   readonly #screen: Screen;
   lastTrouble: string | undefined;
@@ -182,6 +199,12 @@ class LiveView {
 
   constructor(screen: Screen) {
     this.#screen = screen;
+  }
+
+  /** Names the columns of the lines that `show` prints. */
+  header(): string {
+    const columns = [pad('time', 8), pad('topic', TOPIC_WIDTH), pad('part@off', 8), pad('key', KEY_WIDTH), 'record'];
+    return this.#screen.style.dim(columns.join('  '));
   }
 
   show(records: readonly DescribedRecord[]): void {
@@ -231,10 +254,10 @@ class LiveView {
   }
 }
 
-/** Measures how it goes, and shows it as the status. */
+/** Measures rates, lag and memory, and shows them as the status. */
 class Meter {
   peakBytes = 0;
-  readonly #stage: Stage;
+  readonly #servers: DemoServers;
   readonly #writer: ProgressorWriter;
   readonly #service: Service;
   readonly #records: readonly DescribedRecord[];
@@ -242,8 +265,8 @@ class Meter {
   readonly #started = performance.now();
   readonly #counts: { timeMs: number; count: number }[] = [];
 
-  constructor(stage: Stage, writer: ProgressorWriter, service: Service, records: readonly DescribedRecord[]) {
-    this.#stage = stage;
+  constructor(servers: DemoServers, writer: ProgressorWriter, service: Service, records: readonly DescribedRecord[]) {
+    this.#servers = servers;
     this.#writer = writer;
     this.#service = service;
     this.#records = records;
@@ -271,7 +294,7 @@ class Meter {
     screen.status(parts);
   }
 
-  /** Records a second over the last moments */
+  /** Records per second over the last `RATE_WINDOW_MS` */
   #rate(): number {
     const timeMs = performance.now();
     this.#counts.push({ timeMs, count: this.#records.length });
@@ -283,7 +306,7 @@ class Meter {
 
   async #measureLag(): Promise<Lag | undefined> {
     try {
-      const [row] = await this.#stage.sql<{ current: number; confirmed: number | null }[]>`
+      const [row] = await this.#servers.sql<{ current: number; confirmed: number | null }[]>`
         SELECT (pg_current_wal_lsn() - '0/0')::float8 AS current,
           (SELECT (confirmed_flush_lsn - '0/0')::float8 FROM pg_replication_slots WHERE slot_name = ${SLOT}) AS confirmed`;
       if (row === undefined) return undefined;
@@ -303,7 +326,7 @@ interface Outcome {
   readonly writer: ProgressorWriter;
   readonly reader: TopicReader;
   readonly exit: number | NodeJS.Signals;
-  /** It ended by itself, before it was asked to */
+  /** It exited before it was stopped */
   readonly crashed: boolean;
   readonly peakBytes: number;
 }
@@ -321,23 +344,23 @@ function printVerdict(screen: Screen, { verdict, writer, exit, crashed, peakByte
     row('  rows written', writer.rowCount, false),
     row('  records expected', verdict.expected, false),
     row('  records read', verdict.read, false),
-    row('  duplicates (allowed)', verdict.duplicates, false),
+    row('  repeated (allowed)', verdict.duplicates, false),
     row('  missing', verdict.missing, true),
     row('  unexpected', verdict.unexpected, true),
     row('  out of order', verdict.outOfOrder, true),
-    row('  in a wrong partition', verdict.wrongPartition, true),
+    row('  in the wrong partition', verdict.wrongPartition, true),
     row('  with a wrong created_at', verdict.wrongTime, true),
     ...verdict.findings.map((finding) => style.red(fit(printable(`    ${finding}`), screen.columns - 1))),
     ...(peakBytes > 0 ? [`  peak memory of cdc-notifier ${byteSize(peakBytes)}`] : []),
   );
-  if (crashed) screen.print(style.red(`cdc-notifier ended by itself: ${exit}`));
-  else if (exit !== 0) screen.print(style.red(`cdc-notifier ended with ${exit} instead of 0`));
-  if (verdict.expected === 0) screen.print(style.red('Nothing was written, so nothing was shown'));
+  if (crashed) screen.print(style.red(`cdc-notifier exited unexpectedly: ${exit}`));
+  else if (exit !== 0) screen.print(style.red(`cdc-notifier exited with ${exit} instead of 0`));
+  if (verdict.expected === 0) screen.print(style.red('Nothing was written, so nothing was checked'));
   const good = verdict.ok && verdict.expected > 0 && exit === 0 && !crashed;
   screen.print(
     good
-      ? style.green('✓ Everything written arrived, in order, where it belongs')
-      : style.red('✗ Not everything is as it must be'),
+      ? style.green('✓ Every record arrived, in order, in the right partition')
+      : style.red('✗ Some records are missing or wrong, see above'),
   );
 }
 

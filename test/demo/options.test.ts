@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test';
 import { parseOptions } from './options.ts';
 
-test('parseOptions stops by itself without a terminal, and only then', () => {
+test('parseOptions limits the duration only without a terminal', () => {
   expect(parseOptions([], true)).toEqual({ durationMs: undefined, rate: 20, postgres: 18, seed: 1 });
   expect(parseOptions([], false)?.durationMs).toBe(20_000);
 });

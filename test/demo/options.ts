@@ -1,12 +1,12 @@
-/** The command line of the demo. */
+/** The command line options of the demo. */
 import { parseArgs } from 'node:util';
 import type { PostgresMajor } from '../support/postgres/server.ts';
 
-/** How the demo runs. */
+/** Options of the demo. */
 export interface DemoOptions {
-  /** How long to write; undefined until Ctrl-C */
+  /** How long to write; undefined means until Ctrl-C */
   readonly durationMs: number | undefined;
-  /** Transactions a second */
+  /** Transactions per second */
   readonly rate: number;
   readonly postgres: PostgresMajor;
   readonly seed: number;
@@ -15,17 +15,20 @@ export interface DemoOptions {
 /** What `--help` prints. */
 export const USAGE = `Usage: bun test/demo/main.ts [options]
 
-Starts PostgreSQL, Kafka, dist/cdc-notifier and a writer that behaves as progressor, and shows what arrives in Kafka.
+Starts PostgreSQL, Kafka, dist/cdc-notifier and a simulated progressor workload, and shows the records that arrive in Kafka.
 
-  --duration SECONDS  stop after so long (without a terminal: 20; on a terminal: until Ctrl-C)
-  --rate N            transactions a second (20)
-  --postgres MAJOR    14, 17 or 18 (18)
-  --seed N            another course of events (1)
-  --help              print this`;
+  --duration SECONDS  how long to write (default on a terminal: until Ctrl-C; otherwise 20)
+  --rate N            transactions per second (default 20)
+  --postgres MAJOR    14, 17 or 18 (default 18; the others need make install)
+  --seed N            seed of the random workload (default 1)
+  --help              print this help`;
 
 const DEFAULT_DURATION_S = 20;
 
-/** Reads the arguments after the program's name; undefined when help is asked for, throws on a mistake. */
+/**
+ * Parses the arguments after the program's name; undefined when they ask for help.
+ * @throws Error on an invalid argument
+ */
 export function parseOptions(args: readonly string[], isTerminal: boolean): DemoOptions | undefined {
   const { values } = parseArgs({
     args: [...args],

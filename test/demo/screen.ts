@@ -1,10 +1,6 @@
-/**
- * The demo's output: lines that scroll, and on a terminal a status of fixed height that stays below them. Without a
- * terminal the status appears now and then as a line of its own.
- */
 import { fit, type Palette, palette } from './text.ts';
 
-/** A part of the status, shown in its style where there is one. */
+/** A part of the status line. */
 export interface StatusPart {
   readonly text: string;
   readonly style?: ((text: string) => string) | undefined;
@@ -16,7 +12,10 @@ const HIDE_CURSOR = '\x1b[?25l';
 const SHOW_CURSOR = '\x1b[?25h';
 const CLEAR_TO_END = '\x1b[J';
 
-/** See the head of this file. */
+/**
+ * The demo's output: lines that scroll, and on a terminal a status that stays below them. Without a terminal the status
+ * is printed as a line of its own every two seconds.
+ */
 export class Screen {
   readonly isTerminal: boolean;
   readonly style: Palette;
@@ -33,12 +32,12 @@ export class Screen {
     }
   }
 
-  /** Width to fit lines into; without a terminal nothing is cut but what is absurdly long. */
+  /** Width of a line; without a terminal only very long lines are cut. */
   get columns(): number {
     return this.isTerminal ? Math.max(40, process.stdout.columns || 80) : 200;
   }
 
-  /** Prints lines above the status. Lines may hold styles; the caller has made them fit. */
+  /** Prints lines above the status. Lines may contain styles and must fit into `columns`. */
   print(...lines: readonly string[]): void {
     const output = lines.map((line) => `${line}\n`).join('');
     process.stdout.write(this.#erased() + output + this.#drawn());
@@ -72,7 +71,7 @@ export class Screen {
     return `${[this.style.dim('─'.repeat(this.columns)), ...rows].join('\n')}\n`;
   }
 
-  /** As many rows as it takes: parts are never broken, and never cut unless one alone is too wide. */
+  /** Breaks the status into rows between its parts; a part is cut only when it is wider than a row. */
   #statusRows(): string[] {
     const rows: string[] = [];
     let row = '';
@@ -93,7 +92,7 @@ export class Screen {
   }
 }
 
-/** Prints what is being done and how long it took; on a terminal the time runs while it lasts. */
+/** Runs a step, printing its name and how long it took; a terminal shows the running time. */
 export async function step<T>(screen: Screen, what: string, work: () => Promise<T>): Promise<T> {
   const started = performance.now();
   const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(1)} s`;

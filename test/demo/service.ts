@@ -1,4 +1,4 @@
-/** The compiled service as a child of the demo: its log goes to a file, its warnings and errors are shown. */
+/** Runs the compiled service as a child process: its log goes to a file, its warnings and errors to the screen. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
@@ -7,19 +7,19 @@ import { createInterface } from 'node:readline';
 import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { guardProcess, releaseProcess } from '../support/process/guardian.ts';
 
-/** The binary that `make build` makes. */
+/** The binary that `make build` writes. */
 export const BINARY = join(PROJECT_DIRECTORY, 'dist', 'cdc-notifier');
 
-/** What the service said in one line of its log. */
+/** One line of the service's log. */
 export interface LogLine {
   readonly level: 'warn' | 'error' | 'other';
   readonly text: string;
 }
 
-/** How to start the service. */
+/** Options of `Service.start`. */
 export interface ServiceOptions {
   readonly configFile: string;
-  /** Where it runs: nothing but the binary and its configuration may matter */
+  /** Working directory, an empty one: the service needs only its binary and its configuration */
   readonly cwd: string;
   readonly logFile: string;
   readonly onLog: (line: LogLine) => void;
@@ -28,7 +28,7 @@ export interface ServiceOptions {
 /** A running service. */
 export class Service {
   readonly #child: ChildProcess;
-  /** Resolves with the exit code, or with the signal that ended it */
+  /** Resolves with the exit code, or with the signal that killed it */
   readonly exited: Promise<number | NodeJS.Signals>;
   hasExited = false;
 
@@ -45,7 +45,7 @@ export class Service {
     if (!existsSync(BINARY)) throw new Error(`Cannot find ${BINARY}: run make build first`);
     const child = spawn(BINARY, [configFile], {
       cwd,
-      // Ctrl-C on the terminal is the demo's: it stops the writer first.
+      // Out of the terminal's process group: on Ctrl-C the demo stops the writer first, then the service.
       detached: true,
       env: { PATH: process.env.PATH, HOME: cwd },
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -65,7 +65,7 @@ export class Service {
     return this.#child.pid as number;
   }
 
-  /** Resident memory in bytes; undefined where /proc does not tell it */
+  /** Resident memory in bytes; undefined without /proc */
   get memoryBytes(): number | undefined {
     try {
       const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, 'utf8'));
@@ -75,7 +75,7 @@ export class Service {
     }
   }
 
-  /** Asks it to stop and waits; SIGKILL when it has not within `timeoutMs`. */
+  /** Sends SIGTERM and waits for the exit; after `timeoutMs` sends SIGKILL. */
   async stop(timeoutMs: number): Promise<number | NodeJS.Signals> {
     if (!this.hasExited) this.#child.kill('SIGTERM');
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), timeoutMs);
@@ -87,7 +87,7 @@ export class Service {
   }
 }
 
-/** The log is JSON lines with a level by name or by pino's number; a crash may print anything. */
+/** Reads a line: JSON with a level by name or pino's number, or any text when the service crashed. */
 export function readLogLine(line: string): LogLine {
   try {
     const entry = JSON.parse(line) as { level?: unknown; msg?: unknown; error?: { message?: unknown } };

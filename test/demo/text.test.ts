@@ -1,7 +1,7 @@
 import { expect, test } from 'bun:test';
 import { byteSize, clock, fit, pad, palette, printable } from './text.ts';
 
-test('printable leaves nothing that moves the cursor or turns the text', () => {
+test('printable replaces characters that move the cursor or reverse the text', () => {
   expect(printable('a\x1b[31mb\nc\u009bd\u202ee')).toBe('a·[31mb·c·d·e');
   expect(printable('Счёт №5 ✓')).toBe('Счёт №5 ✓');
 });
@@ -17,7 +17,7 @@ test.each([
   expect(fit(text, columns)).toBe(fitted);
 });
 
-test('pad fills and cuts to the same width', () => {
+test('pad pads and cuts to the same width', () => {
   expect([pad('ab', 4), pad('abcdef', 4), pad('日本語', 4)]).toEqual(['ab  ', 'abc…', '日… ']);
 });
 
@@ -40,7 +40,7 @@ test.each([
   expect(clock(ms)).toBe(text);
 });
 
-test('palette without colours changes nothing', () => {
+test('palette without colors returns the text unchanged', () => {
   expect(palette(false).red('x')).toBe('x');
   expect(palette(true).red('x')).toBe('\x1b[31mx\x1b[39m');
 });

@@ -1,9 +1,9 @@
-/** Text for terminals: colours, widths, numbers. */
+/** Text for terminals: colors, widths, numbers. */
 
 /** Wraps text in an ANSI style. */
 export type Style = (text: string) => string;
 
-/** The styles that the demo uses; all do nothing where colours are not wanted. */
+/** The styles of the demo; without colors they return the text unchanged. */
 export interface Palette {
   readonly bold: Style;
   readonly dim: Style;
@@ -15,12 +15,12 @@ export interface Palette {
   readonly cyan: Style;
 }
 
-/** The palette of a terminal, or of none. */
-export function palette(colours: boolean): Palette {
+/** Creates the palette. */
+export function palette(colors: boolean): Palette {
   const style =
     (open: number, close: number): Style =>
     (text) =>
-      colours ? `\x1b[${open}m${text}\x1b[${close}m` : text;
+      colors ? `\x1b[${open}m${text}\x1b[${close}m` : text;
   return {
     bold: style(1, 22),
     dim: style(2, 22),
@@ -33,12 +33,12 @@ export function palette(colours: boolean): Palette {
   };
 }
 
-/** Replaces what could move the cursor, change colours or reverse the writing: records may hold any text. */
+/** Replaces characters that could move the cursor, change colors or reverse the text: records may contain any text. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\u2028\u2029]/gu, '·');
 }
 
-/** Cuts text without styles to a width in columns, with an ellipsis where something is lost. */
+/** Cuts text without styles to a width in columns, and ends it with an ellipsis when it was cut. */
 export function fit(text: string, columns: number): string {
   if (columns <= 0) return '';
   if (Bun.stringWidth(text) <= columns) return text;
@@ -53,7 +53,7 @@ export function fit(text: string, columns: number): string {
   return `${fitted}…`;
 }
 
-/** Fills text without styles up to a width in columns, or cuts it. */
+/** Pads or cuts text without styles to a width in columns. */
 export function pad(text: string, columns: number): string {
   const fitted = fit(text, columns);
   return fitted + ' '.repeat(Math.max(0, columns - Bun.stringWidth(fitted)));

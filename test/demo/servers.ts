@@ -1,9 +1,9 @@
-/** What the demo plays on: the servers, two namespaces with their topics, and the configuration file. */
+/** The surroundings of the service in the demo: servers, two namespaces with their topics, the configuration file. */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import { stringify } from 'yaml';
-import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
+import { KAFKA_VERSION, type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../support/postgres/server.ts';
 import { temporaryDirectory } from '../support/process/temporary-directory.ts';
 import { createNamespace } from '../support/progressor/tables.ts';
@@ -23,20 +23,20 @@ export interface DemoNamespace {
   readonly lifecycleTopic: string;
 }
 
-/** Everything that stands ready before the service starts. */
-export interface Stage extends AsyncDisposable {
+/** Everything that the service needs; disposal stops the servers and removes the directory. */
+export interface DemoServers extends AsyncDisposable {
   readonly directory: string;
   readonly postgres: PostgresServer;
   readonly kafka: KafkaServer;
   readonly configFile: string;
-  /** As progressor's own role, which owns the tables */
+  /** Connected as progressor's role, which owns the tables */
   readonly sql: Sql;
 }
 
 /** The name of the replication slot. */
 export const SLOT = 'cdc_slot_demo';
 
-/** The namespaces, the second as services name theirs, the first as the name that needs quoting everywhere. */
+/** The namespaces: one with the usual kind of name, and one whose name has to be quoted everywhere. */
 export const NAMESPACES: readonly DemoNamespace[] = [
   { namespace: 'default/default', eventsinkTopic: 'default_eventsink', lifecycleTopic: 'default_lifecycle' },
   { namespace: 'invoice', eventsinkTopic: 'invoice_eventsink', lifecycleTopic: 'invoice_lifecycle' },
@@ -52,11 +52,11 @@ const DATABASE = 'progressor_db';
 const ROLE = 'progressor';
 const ROLE_PASSWORD = 'demo';
 
-/** Starts the servers and makes everything in them; on failure nothing is left behind. */
-export async function setStage(screen: Screen, major: PostgresMajor): Promise<Stage> {
+/** Starts the servers and creates role, database, tables and topics; on failure it removes everything again. */
+export async function startDemoServers(screen: Screen, major: PostgresMajor): Promise<DemoServers> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory('demo'));
-  const [postgres, kafka] = await step(screen, `PostgreSQL ${major} and Kafka`, async () => {
+  const [postgres, kafka] = await step(screen, `Start PostgreSQL ${major} and Kafka ${KAFKA_VERSION}`, async () => {
     const hba = ['host all all 127.0.0.1/32 scram-sha-256'];
     const started = await Promise.allSettled([startPostgres({ major, hba }), startKafka()]);
     for (const result of started) if (result.status === 'fulfilled') stack.use(result.value);
@@ -67,7 +67,7 @@ export async function setStage(screen: Screen, major: PostgresMajor): Promise<St
   });
   const sql = await step(
     screen,
-    `Tables of ${NAMESPACES.map(({ namespace }) => namespace).join(' and ')}`,
+    `Create the tables of ${NAMESPACES.map(({ namespace }) => namespace).join(' and ')}`,
     async () => {
       const admin = postgres.sql('postgres', { max: 1 });
       try {
@@ -82,13 +82,9 @@ export async function setStage(screen: Screen, major: PostgresMajor): Promise<St
       return client;
     },
   );
-  await step(
-    screen,
-    `Topics ${TOPICS.map(({ name, partitions }) => `${name} (${partitions})`).join(', ')}`,
-    async () => {
-      for (const { name, partitions } of TOPICS) await kafka.createTopic(name, { partitions });
-    },
-  );
+  await step(screen, `Create the topics ${TOPICS.map(({ name }) => name).join(', ')}`, async () => {
+    await Promise.all(TOPICS.map(({ name, partitions }) => kafka.createTopic(name, { partitions })));
+  });
   const configFile = await writeConfiguration(directory.path, postgres, kafka);
   const kept = stack.move();
   return {
