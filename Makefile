@@ -10,7 +10,9 @@ DEMO_KAFKA_VERSION := 4.3.0
 
 BUN_HOME := $(CURDIR)/.cache/bun
 BUN := .cache/bun/.installed-$(BUN_VERSION)
-# Each contains the one before: what `make demo` runs, the tools of a developer, every version of PostgreSQL.
+# Each contains the one before: the packages of the service, what `make demo` needs besides, the tools of a developer, every
+# version of PostgreSQL.
+SERVICE_PACKAGES := node_modules/.installed-service
 DEMO_PACKAGES := node_modules/.installed-demo
 TOOL_PACKAGES := node_modules/.installed-tools
 TEST_PACKAGES := node_modules/.installed
@@ -31,17 +33,17 @@ endef
 
 .PHONY: help
 help: ## Print the targets
-	@echo 'Targets:'
+	@echo 'make TARGET, where TARGET is one of:'
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## Watch the service deliver a simulated workload from PostgreSQL to Kafka (DURATION=seconds, RATE=transactions a second)
+demo: ## Watch the service at work: PostgreSQL, Kafka and a simulated progressor (DURATION=seconds, RATE=transactions per second)
 	@$(MAKE) --jobs=3 demo-ready
 	@exec bun test/demo/main.ts $(if $(DURATION),--duration $(DURATION)) $(if $(RATE),--rate $(RATE))
 
 # No class archive: making one takes longer than the start of the one broker that it would speed up.
 .PHONY: demo-ready
-demo-ready: $(BINARY) .cache/kafka-$(DEMO_KAFKA_VERSION)
+demo-ready: $(BINARY) $(DEMO_PACKAGES) .cache/kafka-$(DEMO_KAFKA_VERSION)
 	@:
 
 .PHONY: test
@@ -71,7 +73,7 @@ faults: build install kafka ## Inject every fault once, on the oldest and the ne
 	@bun test/run.ts faults
 
 .PHONY: soak
-soak: build install kafka ## Inject every fault at every moment on all versions, and try a million mutations (DURATION=seconds, ARGS=options of test/faults/soak.ts)
+soak: build install kafka ## Inject every fault at every moment on all versions for an hour (DURATION=seconds, ARGS=options of test/faults/soak.ts)
 	@exec bun test/faults/soak.ts $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
 .PHONY: format
@@ -94,19 +96,19 @@ codegen: tools ## Generate the Thrift codec from the IDL
 build: $(BINARY) ## Build dist/cdc-notifier, a single file that needs nothing else
 	@:
 
-$(BINARY): $(SOURCES) $(wildcard src/build/*.ts src/build/*.json) package.json tsconfig.json $(DEMO_PACKAGES)
+$(BINARY): $(SOURCES) $(wildcard src/build/*.ts src/build/*.json) package.json tsconfig.json $(SERVICE_PACKAGES)
 	$(call step,Building $(BINARY),bun src/build/compile.ts,build)
 
 .PHONY: release
-release: tools ## Build dist/release/: binaries for Linux x64, x64 with musl and arm64, checksums, SBOMs, licenses
+release: $(SERVICE_PACKAGES) ## Build dist/release/: binaries for Linux (x64, x64 with musl, arm64), checksums, SBOMs, licenses
 	@bun src/build/release.ts
 
 .PHONY: image
-image: tools ## Build an OCI image in dist/ from pinned Debian packages, without a container engine (needs Debian)
+image: $(SERVICE_PACKAGES) ## Build an OCI image in dist/ from pinned Debian packages, without a container engine (needs Debian)
 	@bun src/build/image/image.ts
 
 .PHONY: image-test
-image-test: install kafka ## Build image and release twice, compare them, and run the service in the image (needs Debian, and root or user namespaces)
+image-test: install kafka ## Build image and release twice, compare them, run the image (needs Debian, and root or user namespaces)
 	@bun test/run.ts image
 
 .PHONY: bench
@@ -137,8 +139,12 @@ tools: $(TOOL_PACKAGES) ## Install Bun, the packages of the service and the tool
 install: $(TEST_PACKAGES) ## Install all packages, five versions of PostgreSQL among them
 	@:
 
-$(DEMO_PACKAGES): $(MANIFESTS) $(BUN)
-	$(call step,Installing the packages of the service and PostgreSQL 18 (30 MB),bun install --frozen-lockfile --production --omit=peer,install)
+$(SERVICE_PACKAGES): $(MANIFESTS) $(BUN)
+	$(call step,Installing the packages of the service (7 MB),bun install --frozen-lockfile --production --omit=peer --filter cdc-notifier,install)
+	@touch $@
+
+$(DEMO_PACKAGES): $(SERVICE_PACKAGES)
+	$(call step,Installing PostgreSQL 18 (25 MB),bun install --frozen-lockfile --production --omit=peer,install)
 	@touch $@
 
 $(TOOL_PACKAGES): $(DEMO_PACKAGES)
