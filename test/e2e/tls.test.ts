@@ -93,7 +93,7 @@ describe('with TLS', () => {
       error: {
         name: 'SourceError',
         message: expect.stringContaining('another host name'),
-        advice: expect.stringContaining('a name that the certificate holds'),
+        advice: expect.stringContaining('a name that the certificate contains'),
         place: { database: 'db', slot: fixture.slot },
       },
     });

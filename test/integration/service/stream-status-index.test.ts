@@ -282,7 +282,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     const settings = { replica_identity: 'status_index', on_missing_old_tuple: 'stop' } as const;
     const stopping = fixture.start({ namespaceSettings: { [NS]: settings } });
     const error = await stopping.waitForFailure(fixture.slot('main'));
-    expect(error.message).toContain('the update came without the values it replaced (replica identity DEFAULT');
+    expect(error.message).toContain('the update was sent without the values it replaced (replica identity DEFAULT');
     await stopping.stop();
     const skipping = fixture.start({ namespaceSettings: { [NS]: { ...settings, on_missing_old_tuple: 'skip' } } });
     await fixture.confirmed('main');
