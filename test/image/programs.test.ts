@@ -3,6 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
+import { compile } from '../../src/build/compile.ts';
+import { sha256 } from '../../src/build/project.ts';
 import { PROJECT_DIRECTORY } from '../support/process/directories.ts';
 import { runProgram } from '../support/process/run-program.ts';
 import { type TemporaryDirectory, temporaryDirectory } from '../support/process/temporary-directory.ts';
@@ -34,6 +36,12 @@ test('a release contains a binary and an SBOM per platform, licenses, and checks
 test('a release has the same bytes wherever it is built', async () => {
   const [one, other] = await Promise.all(releases.map((release) => readFile(join(release, 'SHA256SUMS'), 'utf8')));
   expect(one).toBe(other!);
+});
+
+test('make build writes the same bytes as the release for this platform', async () => {
+  const file = join(directory.path, 'built');
+  await compile({ file });
+  expect(await readFile(join(releases[0]!, 'SHA256SUMS'), 'utf8')).toContain(sha256(await Bun.file(file).bytes()));
 });
 
 test('each COPY of the Dockerfile matches exactly one file of the release', async () => {
