@@ -23,7 +23,7 @@ export interface ErrorPlace {
 /** What an error says beside its message. */
 export interface ErrorDetails {
   /** Stable name of the cause in snake case, `wal_level`: texts change, codes do not */
-  readonly code?: string | undefined;
+  readonly code: string;
   readonly place?: ErrorPlace | undefined;
   /** What to do: a sentence, SQL to run, or a setting to change */
   readonly advice?: string | undefined;
@@ -34,11 +34,11 @@ export interface ErrorDetails {
 export class NotifierError extends Error {
   override readonly name: string = 'NotifierError';
   /** Stable name of the cause in snake case */
-  readonly code: string | undefined;
+  readonly code: string;
   readonly advice: string | undefined;
   #place: ErrorPlace;
 
-  constructor(message: string, details: ErrorDetails = {}) {
+  constructor(message: string, details: ErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = details.code;
     this.advice = details.advice;
@@ -117,7 +117,7 @@ export class SetupError extends NotifierError {
   /** True for a cause that goes away by itself: a lock, an open transaction, a failover in progress */
   readonly mayPass: boolean;
 
-  constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean } = {}) {
+  constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean }) {
     super(message, details);
     this.mayPass = details.mayPass ?? false;
   }

@@ -53,7 +53,7 @@ test('runCampaign counts typed errors and results, and can run each mutation aga
   const drawn: number[] = [];
   const draw = target((random) => {
     drawn.push(random());
-    if (drawn.at(-1)! < 0.5) throw new NotifierError('refused');
+    if (drawn.at(-1)! < 0.5) throw new NotifierError('refused', { code: 'x' });
     return 'result';
   });
   const report = await runCampaign(draw, { seed: 1, mutationCount: 100 });

@@ -60,7 +60,7 @@ describe('explainFailure', () => {
   });
 
   test('leaves errors alone that were raised on purpose', () => {
-    const error = new SetupError('Cannot prepare slot: x');
+    const error = new SetupError('Cannot prepare slot: x', { code: 'x' });
     expect(explainFailure(error)).toBe(error);
   });
 });
@@ -121,13 +121,13 @@ describe('judgeFailure', () => {
   });
 
   test('judges what the service raised itself by its class or its cause', () => {
-    expect(judgeFailure(new SlotInUseError('Cannot prepare slot: x'))).toEqual({
+    expect(judgeFailure(new SlotInUseError('Cannot prepare slot: x', { code: 'x' }))).toEqual({
       action: 'wait_for_slot',
       reason: 'slot-in-use',
     });
-    const caused = new SourceError('Cannot look', { cause: serverError('57P01') });
+    const caused = new SourceError('Cannot look', { code: 'x', cause: serverError('57P01') });
     expect(judgeFailure(caused)).toEqual({ action: 'retry', reason: 'server-stopping' });
-    expect(judgeFailure(new SourceError('Cannot start'))).toEqual({ action: 'retry', reason: 'source' });
+    expect(judgeFailure(new SourceError('Cannot start', { code: 'x' }))).toEqual({ action: 'retry', reason: 'source' });
     expect(judgeFailure('text')).toEqual({ action: 'retry', reason: 'source' });
   });
 });
@@ -135,17 +135,20 @@ describe('judgeFailure', () => {
 describe('judgeFailure by class', () => {
   const cases = [
     [new LossError('x'), 'needs_operator', 'loss'],
-    [new InvalidRowError('x'), 'needs_operator', 'invalid-row'],
+    [new InvalidRowError('x', { code: 'x' }), 'needs_operator', 'invalid-row'],
     [new MissingOldTupleError('x'), 'needs_operator', 'invalid-row'],
     [new RecordTooLargeError('x'), 'needs_operator', 'invalid-row'],
     [new MalformedError('pgoutput', 0, 'x'), 'needs_operator', 'malformed'],
-    [new SetupError('x'), 'needs_operator', 'setup'],
+    [new SetupError('x', { code: 'x' }), 'needs_operator', 'setup'],
     [new SecretError('x'), 'retry', 'secret'],
-    [new SinkError('x', { retriable: true }), 'retry', 'kafka-unavailable'],
-    [new SinkError('x', { retriable: false }), 'needs_operator', 'kafka-refused'],
+    [new SinkError('x', { code: 'x', retriable: true }), 'retry', 'kafka-unavailable'],
+    [new SinkError('x', { code: 'x', retriable: false }), 'needs_operator', 'kafka-refused'],
   ] as const;
   test('SetupError of what may pass: retry (setup)', () => {
-    expect(judgeFailure(new SetupError('x', { mayPass: true }))).toEqual({ action: 'retry', reason: 'setup' });
+    expect(judgeFailure(new SetupError('x', { code: 'x', mayPass: true }))).toEqual({
+      action: 'retry',
+      reason: 'setup',
+    });
   });
   for (const [error, action, reason] of cases) {
     const kind = error instanceof SinkError ? `SinkError, ${error.retriable ? '' : 'not '}retriable` : error.name;
@@ -155,7 +158,7 @@ describe('judgeFailure by class', () => {
   }
 
   test('whatever comes from the server or the network is judged by its code, and tried again when nothing is known', () => {
-    expect(judgeFailure(new SourceError('x')).action).toBe('retry');
+    expect(judgeFailure(new SourceError('x', { code: 'x' })).action).toBe('retry');
     expect(judgeFailure(new Error('x')).action).toBe('retry');
     expect(judgeFailure(Object.assign(new Error('x'), { code: 'ECONNREFUSED' })).action).toBe('retry');
   });

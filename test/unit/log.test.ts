@@ -46,7 +46,11 @@ describe('createLogger', () => {
 
   test('writes text in format text, with the advice and the place of an error', () => {
     const { lines, logger } = capture('text');
-    const error = new SourceError('Cannot stream: server is gone', { place: { slot: 's' }, advice: 'Start it' });
+    const error = new SourceError('Cannot stream: server is gone', {
+      code: 'x',
+      place: { slot: 's' },
+      advice: 'Start it',
+    });
     logger.error({ error }, 'slot failed');
     const text = lines.join('');
     expect(text).toMatch(/^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\] ERROR: slot failed\n/);
@@ -60,7 +64,7 @@ describe('createLogger', () => {
     (format) => {
       const { lines, logger } = capture(format);
       const secret = 'HUNTER2X5';
-      logger.error({ error: new SourceError('Cannot read', { cause: driverError() }) }, 'failed');
+      logger.error({ error: new SourceError('Cannot read', { code: 'x', cause: driverError() }) }, 'failed');
       logger.error(driverError());
       logger.error({ err: driverError() }, 'failed');
       logger.info({ password: secret, database: { password: secret, tls: { key: secret } }, sasl: { a: secret } }, 'x');
@@ -72,14 +76,14 @@ describe('createLogger', () => {
 
   test('keeps the record key of a place', () => {
     const { lines, logger } = capture('json');
-    logger.error({ error: new SourceError('Cannot convert', { place: { key: 'ns id' } }) }, 'failed');
+    logger.error({ error: new SourceError('Cannot convert', { code: 'x', place: { key: 'ns id' } }) }, 'failed');
     expect(JSON.parse(lines[0] ?? '').error.place).toEqual({ key: 'ns id' });
   });
 });
 
 describe('serializeError', () => {
   test('gives name, message, code, advice, place and the chain of causes', () => {
-    const cause = new SourceError('Cannot read', { cause: driverError() });
+    const cause = new SourceError('Cannot read', { code: 'x', cause: driverError() });
     const error = new SourceError('Cannot stream', { code: 'gone', advice: 'Wait', place: { database: 'db' }, cause });
     expect(serializeError(error)).toEqual({
       name: 'SourceError',
@@ -90,6 +94,7 @@ describe('serializeError', () => {
       cause: {
         name: 'SourceError',
         message: 'Cannot read',
+        code: 'x',
         cause: { name: 'PostgresError', message: 'duplicate key value', code: '23505', severity: 'ERROR' },
       },
     });

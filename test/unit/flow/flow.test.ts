@@ -354,8 +354,8 @@ describe('Flow: the end', () => {
 
   test('fail ends the flow once and adds the slot to the place of the error', async () => {
     const fixture = new FlowFixture();
-    fixture.flow.fail(new SourceError('Lost', { place: { topic: 't' } }));
-    fixture.flow.fail(new SourceError('Lost again'));
+    fixture.flow.fail(new SourceError('Lost', { code: 'x', place: { topic: 't' } }));
+    fixture.flow.fail(new SourceError('Lost again', { code: 'x' }));
     await settle();
     expect(fixture.error(SourceError)).toMatchObject({
       message: 'Lost',

@@ -3,7 +3,7 @@ import { InvalidRowError, MissingOldTupleError, RecordTooLargeError } from '../.
 import { decideInvalidRow } from '../../../src/flow/invalid-row-policy.ts';
 
 describe('decideInvalidRow', () => {
-  const invalid = new InvalidRowError('x');
+  const invalid = new InvalidRowError('x', { code: 'x' });
   const tooLarge = new RecordTooLargeError('x');
   const withoutOldTuple = new MissingOldTupleError('x');
 

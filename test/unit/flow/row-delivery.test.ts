@@ -56,7 +56,7 @@ describe('RowDelivery: rows that cannot be read', () => {
   test('a failure of Kafka during the delivery of the rows before an invalid one ends the session', async () => {
     const fixture = new FlowFixture();
     await fixture.receive(...wire.transaction([eventsRelation(), event('p1'), invalidEvent], { commitLsn: 0x300n }));
-    fixture.flow.fail(new SourceError('Lost'));
+    fixture.flow.fail(new SourceError('Lost', { code: 'x' }));
     await fixture.acknowledge();
     expect(fixture.error(SourceError).message).toBe('Lost');
   });
@@ -101,7 +101,10 @@ describe('RowDelivery: rows that cannot be read', () => {
 
   test('a record too large for its topic is an invalid row of its table', async () => {
     const fixture = new FlowFixture();
-    fixture.sinks.refusal = new InvalidRowError('Cannot produce', { place: { topic: 't', key: 'invoice p1' } });
+    fixture.sinks.refusal = new InvalidRowError('Cannot produce', {
+      code: 'x',
+      place: { topic: 't', key: 'invoice p1' },
+    });
     await fixture.receive(...events(0x300n, 'p1'));
     expect(fixture.error(InvalidRowError).place).toMatchObject({
       topic: 't',
