@@ -8,11 +8,24 @@ import type { Sql } from 'postgres';
 import { lsnInContext } from '../flow/flow.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { readPublicationOids } from '../postgres/catalog/publications.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';
 import type { PreparedPublication } from '../postgres/setup/ensure-publication.ts';
 import { findBoundary } from '../postgres/setup/publication-start.ts';
 import { judgeMissingPublication } from '../postgres/setup/streaming-plan.ts';
 import type { SlotMemory } from './memory.ts';
+
+/**
+ * True for the error of a decoding server that cannot find a publication. It has a context, which the same SQLSTATE of
+ * START_REPLICATION for a slot that does not exist has not.
+ */
+export function isPublicationMissing(error: unknown): boolean {
+  return sqlStateOf(error) === SQL_STATE.undefinedObject && contextOf(error) !== undefined;
+}
+
+function contextOf(error: unknown): string | undefined {
+  return error instanceof Error && 'where' in error && typeof error.where === 'string' ? error.where : undefined;
+}
 
 /** Options of a search. */
 export interface PublicationSearchOptions {
@@ -40,8 +53,7 @@ export async function findPublicationStarts(
   options: PublicationSearchOptions,
 ): Promise<void> {
   const { databaseRef, slot, confirmedLsn, streamed, memory, log, signal } = options;
-  const where = error instanceof Error && 'where' in error ? String(error.where) : undefined;
-  const changeLsn = lsnInContext(where);
+  const changeLsn = lsnInContext(contextOf(error));
   let isFound = false;
   for (const name of streamed) {
     const existedAtLsn = memory.publicationExistedAt.get(name);

@@ -10,7 +10,6 @@ import { formatLsn } from '../lsn.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
 import { watchShutdown } from '../postgres/availability/server-shutdown.ts';
 import { connectControl } from '../postgres/client/connect.ts';
-import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
@@ -21,7 +20,7 @@ import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-p
 import type { SlotStatus } from '../status/slot-status.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
-import { findPublicationStarts } from './publications.ts';
+import { findPublicationStarts, isPublicationMissing } from './publications.ts';
 import { standBy } from './standby.ts';
 import { closeInOrder, settleInFlight } from './stop.ts';
 import { watchSlot } from './watch.ts';
@@ -108,9 +107,16 @@ export class Session implements AsyncDisposable {
     await this.#waitForSlot(endpoint, control);
     const server = await this.#prepare(endpoint, control);
     if (server.plan.streamed.length === 0) return await this.#advanceToFirstPublication(server);
-    const replication = await this.#holdSlot(server);
-    const sinks = await this.#openKafka(replication);
-    return await this.#stream(server, replication, sinks);
+    try {
+      const replication = await this.#holdSlot(server);
+      const sinks = await this.#openKafka(replication);
+      return await this.#stream(server, replication, sinks);
+    } catch (error) {
+      // The server decodes from START_REPLICATION on: this can happen before Kafka is open.
+      if (!isPublicationMissing(error)) throw error;
+      await this.#findPublicationStarts(server, error);
+      return 'publication boundary';
+    }
   }
 
   /** The result of `work`, unless a stop or a watch ends the wait first; `work` then goes on unobserved. */
@@ -232,6 +238,7 @@ export class Session implements AsyncDisposable {
     });
     this.#resources.defer(() => void opening.then((opened) => opened.close()).catch(() => {}));
     const lost = replication.closed.then((error) => {
+      replication.destroy();
       throw error ?? new SourceError('The server ended the replication', { code: 'replication_ended' });
     });
     return await this.#interruptible(Promise.race([opening, lost]));
@@ -292,11 +299,8 @@ export class Session implements AsyncDisposable {
     const { control, progress } = server;
     const close = { control: control.sql, slot: stream.slot, progress, log };
     if (end.kind === 'failed') {
-      const isPublicationMissing = sqlStateOf(end.error) === SQL_STATE.undefinedObject;
-      if (end.deliverFirst && !isPublicationMissing) await closeInOrder(replication, close);
-      if (!isPublicationMissing) throw end.error;
-      await this.#findPublicationStarts(server, end.error);
-      return 'publication boundary';
+      if (end.deliverFirst && !replication.isClosed) await closeInOrder(replication, close);
+      throw end.error;
     }
     if (this.#stopSignal.aborted) {
       await settleInFlight(flow, { shutdownTimeoutMs: config.shutdownTimeoutMs, log });

@@ -59,7 +59,8 @@ export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectO
 
 function connect(endpoint: DatabaseEndpoint, options: ConnectOptions, parameters: Record<string, string>): Sql {
   const warning = transportWarning(endpoint);
-  if (warning !== undefined) options.log?.warn({ event: 'connection_insecure', host: endpoint.host, port: endpoint.port }, warning);
+  if (warning !== undefined)
+    options.log?.warn({ event: 'connection_insecure', host: endpoint.host, port: endpoint.port }, warning);
   return renewingClient((onLost) => openClient(endpoint, options, { parameters, onLost }));
 }
 

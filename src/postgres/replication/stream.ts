@@ -54,6 +54,7 @@ export class ReplicationStream {
   readonly #copyData: CopyDataInbox;
   readonly #connection: Disposable;
   readonly #notices: NoticeBox;
+  #isClosed = false;
 
   private constructor(
     opened: {
@@ -71,7 +72,9 @@ export class ReplicationStream {
     this.#copyData = opened.copyData;
     this.#notices = opened.notices;
     const ended = Promise.withResolvers<Error | undefined>();
-    this.closed = ended.promise;
+    this.closed = ended.promise.finally(() => {
+      this.#isClosed = true;
+    });
     // Only its end comes through the driver's stream, which reports it to a stream that is read.
     stream.resume();
     stream.once('end', () => ended.resolve(opened.fatalError()));
@@ -131,6 +134,11 @@ export class ReplicationStream {
       this.statuses.noteInbound();
       onChunk(chunk);
     });
+  }
+
+  /** True once `closed` has resolved. */
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   /** True until `start`, and from `pause` to `resume`. */
