@@ -1,11 +1,11 @@
-/** Loads the configuration: text to tree (`document.ts`), schema, cross checks, secrets. Reports all mistakes at once. */
+/** Loads the configuration: text to tree (`yaml-document.ts`), schema, cross checks, secrets. Reports all mistakes at once. */
 
 import * as v from 'valibot';
 import { SecretError } from '../errors.ts';
 import type { Config, DatabaseConfig, KafkaClientConfig, StreamConfig } from './config.ts';
 import { ConfigError, type ConfigIssue, type PathStep } from './config-error.ts';
 import { crossCheck } from './cross-checks.ts';
-import { type ConfigDocument, type LocatedSecret, readDocument } from './document.ts';
+import { type ConfigDocument, type LocatedSecret, readDocument } from './yaml-document.ts';
 import { type ConfigFile, configSchema } from './schema.ts';
 import { type Environment, errorCode, type FileReader, readBytes, readSecret } from './secret.ts';
 import { looksLikePem, pemFrom, type SecretContext, type SecretSource, secretFrom } from './secret-source.ts';

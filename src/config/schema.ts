@@ -278,7 +278,7 @@ const log = v.strictObject(
   mappingMessage,
 );
 
-/** The whole file. Its input is the tree that `document.ts` returns. */
+/** The whole file. Its input is the tree that `yaml-document.ts` returns. */
 export const configSchema = v.strictObject(
   {
     databases: v.pipe(

@@ -20,7 +20,7 @@ import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-p
 import type { SlotStatus } from '../status/slot-status.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
-import { findPublicationStarts, isPublicationMissing } from './publications.ts';
+import { findPublicationStarts, isPublicationMissing } from './missing-publication.ts';
 import { standBy } from './standby.ts';
 import { closeInOrder, settleInFlight } from './stop.ts';
 import { watchSlot } from './watch.ts';

@@ -18,7 +18,7 @@ describe('judgeSendError', () => {
   });
 
   test('an error of the service with a cause is judged by its cause', () => {
-    const error = new SinkError('Cannot connect', { retriable: true, cause: new NetworkError('closed') });
+    const error = new SinkError('Cannot connect', { code: 'x', retriable: true, cause: new NetworkError('closed') });
     expect(judgeSendError(error)).toMatchObject({ verdict: 'resend', id: 'NETWORK' });
   });
 
