@@ -5,10 +5,10 @@ import { SecretError } from '../errors.ts';
 import type { Config, DatabaseConfig, KafkaClientConfig, StreamConfig } from './config.ts';
 import { ConfigError, type ConfigIssue, type PathStep } from './config-error.ts';
 import { crossCheck } from './cross-checks.ts';
-import { type ConfigDocument, type LocatedSecret, readDocument } from './yaml-document.ts';
 import { type ConfigFile, configSchema } from './schema.ts';
 import { type Environment, errorCode, type FileReader, readBytes, readSecret } from './secret.ts';
 import { looksLikePem, pemFrom, type SecretContext, type SecretSource, secretFrom } from './secret-source.ts';
+import { type ConfigDocument, type LocatedSecret, readDocument } from './yaml-document.ts';
 
 /** Options of `parseConfig`. */
 export interface ParseOptions {

@@ -8,7 +8,8 @@ import type { Logger } from 'pino';
 import postgres, { type Notice, type Options, type Sql } from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
 import { renewingClient } from './renewing-client.ts';
-import { failedSocket, openSocket, transportWarning } from './socket.ts';
+import { failedSocket, openSocket } from './socket.ts';
+import { transportWarning } from './tls.ts';
 
 /** Longest wait for TCP and TLS, and again for authentication. */
 const CONNECT_TIMEOUT_MS = 10_000;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../../../src/config/config.ts';
 import { textSecret } from '../../../../src/config/secret.ts';
-import { judgeTlsAnswer, tlsOptions, transportWarning } from '../../../../src/postgres/client/socket.ts';
+import { judgeTlsAnswer, tlsOptions, transportWarning } from '../../../../src/postgres/client/tls.ts';
 
 const bare: DatabaseTlsConfig = { mode: 'verify-full', ca: undefined, cert: undefined, key: undefined };
 
