@@ -6,7 +6,7 @@
  * on Bun most of them are 0 or made up, and measuring the event loop costs 1 % of a core. The three process metrics that
  * dashboards know are written by hand.
  */
-import { type Metric, Registry } from 'prom-client';
+import { type Metric, Registry } from '@prometheus-io/client';
 import { measureLag, presentMoment } from './lag.ts';
 import { LATENCY_BOUNDS_SECONDS, type LatencyHistogram } from './latency-histogram.ts';
 import { judgeReadiness } from './readiness.ts';

@@ -51,7 +51,7 @@ test('the SBOM is valid CycloneDX 1.6, and the same content gives the same text'
 test('every bundled dependency is listed, and no development dependency', () => {
   const names = components.map(({ name }) => name);
   expect(names).toEqual(
-    expect.arrayContaining(['@platformatic/kafka', 'pino', 'postgres', 'prom-client', 'valibot', 'yaml']),
+    expect.arrayContaining(['@platformatic/kafka', 'pino', 'postgres', '@prometheus-io/client', 'valibot', 'yaml']),
   );
   expect(names.filter((name) => ['fast-check', 'kubernetes-models', 'typescript'].includes(name))).toEqual([]);
 });
