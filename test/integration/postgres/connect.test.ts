@@ -189,7 +189,7 @@ describe('connectControl', () => {
     );
   });
 
-  test('a server that does not offer TLS is told from one that cannot be reached', async () => {
+  test('a server that does not offer TLS differs from one that cannot be reached', async () => {
     const error = (await attempt({ tls: tls('require') })) as SourceError;
     expect(error).toBeInstanceOf(SourceError);
     expect(error.message).toBe('Cannot connect to PostgreSQL: the server does not offer TLS');

@@ -78,7 +78,7 @@ describe('findPrimary', () => {
     expect((await search(databaseAt([dead]))).port).toBe(dead.port);
   });
 
-  test('steps over standbys, silent servers and those that are gone, and leaves no connection behind', async () => {
+  test('skips standbys, silent servers and dead ones, and leaves no connection open', async () => {
     const mute = createServer(() => {});
     await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
     try {

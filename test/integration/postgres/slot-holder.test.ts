@@ -15,7 +15,7 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
     await server?.[Symbol.asyncDispose]();
   });
 
-  test('returns at once for a slot that nobody has, and for one that is not there', async () => {
+  test('returns at once for a slot without a holder, and for one that does not exist', async () => {
     await using scene = await openSetupFixture(server);
     const holders: SlotHolder[] = [];
     const options = {

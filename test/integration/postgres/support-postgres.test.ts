@@ -6,7 +6,7 @@ import { startPostgres } from '../../support/postgres/server.ts';
 import { startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
-test.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d decodes, and leaves nothing behind', async (major) => {
+test.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d decodes, and leaves no file or process', async (major) => {
   const server = await startPostgres({ major });
   try {
     const sql = server.sql('postgres', { max: 1 });

@@ -31,7 +31,7 @@ describe('tlsOptions', () => {
     expect(tlsOptions(bare, '::1')).not.toHaveProperty('servername');
   });
 
-  test('reads certificates anew each time', () => {
+  test('reads certificates again each time', () => {
     let pem = 'first';
     const tls = { ...bare, ca: { origin: 'test', read: () => pem }, cert: textSecret('c'), key: textSecret('k') };
     expect(tlsOptions(tls, 'db')).toMatchObject({ ca: 'first', cert: 'c', key: 'k' });

@@ -35,7 +35,7 @@ describe('MessageSplitter', () => {
     ]);
   });
 
-  test('ends a run behind the message that reaches 128 KiB', () => {
+  test('ends a run after the message that reaches 128 KiB', () => {
     const large = copyData(Buffer.alloc(50_000, 'x'));
     const larger = copyData(Buffer.alloc(200_000, 'y'));
     const runs = split([Buffer.concat([large, large, large, large, larger, ROW])]);

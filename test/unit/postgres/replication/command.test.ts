@@ -21,7 +21,7 @@ test('a connection that opens when the time for the command is over does not sta
     socket.resume();
   });
   const securePort = await listen(secure);
-  // Says that TLS is welcome only when it is told to: the connection is as slow as it likes.
+  // Accepts TLS only when the test lets it: the connection opens as late as the test wants.
   const isLate = Promise.withResolvers<void>();
   const closed = Promise.withResolvers<void>();
   let opened = 0;

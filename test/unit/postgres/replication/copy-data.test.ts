@@ -39,7 +39,7 @@ function open(onChunk: (text: string, inbox: CopyDataInbox) => void = () => {}) 
   return { socket, inbox, start, chunks, seenByDriver };
 }
 
-/** The contents of CopyData messages, one behind the other. */
+/** The contents of CopyData messages, one after the other. */
 function textOf(messages: Buffer): string {
   let text = '';
   for (let at = 0; at < messages.length; ) {
@@ -67,7 +67,7 @@ describe('CopyDataInbox', () => {
     expect([chunks, seenByDriver]).toEqual([['ab'], ['W', 'c']]);
   });
 
-  test('holds what comes before anybody is ready', async () => {
+  test('holds what comes before it is started', async () => {
     const { socket, chunks, start } = open();
     socket.emit('data', Buffer.concat([COPY_BOTH, row('a')]));
     socket.emit('data', row('b'));
@@ -108,7 +108,7 @@ describe('CopyDataInbox', () => {
     expect([socket.isRead, chunks.length]).toEqual([true, 2]);
   });
 
-  test('does not read the socket while it rests, and not either behind that while enough is held', async () => {
+  test('does not read the socket while it rests, nor after that while enough is held', async () => {
     const { socket, inbox, chunks, start } = open();
     start();
     await settled();

@@ -52,7 +52,7 @@ describe('FrameReader', () => {
   test.each(CAPTURES)('next refuses every truncation of every frame of %s', (name) => {
     for (const { note, bytes } of readCapture(name)) {
       for (let length = 1; length < bytes.length; length++) {
-        // A copy, so that no byte behind the cut can be read by mistake.
+        // A copy, so that no byte after the cut can be read by mistake.
         const cut = Buffer.from(bytes.subarray(0, length));
         const error = failureOf(cut);
         if (!(error instanceof MalformedError)) throw new Error(`${note}: ${length} bytes gave ${error}`);

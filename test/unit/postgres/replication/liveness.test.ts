@@ -47,7 +47,7 @@ describe('judgeSilence', () => {
     ['asked, no answer for too long', { lastInboundMs: 20_000, askedMs: 40_000 }, 'dead'],
     ['silence because we do not read', { lastInboundMs: 0, askedMs: 1, pausedByUs: true }, 'fine'],
     // A process that was stopped (SIGSTOP) for long must ask before it judges.
-    ['the clock jumped while nobody had asked', { lastInboundMs: 0 }, 'ask'],
+    ['the clock jumped before any request', { lastInboundMs: 0 }, 'ask'],
   ] as const)('%s', (_, change, verdict) => {
     expect(judgeSilence({ ...silence, ...change }, timings)).toBe(verdict);
   });
