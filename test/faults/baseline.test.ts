@@ -15,7 +15,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await servers?.[Symbol.asyncDispose]();
-}, 30_000);
+}, 120_000);
 
 afterEach(expectCleanLogs);
 
@@ -51,7 +51,7 @@ describe('the verifier', () => {
 
   afterAll(async () => {
     await fixture?.[Symbol.asyncDispose]();
-  }, 30_000);
+  }, 120_000);
 
   /** Two successive records of one key with different contents. */
   function neighbours(): readonly [ArrivedRecord, ArrivedRecord] {

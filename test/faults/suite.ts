@@ -20,7 +20,8 @@ export function describeFaults(pair: VersionPair): void {
 
   afterAll(async () => {
     await servers?.[Symbol.asyncDispose]();
-  }, 60_000);
+    // Five servers with their data: a busy machine took longer than a minute.
+  }, 300_000);
 
   describe(`on PostgreSQL ${pair.postgres} and Kafka ${pair.kafka}, nothing is lost when`, () => {
     for (const [index, fault] of FAULTS.entries()) {
