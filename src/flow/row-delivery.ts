@@ -142,7 +142,7 @@ export class RowDelivery {
     const { message: relation, route } = routed;
     const outlet = route.parking![routed.kind];
     const { namespace } = route;
-    const reason = causeOf(error);
+    const reason = error.message;
     encodeParkedRow({ databaseRef, slot, namespace, relation, change, ...place, reason }, this.#draft);
     try {
       this.#queue(outlet);
@@ -179,9 +179,4 @@ export class RowDelivery {
       'the service ignores rows of a relation that is not configured',
     );
   }
-}
-
-/** The error and its cause in one line, for the parking record. */
-function causeOf(error: InvalidRowError): string {
-  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
