@@ -162,6 +162,26 @@ test('an idle slot keeps its walsender over several wal_sender_timeouts, and unr
   expect(service.failures()).toEqual([]);
 }, 60_000);
 
+test('an existing slot is held while Kafka does not answer at the start: statuses continue, and nothing is confirmed', async () => {
+  await using fixture = await openFixture();
+  const former = await start(fixture);
+  await former.stop();
+  const confirmedLsn = await fixture.confirmedLsn('one');
+  const { expected } = await writeEvents(fixture, 'held', 5);
+  kafka.pause();
+  try {
+    const service = fixture.start({ kafkaSettings: PATIENT });
+    await statusesGoOn(fixture, await walsenderOf(fixture));
+    expect(await fixture.confirmedLsn('one')).toBe(confirmedLsn);
+    kafka.resume();
+    await fixture.confirmed('one');
+    expect(service.failures()).toEqual([]);
+  } finally {
+    kafka.resume();
+  }
+  expect(await fixture.emitted()).toEqual(inOrder(expected));
+}, 60_000);
+
 const BACKLOGS = [
   { what: 'few rows, the socket is still read', large: undefined },
   // More than in-flight budget and socket buffers hold: the walsender blocks in the middle of a send.
