@@ -35,14 +35,22 @@ export interface StatusUpdatesOptions {
   readonly onDead: (error: SourceError) => void;
 }
 
+/** Reported before `start`: InvalidXLogRecPtr, which keeps the connection alive and confirms nothing. */
+const NOTHING: ReportedPositions = { written: 0n, flushed: 0n };
+
 /**
  * The statuses of one replication connection, from START_REPLICATION on and also while nothing is read. A status goes out
  * when it carries news, when the server asks for one, and at intervals; a server that stays silent is asked for a reply.
  * `liveness.ts` decides when.
+ *
+ * Before `start` a status reports no position. Another process may have advanced the slot since this one read its position,
+ * which only the claim finds out (setup/claim-slot.ts). Not every server refuses to move a slot back to an older position,
+ * and moved back, it would look unchanged to the claim.
  */
 export class StatusUpdates {
   readonly #options: StatusUpdatesOptions;
   readonly #ticker: Timer;
+  #positions = NOTHING;
   #lastInboundMs = performance.now();
   #lastStatusMs = performance.now();
   /** When the server was asked for a reply; undefined once it has answered */
@@ -58,6 +66,14 @@ export class StatusUpdates {
   constructor(options: StatusUpdatesOptions) {
     this.#options = options;
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+    this.send();
+  }
+
+  /** Reports the positions from now on. The silence so far does not count: the service did not read. */
+  start(): void {
+    this.#positions = this.#options.positions;
+    this.noteInbound();
+    this.noteData();
     this.send();
   }
 
@@ -94,7 +110,7 @@ export class StatusUpdates {
 
   /** Sends a status if one is due. To be called whenever the positions may have risen. */
   sendIfDue(): void {
-    const { written, flushed } = this.#options.positions;
+    const { written, flushed } = this.#positions;
     const flushedMoved = flushed > this.#sentFlushed;
     const due = isStatusDue({
       nowMs: performance.now(),
@@ -109,7 +125,7 @@ export class StatusUpdates {
 
   /** Sends a status now. */
   send(options: { readonly replyRequested: boolean } = { replyRequested: false }): void {
-    const { written, flushed } = this.#options.positions;
+    const { written, flushed } = this.#positions;
     this.#lastStatusMs = performance.now();
     this.#replyRequested = false;
     this.#sentWritten = written;
@@ -126,7 +142,7 @@ export class StatusUpdates {
 
   #tick(): void {
     const nowMs = performance.now();
-    const { written } = this.#options.positions;
+    const { written } = this.#positions;
     if (written > this.#seenWritten) this.#lastProgressMs = nowMs;
     this.#seenWritten = written;
     const verdict = judgeSilence(

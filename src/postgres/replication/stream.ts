@@ -127,8 +127,9 @@ export class ReplicationStream {
     }
   }
 
-  /** Hands over what comes in from now on, and what has come since the stream was opened. */
+  /** Hands over what comes in from now on, and what has come since the stream was opened; statuses report positions. */
   start({ onChunk, onNotice }: ReplicationHandlers): void {
+    this.statuses.start();
     this.#notices.onNotice = onNotice;
     this.#copyData.start((chunk) => {
       this.statuses.noteInbound();

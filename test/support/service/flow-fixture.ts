@@ -73,6 +73,7 @@ class FakeStream {
 
   start(handlers: ReplicationHandlers): void {
     this.handlers = handlers;
+    this.statuses.start();
     this.resume();
   }
   bring(chunk: Buffer): void {

@@ -147,8 +147,11 @@ describe('Flow: records', () => {
 });
 
 describe('Flow: statuses', () => {
-  test('sends its confirmed LSN at the start', () => {
-    expect(new FlowFixture().newStatuses()).toEqual([{ written: CONFIRMED, flushed: CONFIRMED, asks: false }]);
+  test('sends its confirmed LSN at the start, and no position before', () => {
+    expect(new FlowFixture().newStatuses()).toEqual([
+      { written: 0n, flushed: 0n, asks: false },
+      { written: CONFIRMED, flushed: CONFIRMED, asks: false },
+    ]);
   });
 
   test('confirms the end LSN of a commit as soon as Kafka has acknowledged it and not before (L1)', async () => {
