@@ -50,8 +50,10 @@ async function look(options: SlotWatchOptions): Promise<readonly string[]> {
     const { entryOids } = prepared.nextLedger;
     const publishing = await readPublishing(control, namespaces, serverMajor);
     const hazards = describePublicationHazards(namespaces, publishing, entryOids);
+    // The session ends at once then, and closes the ledger.
+    if (hazards.length > 0) return hazards;
     await ledger.keep();
-    return hazards;
+    return [];
   } catch {
     return [];
   }

@@ -1,0 +1,54 @@
+/** Looks at slot and publications without a server: the queries are answered by their text. */
+import { expect, test } from 'bun:test';
+import type { Sql } from 'postgres';
+import type { PreparedSlot } from '../../../src/postgres/setup/prepare-slot.ts';
+import type { LedgerKeeper } from '../../../src/slot/ledger-keeper.ts';
+import { watchSlot } from '../../../src/slot/watch.ts';
+import { SlotStatus } from '../../../src/status/slot-status.ts';
+
+const ENTRY_OID = 99;
+
+/** A server whose publication has an entry for a table that was renamed. */
+function fakeControl(): Sql {
+  const publication = {
+    oid: '7',
+    pubname: 'invoice',
+    owner: 'app',
+    puballtables: false,
+    tables: [{ oid: 70, entryOid: ENTRY_OID, filtered: false, columns: null }],
+    schemas: [],
+    comment: null,
+  };
+  const answer = (strings: TemplateStringsArray) => {
+    const text = strings.join('?');
+    return Promise.resolve(text.includes('FROM pg_publication WHERE') ? [publication] : []);
+  };
+  return answer as unknown as Sql;
+}
+
+/** @param keep of the ledger */
+async function watch(keep: () => Promise<void>): Promise<unknown> {
+  const ended = new AbortController();
+  const watching = watchSlot({
+    control: fakeControl(),
+    slot: 'slot',
+    namespaces: ['invoice'],
+    prepared: {
+      serverMajor: 17,
+      nextLedger: { entryOids: new Map([['invoice', [ENTRY_OID]]]) },
+    } as unknown as PreparedSlot,
+    ledger: { keep } as unknown as LedgerKeeper,
+    status: new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }),
+    signal: ended.signal,
+  }).catch((error: unknown) => error);
+  const outcome = await Promise.race([watching, new Promise((resolve) => setTimeout(resolve, 200, 'still watching'))]);
+  ended.abort();
+  return outcome;
+}
+
+test.each([
+  ['waits', () => new Promise<never>(() => {})],
+  ['fails', () => Promise.reject(new Error('no answer'))],
+])('an altered publication ends the stream at once, even if the write of the ledger %s', async (_, keep) => {
+  expect(await watch(keep)).toMatchObject({ code: 'publication_altered' });
+});
