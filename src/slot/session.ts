@@ -283,27 +283,24 @@ export class Session implements AsyncDisposable {
   /** The one place that decides what follows from the end of a stream. */
   async #conclude(
     end: StreamEnd,
-    {
-      server,
-      replication,
-      sinks,
-      flow,
-    }: {
+    stream: {
       readonly server: PreparedServer;
       readonly replication: ReplicationStream;
       readonly sinks: Sinks;
       readonly flow: Flow;
     },
   ): Promise<SessionOutcome> {
-    const { stream, config, log } = this.#options;
-    const { control, progress } = server;
-    const close = { control: control.sql, slot: stream.slot, progress, log };
+    const { config, log } = this.#options;
+    const { replication, sinks, flow } = stream;
+    const { control, progress } = stream.server;
+    const close = { control: control.sql, slot: this.#options.stream.slot, progress, log };
     if (end.kind === 'failed') {
       if (end.deliverFirst && !replication.isClosed) await closeInOrder(replication, close);
       throw end.error;
     }
     if (this.#stopSignal.aborted) {
-      await settleInFlight(flow, { shutdownTimeoutMs: config.shutdownTimeoutMs, log });
+      const early = await settleInFlight(flow, { shutdownTimeoutMs: config.shutdownTimeoutMs, log });
+      if (early?.kind === 'failed') return await this.#conclude(early, stream);
     }
     await closeInOrder(replication, close);
     const facts = { confirmedLsn: formatLsn(progress.flushed), recordCount: sinks.acknowledgedRecordCount };

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import { settlesWithin, within } from '../deadline.ts';
-import type { Flow } from '../flow/flow.ts';
+import type { Flow, FlowEnd } from '../flow/flow.ts';
 import type { Progress } from '../flow/progress.ts';
 import { formatLsn } from '../lsn.ts';
 import { readSlotPosition } from '../postgres/catalog/slots.ts';
@@ -17,16 +17,25 @@ const COPY_DONE_TIMEOUT_MS = 5_000;
 const VERIFY_TIMEOUT_MS = 2_000;
 const VERIFY_INTERVAL_MS = 20;
 
-/** Waits until Kafka has acknowledged everything in flight, but not without end: the next start sends the rest again. */
+/**
+ * Waits until Kafka has acknowledged everything in flight, but not without end: the next start sends the rest again.
+ * @returns how the flow ended, if it ended first: after a failure nothing more may be confirmed
+ */
 export async function settleInFlight(
-  flow: Flow,
+  flow: Pick<Flow, 'drain' | 'ended'>,
   { shutdownTimeoutMs, log }: { readonly shutdownTimeoutMs: number; readonly log: Logger },
-): Promise<void> {
-  if (await settlesWithin(shutdownTimeoutMs, Promise.race([flow.drain(), flow.ended]))) return;
-  log.warn(
-    { event: 'shutdown_timeout', shutdownTimeoutMs },
-    'kafka has not acknowledged everything in time; the next start sends the rest again',
-  );
+): Promise<FlowEnd | undefined> {
+  let end: FlowEnd | undefined;
+  const settled = Promise.race([flow.drain(), flow.ended]).then((ended) => {
+    end = ended ?? undefined;
+  });
+  if (!(await settlesWithin(shutdownTimeoutMs, settled))) {
+    log.warn(
+      { event: 'shutdown_timeout', shutdownTimeoutMs },
+      'kafka has not acknowledged everything in time; the next start sends the rest again',
+    );
+  }
+  return end;
 }
 
 /** Options of a close in good order. */
