@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
+import { settlesWithin } from '../deadline.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import type { TopicChange } from '../kafka/produce/topic-watch.ts';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
@@ -47,6 +48,8 @@ export interface FlowOptions {
   readonly plan: StreamingPlan;
   /** Unacknowledged bytes at which the flow stops reading */
   readonly inFlightBudgetBytes: number;
+  /** Longest wait for Kafka after the server could not find a publication: the slot is not held meanwhile */
+  readonly shutdownTimeoutMs: number;
   /** End of the server's WAL when the session began: a stream that has come this far has caught up */
   readonly currentLsn: Lsn;
   readonly progress: Progress;
@@ -202,6 +205,9 @@ export class Flow implements StreamView {
     } else if (sqlStateOf(error) === SQL_STATE.undefinedObject) {
       // What was received with a publication may be streamed without it next time, so Kafka must acknowledge it first.
       this.#failAfterDelivery(error);
+      void settlesWithin(this.#options.shutdownTimeoutMs, this.#drained.promise).then((isDrained) => {
+        if (!isDrained) this.fail(undeliveredError(error));
+      });
     } else {
       this.fail(error);
     }
@@ -393,6 +399,14 @@ export class Flow implements StreamView {
     const lsn = this.#reader.walStart || this.#begin?.finalLsn;
     return error.locate({ lsn: lsn === undefined ? undefined : formatLsn(lsn) });
   }
+}
+
+function undeliveredError(cause: Error): SourceError {
+  return new SourceError('Cannot look for a publication before Kafka has acknowledged what was received', {
+    code: 'received_not_acknowledged',
+    advice: 'Look at the log entries about Kafka: the next attempt looks for the publication again',
+    cause,
+  });
 }
 
 /** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */

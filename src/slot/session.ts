@@ -258,6 +258,7 @@ export class Session implements AsyncDisposable {
         namespaces: new Set(stream.namespaces.keys()),
         plan,
         inFlightBudgetBytes: inFlightBudgetBytes(config.streams.length),
+        shutdownTimeoutMs: config.shutdownTimeoutMs,
         currentLsn: prepared.currentLsn,
         progress,
         memory,

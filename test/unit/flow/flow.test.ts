@@ -355,6 +355,20 @@ describe('Flow: the end', () => {
     expect(await fixture.flow.ended).toEqual({ kind: 'failed', error: missing, deliverFirst: true });
   });
 
+  test('after a publication that the server cannot find, the flow waits for Kafka no longer than shutdown_timeout', async () => {
+    jest.useRealTimers();
+    const fixture = new FlowFixture({ shutdownTimeoutMs: 1 });
+    await fixture.receive(...events(0x200n, 'p1'));
+    const PostgresError = postgres.PostgresError as unknown as new (fields: object) => Error;
+    const missing = new PostgresError({ code: '42704', message: 'x' });
+    fixture.stream.end(missing);
+    expect(await fixture.flow.ended).toMatchObject({
+      error: { code: 'received_not_acknowledged', cause: missing },
+      deliverFirst: false,
+    });
+    fixture.stream.statuses.stop();
+  });
+
   test('fail ends the flow once and adds the slot to the place of the error', async () => {
     const fixture = new FlowFixture();
     fixture.flow.fail(new SourceError('Lost', { code: 'x', place: { topic: 't' } }));
