@@ -19,6 +19,8 @@ export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 
   readonly keptBufferBytes: number;
   /** By namespace: outcomes of its rows */
   readonly counts: ReadonlyMap<string, NamespaceCounts>;
+  /** Ends the opening, and drops its connections */
+  readonly signal: AbortSignal;
 }
 
 /** One topic, the queues that its records go to, and the counter of its acknowledged records. */
@@ -56,14 +58,21 @@ export class Sinks {
 
   /**
    * Connects to every cluster and checks that every topic exists. Nothing is watched or sent before `start`.
-   * @throws SinkError, SecretError
+   * @throws SinkError, SecretError, and the reason of the signal
    */
   static async open(options: SinksOptions): Promise<Sinks> {
+    const { signal } = options;
     const clusters: Cluster[] = [];
     const producers = new Map<string, Producer>();
+    const close = () => {
+      for (const producer of producers.values()) producer.stop();
+      for (const cluster of clusters) cluster.close();
+    };
+    signal.addEventListener('abort', close);
     try {
       const byClient = Map.groupBy(options.namespaces.values(), (namespace) => namespace.kafkaClient);
       for (const [clientName, namespaces] of byClient) {
+        signal.throwIfAborted();
         const client = options.kafkaClients.get(clientName)!; // the configuration's references are checked
         const cluster = new Cluster(client, options.log);
         clusters.push(cluster);
@@ -89,9 +98,10 @@ export class Sinks {
       });
       return new Sinks(clusters, [...producers.values()], new Map(routes));
     } catch (error) {
-      for (const producer of producers.values()) producer.stop();
-      for (const cluster of clusters) cluster.close();
+      close();
       throw error;
+    } finally {
+      signal.removeEventListener('abort', close);
     }
   }
 

@@ -234,6 +234,7 @@ export class Session implements AsyncDisposable {
       resendTimeoutMs: config.resendTimeoutMs,
       maxRetries: config.maxRetries,
       topicLimits: memory.topicLimits,
+      signal: this.#ended.signal,
       log,
     });
     this.#resources.defer(() => void opening.then((opened) => opened.close()).catch(() => {}));

@@ -63,7 +63,7 @@ async function verifyConfirmed({ control, slot, progress, log }: CloseOptions): 
   const deadlineMs = performance.now() + VERIFY_TIMEOUT_MS;
   try {
     // A server that does not answer must not hold up the stop.
-    while (!(await within(deadlineMs - performance.now(), 'verify the last confirmation', isConfirmed()))) {
+    while (!(await within(Math.ceil(deadlineMs - performance.now()), 'verify the last confirmation', isConfirmed()))) {
       await sleep(VERIFY_INTERVAL_MS);
       if (performance.now() < deadlineMs) continue;
       log.warn(

@@ -157,6 +157,7 @@ function sessionOptions(port: number): SinksOptions {
     maxRetries: 1,
     keptBufferBytes: 1024 * 1024,
     topicLimits: new Map(),
+    signal: new AbortController().signal,
     log: pino({ level: 'silent' }),
   };
 }

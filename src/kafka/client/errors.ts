@@ -11,6 +11,7 @@ import {
   TimeoutError,
   UserError,
 } from '@platformatic/kafka';
+import { NotifierError } from '../../errors.ts';
 
 /** An error by its name. */
 export interface IdentifiedError {
@@ -74,6 +75,7 @@ export function identify(error: unknown): IdentifiedError {
     error instanceof Error &&
     'code' in error &&
     typeof error.code === 'string' &&
+    !(error instanceof NotifierError) &&
     !GenericError.isGenericError(error)
   ) {
     return { id: error.code, isRetriable: true }; // a socket's errno

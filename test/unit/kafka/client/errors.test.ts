@@ -9,6 +9,7 @@ import {
   TimeoutError,
   UserError,
 } from '@platformatic/kafka';
+import { SinkError } from '../../../../src/errors.ts';
 import { identify, identifyCode } from '../../../../src/kafka/client/errors.ts';
 
 describe('identifyCode', () => {
@@ -64,5 +65,12 @@ describe('identify', () => {
     ['an error of unknown kind', new Error('x'), false, 'Error'],
   ] as const)('%s', (_, error, isRetriable, id) => {
     expect(identify(error)).toEqual({ id, isRetriable });
+  });
+});
+
+test('an error of the service is no errno, although it has a code', () => {
+  expect(identify(new SinkError('x', { code: 'broker_unreachable', retriable: false }))).toEqual({
+    id: 'SinkError',
+    isRetriable: false,
   });
 });
