@@ -25,6 +25,8 @@ export function planStatements(task: PublicationTask): Statement[] {
   return [
     ...(plan.setsIdentity ? [identityStatement(tables.processes)] : []),
     ...(plan.setsTables ? [lockStatement(tables.events)] : []),
+    // With a new identity, processes is locked already.
+    ...(plan.setsTables && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
     ...publicationStatements(task),
     ...(plan.marks ? [markStatement(task)] : []),
   ];
@@ -54,7 +56,10 @@ function identityStatement({ name, owner }: TableFacts): Statement {
   return { sql, role: owner, lock: 'ACCESS EXCLUSIVE', tables: [name] };
 }
 
-/** Makes writers of the events table wait until the publication exists. */
+/**
+ * Makes writers of a table wait until the publication exists. A transaction that wrote to the table before the publication
+ * and commits after it would otherwise come without that row, on any version.
+ */
 function lockStatement({ name, owner }: TableFacts): Statement {
   const lock = 'SHARE ROW EXCLUSIVE';
   return { sql: `LOCK TABLE ${quoteTable(name)} IN ${lock} MODE`, role: owner, lock, tables: [name] };

@@ -521,6 +521,21 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await scene.prepare('slot_ns', ['ns']);
   });
 
+  test('a publication is not created beside an open transaction that wrote to processes, whose row it would leave out', async () => {
+    await using scene = await openSetupFixture(server);
+    const { admin } = scene;
+    await createTables(admin, 'ns');
+    await admin`ALTER TABLE ns_processes REPLICA IDENTITY FULL`;
+    const writer = await admin.reserve();
+    await writer`BEGIN`;
+    await writer`INSERT INTO ns_processes VALUES ('p', 'running', NULL)`;
+    const error = await refused(scene.prepare('slot_ns', ['ns']));
+    expect(error.message).toContain('are locked by');
+    await writer`COMMIT`;
+    writer.release();
+    await scene.prepare('slot_ns', ['ns']);
+  });
+
   test('in a cycle of locks with a writer, the writer continues', async () => {
     await using scene = await openSetupFixture(server);
     const { admin } = scene;

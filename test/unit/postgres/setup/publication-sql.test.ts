@@ -68,6 +68,13 @@ describe('planSql', () => {
     expect(text).toEndWith(' COMMIT;');
   });
 
+  test('locks processes as well where its identity needs no change, so that no open transaction is left out', () => {
+    expect(sql(undefined)).toStartWith(
+      'BEGIN; LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
+        'LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; CREATE PUBLICATION',
+    );
+  });
+
   test('is one statement without a transaction for one change', () => {
     expect(sql({ ...publication, operations: [] })).toBe(
       `ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete');`,
