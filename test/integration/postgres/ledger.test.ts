@@ -44,8 +44,8 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test.each(SLOTS)('comes back as it was written, for slot %s', async (slot) => {
-    await using scene = await openSetupFixture(server);
-    const { admin, control } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin, control } = fixture;
     expect(await readLedger(control, slot)).toBeUndefined();
     expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('written');
     expect(await readLedger(control, slot)).toEqual(first);
@@ -58,8 +58,8 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('a late ledger of a former holder does not hide the ledger of its successor', async () => {
-    await using scene = await openSetupFixture(server);
-    const { control } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { control } = fixture;
     const slot = 'cdc_slot';
     await writeLedger(control, { slot, ledger: first, replaces: undefined });
     expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('written');
@@ -68,21 +68,21 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     expect(await writeLedger(control, { slot, ledger: late, replaces: first })).toBe('superseded');
     expect(await readLedger(control, slot)).toEqual(second);
     // The slot holder restores what an operator has dropped.
-    await scene.script(`DROP PUBLICATION ${quoteIdentifier(ledgerName(slot))}`);
+    await fixture.script(`DROP PUBLICATION ${quoteIdentifier(ledgerName(slot))}`);
     expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('written');
     expect(await readLedger(control, slot)).toEqual(second);
   });
 
   test('of several that take the slot at once only one is written, at any isolation level of the role', async () => {
-    await using scene = await openSetupFixture(server);
-    const role = `taker ${scene.database}`;
-    await scene.admin.unsafe(`
+    await using fixture = await openSetupFixture(server);
+    const role = `taker ${fixture.database}`;
+    await fixture.admin.unsafe(`
       CREATE ROLE ${quoteIdentifier(role)} LOGIN SUPERUSER;
       ALTER ROLE ${quoteIdentifier(role)} SET default_transaction_isolation = 'serializable'`);
-    await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
+    await writeLedger(fixture.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
     const outcomes = await Promise.all(
       Array.from({ length: 5 }, (_, index) =>
-        writeLedger(scene.connectAs(role), {
+        writeLedger(fixture.connectAs(role), {
           slot: 'cdc_slot',
           ledger: { ...second, instance: `taker ${index}` },
           replaces: first,
@@ -93,14 +93,14 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('a role without the right is refused, and writes when a superuser has run the statements', async () => {
-    await using scene = await openSetupFixture(server);
-    const role = `reader ${scene.database}`;
-    await scene.admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN REPLICATION`);
-    const control = scene.connectAs(role);
+    await using fixture = await openSetupFixture(server);
+    const role = `reader ${fixture.database}`;
+    await fixture.admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN REPLICATION`);
+    const control = fixture.connectAs(role);
     const slot = 'cdc_slot';
     expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('refused');
     expect(await readLedger(control, slot)).toBeUndefined();
-    await scene.script(ledgerGrantSql(slot, role));
+    await fixture.script(ledgerGrantSql(slot, role));
     expect(await readLedger(control, slot)).toBeUndefined();
     expect(await writeLedger(control, { slot, ledger: first, replaces: undefined })).toBe('written');
     const closed = { ...first, closed: true };
@@ -108,26 +108,26 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     expect(await readLedger(control, slot)).toEqual(closed);
 
     // One that it may not write any more can be out of date.
-    await scene.script(`ALTER PUBLICATION ${quoteIdentifier(ledgerName(slot))} OWNER TO postgres`);
+    await fixture.script(`ALTER PUBLICATION ${quoteIdentifier(ledgerName(slot))} OWNER TO postgres`);
     expect(await writeLedger(control, { slot, ledger: second, replaces: first })).toBe('refused');
     expect(await readLedger(control, slot)).toEqual({ ...closed, closed: false });
   });
 
   test('a comment that is no ledger stops the slot, with the statement that gives it up', async () => {
-    await using scene = await openSetupFixture(server);
-    const { control } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { control } = fixture;
     await writeLedger(control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
-    await scene.script(`COMMENT ON PUBLICATION ${quoteIdentifier(ledgerName('cdc_slot'))} IS 'a note of a person'`);
+    await fixture.script(`COMMENT ON PUBLICATION ${quoteIdentifier(ledgerName('cdc_slot'))} IS 'a note of a person'`);
     const error = await readLedger(control, 'cdc_slot').catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(SetupError);
     const { advice } = error as SetupError;
-    await scene.script(advice!.slice(advice!.lastIndexOf(': ') + 2));
+    await fixture.script(advice!.slice(advice!.lastIndexOf(': ') + 2));
     expect(await readLedger(control, 'cdc_slot')).toBeUndefined();
     expect(await writeLedger(control, { slot: 'cdc_slot', ledger: first, replaces: undefined })).toBe('written');
   });
 
   test('is written while synchronous standbys are away', async () => {
-    await using scene = await openSetupFixture(server);
+    await using fixture = await openSetupFixture(server);
     const session = server.sql('postgres', { max: 1 });
     const configure = async (standbys: string) => {
       await session.unsafe(`ALTER SYSTEM SET synchronous_standby_names = '${standbys}'`);
@@ -136,7 +136,7 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
     };
     try {
       await configure('nobody');
-      expect(await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined })).toBe(
+      expect(await writeLedger(fixture.control, { slot: 'cdc_slot', ledger: first, replaces: undefined })).toBe(
         'written',
       );
     } finally {
@@ -146,11 +146,11 @@ describe.each([14, 17, 18] as const)('the ledger on PostgreSQL %d', (major: Post
   });
 
   test('goes with its slot when an operator drops both for good', async () => {
-    await using scene = await openSetupFixture(server);
-    await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
-    await writeLedger(scene.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
-    await scene.script(dropSlotSql('cdc_slot'));
-    expect((await scene.admin`SELECT FROM pg_publication`).length).toBe(0);
-    expect((await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = 'cdc_slot'`).length).toBe(0);
+    await using fixture = await openSetupFixture(server);
+    await fixture.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
+    await writeLedger(fixture.control, { slot: 'cdc_slot', ledger: first, replaces: undefined });
+    await fixture.script(dropSlotSql('cdc_slot'));
+    expect((await fixture.admin`SELECT FROM pg_publication`).length).toBe(0);
+    expect((await fixture.admin`SELECT FROM pg_replication_slots WHERE slot_name = 'cdc_slot'`).length).toBe(0);
   });
 });

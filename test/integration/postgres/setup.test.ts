@@ -50,11 +50,11 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('creates identity, publication, marker and slot for oddly named namespaces, and then changes nothing', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     for (const namespace of ODD_NAMESPACES) await createTables(admin, namespace);
 
-    const first = await scene.prepare('slot_odd', ODD_NAMESPACES);
+    const first = await fixture.prepare('slot_odd', ODD_NAMESPACES);
 
     const [truth] = await admin`
       SELECT c.system_identifier, s.confirmed_flush_lsn, s.plugin, s.temporary FROM pg_control_system() c,
@@ -99,18 +99,18 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect(tables.map((row) => row.tablename)).toEqual([`${name}_events`, `${name}_processes`]);
     }
 
-    scene.log.length = 0;
+    fixture.log.length = 0;
     const storedLedger = first.nextLedger;
-    expect(await scene.prepare('slot_odd', ODD_NAMESPACES)).toEqual({
+    expect(await fixture.prepare('slot_odd', ODD_NAMESPACES)).toEqual({
       ...first,
       currentLsn: expect.any(BigInt) as unknown as bigint,
       storedLedger,
       nextLedger: { ...storedLedger, revision: 2 },
     });
-    expect(await readLedger(scene.control, 'slot_odd')).toEqual(storedLedger);
-    expect(scene.log).toEqual([]);
+    expect(await readLedger(fixture.control, 'slot_odd')).toEqual(storedLedger);
+    expect(fixture.log).toEqual([]);
     const walBefore = await admin`SELECT xmin, relreplident FROM pg_class WHERE relname = 'Invoice_processes'`;
-    await scene.prepare('slot_odd', ODD_NAMESPACES);
+    await fixture.prepare('slot_odd', ODD_NAMESPACES);
     expect(await admin`SELECT xmin, relreplident FROM pg_class WHERE relname = 'Invoice_processes'`).toEqual(walBefore);
 
     // The names must also be right on the way to pgoutput.
@@ -124,11 +124,11 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('adds a namespace to an existing slot: its marker is a message in the WAL at createdAtLsn, its rows follow', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'old');
     await createTables(admin, 'new/ns');
-    await scene.prepare('slot_grow', ['old']);
+    await fixture.prepare('slot_grow', ['old']);
     await admin`INSERT INTO old_processes VALUES ('before', 'running', NULL)`;
     await admin`INSERT INTO "new/ns_processes" VALUES ('before', 'running', NULL)`;
 
@@ -136,7 +136,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     const straddler = await admin.reserve();
     await straddler`BEGIN`;
     await straddler`INSERT INTO old_processes VALUES ('straddling', 'running', NULL)`;
-    const preparing = scene.prepare('slot_grow', ['old', 'new/ns']);
+    const preparing = fixture.prepare('slot_grow', ['old', 'new/ns']);
     if (major <= 17) {
       await waitFor(
         'empty publication',
@@ -172,19 +172,19 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('a slot whose namespaces are all new is advanced to the marker, and streams from there', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'old');
     await createTables(admin, 'new');
-    await scene.prepare('slot_moved', ['old']);
+    await fixture.prepare('slot_moved', ['old']);
     await admin`INSERT INTO old_processes VALUES ('before', 'running', NULL)`;
-    const prepared = await scene.prepare('slot_moved', ['new']);
+    const prepared = await fixture.prepare('slot_moved', ['new']);
     await admin`INSERT INTO new_processes VALUES ('after', 'running', NULL)`;
     const { createdAtLsn } = prepared.publications[0]!;
 
-    await advanceSlot(scene.control, 'slot_moved', createdAtLsn!);
+    await advanceSlot(fixture.control, 'slot_moved', createdAtLsn!);
 
-    expect((await scene.prepare('slot_moved', ['new'])).confirmedFlushLsn).toBe(createdAtLsn!);
+    expect((await fixture.prepare('slot_moved', ['new'])).confirmedFlushLsn).toBe(createdAtLsn!);
     const rows = await admin`
       SELECT data FROM pg_logical_slot_get_binary_changes('slot_moved', NULL, NULL, 'proto_version', '1',
         'publication_names', ${publicationNames(['new'])})`;
@@ -193,24 +193,24 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('identity, publication and marker become visible together, the identity first in the WAL', async () => {
-    await using scene = await openSetupFixture(server);
-    await createTables(scene.admin, 'one');
-    await scene.prepare('slot_one', ['one']);
-    const [row] = await scene.admin`
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'one');
+    await fixture.prepare('slot_one', ['one']);
+    const [row] = await fixture.admin`
       SELECT p.xmin AS publication, c.xmin AS identity, d.xmin AS comment FROM pg_publication p, pg_class c, pg_description d
       WHERE c.relname = 'one_processes' AND d.objoid = p.oid AND d.classoid = 'pg_publication'::regclass`;
     expect(row).toEqual({ publication: row!.identity, identity: row!.identity, comment: row!.identity });
   });
 
   test('sets the replica identity for a publication that an operator created, and warns of the consequence', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     await admin`CREATE PUBLICATION ns FOR TABLE public.ns_processes, public.ns_events`;
-    const prepared = await scene.prepare('slot_ns', ['ns']);
+    const prepared = await fixture.prepare('slot_ns', ['ns']);
     expect(prepared.publications[0]!.createdAtLsn).toBeUndefined();
     expect(await replicaIdentity(admin, 'ns_processes')).toBe('f');
-    expect(scene.log.filter((line) => line.level === 'warn')).toEqual([
+    expect(fixture.log.filter((line) => line.level === 'warn')).toEqual([
       expect.objectContaining({
         namespace: 'ns',
         table: 'ns_processes',
@@ -218,7 +218,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       }),
     ]);
     await admin`ALTER TABLE ns_processes REPLICA IDENTITY DEFAULT`;
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.prepare('slot_ns', ['ns']);
     expect(await replicaIdentity(admin, 'ns_processes')).toBe('f');
   });
 
@@ -228,12 +228,12 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     const NEEDED = { replicaIdentity: 'status_index', publishColumns: 'needed' } as const;
     const update = (admin: Sql) => admin`UPDATE ns_processes SET status = 'error', detail = 'x' WHERE process_id = 'p'`;
     const openScene = async () => {
-      const scene = await openSetupFixture(server);
+      const fixture = await openSetupFixture(server);
       // Start-up names all columns that records are made of.
-      await createTables(scene.admin, 'ns');
-      await scene.script(`ALTER TABLE ns_events ADD "timestamp" timestamptz, ADD metadata jsonb, ADD task_id int8;
+      await createTables(fixture.admin, 'ns');
+      await fixture.script(`ALTER TABLE ns_events ADD "timestamp" timestamptz, ADD metadata jsonb, ADD task_id int8;
         ALTER TABLE ns_processes ADD aux_state bytea; INSERT INTO ns_processes VALUES ('p', 'running')`);
-      return scene;
+      return fixture;
     };
     /** Each statement by itself, as an index that is built beside writers has it. */
     const runAdvice = async (admin: Sql, error: SetupError) => {
@@ -248,64 +248,64 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     };
 
     test('refuses a table without one before anything is created, with SQL that corrects it', async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
-      const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+      await using fixture = await openScene();
+      const { admin } = fixture;
+      const error = await refused(fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
       expect(error.message).toContain('neither an index over process_id and status nor FULL');
       expect(error.place).toMatchObject({ namespace: 'ns', table: 'ns_processes' });
       expect(await admin`SELECT FROM pg_publication`).toHaveLength(0);
       await runAdvice(admin, error);
-      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+      await fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
       expect(await replicaIdentity(admin, 'ns_processes')).toBe('i');
-      expect(scene.log.filter((line) => line.level === 'warn')).toEqual([]);
+      expect(fixture.log.filter((line) => line.level === 'warn')).toEqual([]);
       await update(admin);
     });
 
     test('refuses the primary key as the index, and one that includes the status without its being of the key', async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
+      await using fixture = await openScene();
+      const { admin } = fixture;
       await admin`CREATE UNIQUE INDEX including ON ns_processes (process_id) INCLUDE (status)`;
       for (const index of ['ns_processes_pkey', 'including']) {
         await admin`ALTER TABLE ns_processes REPLICA IDENTITY USING INDEX ${admin(index)}`;
-        await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+        await refused(fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
       }
     });
 
     test('continues with FULL, and warns that nothing is gained', async () => {
-      await using scene = await openScene();
-      await scene.prepare('slot_ns', ['ns']);
-      scene.log.length = 0;
-      await scene.prepare('slot_ns', ['ns'], { publishing: modern ? NEEDED : STATUS_INDEX });
-      expect(scene.log.map(({ level, msg }) => [level, msg])).toEqual([
+      await using fixture = await openScene();
+      await fixture.prepare('slot_ns', ['ns']);
+      fixture.log.length = 0;
+      await fixture.prepare('slot_ns', ['ns'], { publishing: modern ? NEEDED : STATUS_INDEX });
+      expect(fixture.log.map(({ level, msg }) => [level, msg])).toEqual([
         ['warn', expect.stringContaining('replica identity of processes is FULL')],
       ]);
-      expect(await replicaIdentity(scene.admin, 'ns_processes')).toBe('f');
-      await update(scene.admin);
+      expect(await replicaIdentity(fixture.admin, 'ns_processes')).toBe('f');
+      await update(fixture.admin);
     });
 
     test('reports an index that was dropped, by which all updates fail, and the remedy', async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
-      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX })));
-      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+      await using fixture = await openScene();
+      const { admin } = fixture;
+      await runAdvice(admin, await refused(fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX })));
+      await fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
       await admin`DROP INDEX ns_identity`;
       await update(admin).then(
         () => expect.unreachable(),
         (error) => expect(error.code).toBe('55000'),
       );
-      const hazards = await hazardsOf(scene.control, major);
+      const hazards = await hazardsOf(fixture.control, major);
       expect(hazards).toEqual([expect.stringContaining('neither FULL nor an index')]);
-      const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
+      const error = await refused(fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX }));
       expect(error.message).toContain('PostgreSQL refuses all updates and deletes');
       await runAdvice(admin, error);
       await update(admin);
-      await scene.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
+      await fixture.prepare('slot_ns', ['ns'], { publishing: STATUS_INDEX });
     });
 
     if (!modern) {
       test('refuses column lists on a server that has none', async () => {
-        await using scene = await openScene();
-        const error = await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED }));
+        await using fixture = await openScene();
+        const error = await refused(fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED }));
         expect(error.message).toContain('has no column lists');
         expect(error.advice).toContain('publish_columns');
       });
@@ -313,52 +313,52 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     }
 
     test('publishes the needed columns alone, all again without the setting, and no update is ever refused', async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
-      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
-      const listed = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
+      await using fixture = await openScene();
+      const { admin } = fixture;
+      await runAdvice(admin, await refused(fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      const listed = await fixture.stream('slot_ns', ['ns'], { publishing: NEEDED });
       expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
       expect(await listOf(admin, 'ns_events')).toBe('process_id event_id payload timestamp metadata');
       await update(admin);
-      const whole = await scene.stream('slot_ns', ['ns'], { remembered: listed, publishing: STATUS_INDEX });
+      const whole = await fixture.stream('slot_ns', ['ns'], { remembered: listed, publishing: STATUS_INDEX });
       expect(await listOf(admin, 'ns_processes')).toBeNull();
       await update(admin);
-      const again = await scene.stream('slot_ns', ['ns'], { remembered: whole, publishing: NEEDED });
+      const again = await fixture.stream('slot_ns', ['ns'], { remembered: whole, publishing: NEEDED });
       await update(admin);
-      await scene.stream('slot_ns', ['ns'], { remembered: again });
+      await fixture.stream('slot_ns', ['ns'], { remembered: again });
       expect([await listOf(admin, 'ns_processes'), await listOf(admin, 'ns_events')]).toEqual([null, null]);
       expect(await replicaIdentity(admin, 'ns_processes')).toBe('f');
       await update(admin);
     });
 
     test("accepts an operator's publication whose lists hold what is needed, and changes one whose lists do not", async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
-      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
-      await scene.script(`CREATE PUBLICATION ns FOR TABLE ns_processes (process_id, status, detail, aux_state),
+      await using fixture = await openScene();
+      const { admin } = fixture;
+      await runAdvice(admin, await refused(fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      await fixture.script(`CREATE PUBLICATION ns FOR TABLE ns_processes (process_id, status, detail, aux_state),
         ns_events (event_id, process_id, payload, metadata, "timestamp")`);
-      await scene.prepare('slot_ns', ['ns'], { publishing: NEEDED });
+      await fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED });
       expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail aux_state');
-      await scene.script('ALTER PUBLICATION ns SET TABLE ns_processes (process_id, status), ns_events');
+      await fixture.script('ALTER PUBLICATION ns SET TABLE ns_processes (process_id, status), ns_events');
       await admin`SELECT pg_drop_replication_slot('slot_ns')`;
       await admin.unsafe(`DROP PUBLICATION "cdc-notifier:slot_ns"`).catch(() => {});
-      await scene.prepare('slot_ns', ['ns'], { publishing: NEEDED });
+      await fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED });
       expect(await listOf(admin, 'ns_processes')).toBe('process_id status detail');
     });
 
     test('finds lists by which updates fail since FULL was set, and removes them', async () => {
-      await using scene = await openScene();
-      const { admin } = scene;
-      await runAdvice(admin, await refused(scene.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
-      const remembered = await scene.stream('slot_ns', ['ns'], { publishing: NEEDED });
+      await using fixture = await openScene();
+      const { admin } = fixture;
+      await runAdvice(admin, await refused(fixture.prepare('slot_ns', ['ns'], { publishing: NEEDED })));
+      const remembered = await fixture.stream('slot_ns', ['ns'], { publishing: NEEDED });
       await admin`ALTER TABLE ns_processes REPLICA IDENTITY FULL`;
       await update(admin).then(
         () => expect.unreachable(),
         (error) => expect(error.code).toBe('42P10'),
       );
-      const hazards = await hazardsOf(scene.control, major);
+      const hazards = await hazardsOf(fixture.control, major);
       expect(hazards).toEqual([expect.stringContaining('so that updates and deletes fail')]);
-      await scene.prepare('slot_ns', ['ns'], { remembered, publishing: NEEDED });
+      await fixture.prepare('slot_ns', ['ns'], { remembered, publishing: NEEDED });
       await update(admin);
     });
   });
@@ -376,12 +376,12 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         ]
       : []),
   ])('changes a publication that %s', async (_, statement) => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     await createTables(admin, 'other');
     await admin.unsafe(statement!);
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.prepare('slot_ns', ['ns']);
     const tables = await admin`SELECT tablename FROM pg_publication_tables WHERE pubname = 'ns' ORDER BY 1`;
     expect(tables.map((row) => row.tablename)).toEqual(['ns_events', 'ns_processes']);
     const [publication] = await admin`
@@ -393,113 +393,113 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
           (SELECT count(*)::int4 FROM pg_publication_namespace) AS schemas`;
       expect(plain).toEqual({ tables: 2, schemas: 0 });
     }
-    scene.log.length = 0;
-    await scene.prepare('slot_ns', ['ns']);
-    expect(scene.log).toEqual([]);
+    fixture.log.length = 0;
+    await fixture.prepare('slot_ns', ['ns']);
+    expect(fixture.log).toEqual([]);
   });
 
   test('refuses FOR ALL TABLES with SQL that corrects it', async () => {
-    await using scene = await openSetupFixture(server);
-    await createTables(scene.admin, 'ns');
-    await scene.admin`CREATE PUBLICATION ns FOR ALL TABLES`;
-    const error = await refused(scene.prepare('slot_ns', ['ns']));
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    await fixture.admin`CREATE PUBLICATION ns FOR ALL TABLES`;
+    const error = await refused(fixture.prepare('slot_ns', ['ns']));
     expect(error.message).toContain('FOR ALL TABLES');
-    await scene.script(adviceSql(error));
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.script(adviceSql(error));
+    await fixture.prepare('slot_ns', ['ns']);
   });
 
   test('refuses a role without REPLICATION, and one without ownership with SQL that corrects it', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     const namespace = `Owner's "ns"/1`;
-    const role = `reader ${scene.database}`;
+    const role = `reader ${fixture.database}`;
     await createTables(admin, namespace);
     await createTables(admin, 'ready');
     await admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN`);
-    const control = scene.connectAs(role);
+    const control = fixture.connectAs(role);
 
-    const withoutReplication = await refused(scene.prepare('slot_role', [namespace], { control }));
+    const withoutReplication = await refused(fixture.prepare('slot_role', [namespace], { control }));
     expect(withoutReplication.message).toContain('REPLICATION');
-    await scene.script(adviceSql(withoutReplication));
+    await fixture.script(adviceSql(withoutReplication));
 
-    const withoutOwnership = await refused(scene.prepare('slot_role', [namespace], { control }));
+    const withoutOwnership = await refused(fixture.prepare('slot_role', [namespace], { control }));
     expect(withoutOwnership.message).toContain('may not create publication');
     expect(withoutOwnership.place).toEqual({ database: 'main', slot: 'slot_role', namespace });
     expect((await admin`SELECT FROM pg_publication`).length).toBe(0);
-    await scene.script(adviceSql(withoutOwnership));
-    const prepared = await scene.prepare('slot_role', [namespace], { control });
+    await fixture.script(adviceSql(withoutOwnership));
+    const prepared = await fixture.prepare('slot_role', [namespace], { control });
     expect(prepared.publications[0]!.createdAtLsn! < prepared.confirmedFlushLsn).toBe(true);
     expect(await replicaIdentity(admin, `${namespace}_processes`)).toBe('f');
 
     await admin.unsafe(`ALTER TABLE ${quoteTable(`${namespace}_processes`)} REPLICA IDENTITY DEFAULT`);
-    const identity = await refused(scene.prepare('slot_role', [namespace], { control }));
+    const identity = await refused(fixture.prepare('slot_role', [namespace], { control }));
     expect(identity.message).toContain('replica identity');
-    await scene.script(adviceSql(identity));
-    await scene.prepare('slot_role', [namespace], { control });
+    await fixture.script(adviceSql(identity));
+    await fixture.prepare('slot_role', [namespace], { control });
 
     await admin.unsafe(
       `ALTER PUBLICATION ${quoteIdentifier(namespace)} SET TABLE ${quoteTable(`${namespace}_events`)}`,
     );
     // This role has no ledger to show that the slot was streamed with it.
-    const contents = await refused(scene.prepare('slot_role', [namespace], { control }));
+    const contents = await refused(fixture.prepare('slot_role', [namespace], { control }));
     expect(contents.message).toContain('may not change publication');
-    await scene.script(adviceSql(contents));
-    await scene.prepare('slot_role', [namespace], { control });
+    await fixture.script(adviceSql(contents));
+    await fixture.prepare('slot_role', [namespace], { control });
 
     // Also where the slot exists and the new publication would come in two steps: nothing is left over.
-    await refused(scene.prepare('slot_role', ['ready'], { control }));
+    await refused(fixture.prepare('slot_role', ['ready'], { control }));
     expect((await admin`SELECT FROM pg_publication`).length).toBe(1);
   });
 
   test('refuses missing, partitioned and unlogged tables and an events table that could not be published safely', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
-    const none = await refused(scene.prepare('slot_t', ['none']));
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
+    const none = await refused(fixture.prepare('slot_t', ['none']));
     expect(none.message).toBe('Cannot prepare slot: table public."none_processes" does not exist');
     expect(none.place).toEqual({ database: 'main', slot: 'slot_t', namespace: 'none', table: 'none_processes' });
 
     await admin`CREATE TABLE part_processes (process_id text PRIMARY KEY) PARTITION BY HASH (process_id)`;
-    expect((await refused(scene.prepare('slot_t', ['part']))).message).toContain('is a partitioned table');
+    expect((await refused(fixture.prepare('slot_t', ['part']))).message).toContain('is a partitioned table');
 
     await admin`CREATE UNLOGGED TABLE fast_processes (process_id text PRIMARY KEY)`;
-    const unlogged = await refused(scene.prepare('slot_t', ['fast']));
+    const unlogged = await refused(fixture.prepare('slot_t', ['fast']));
     expect(unlogged.advice).toContain('ALTER TABLE public."fast_processes" SET LOGGED;');
 
     await createTables(admin, 'bare');
     await admin`ALTER TABLE bare_events DROP CONSTRAINT bare_events_pkey`;
-    const bare = await refused(scene.prepare('slot_t', ['bare']));
+    const bare = await refused(fixture.prepare('slot_t', ['bare']));
     expect(bare.message).toContain('updates and deletes fail');
-    await scene.script(adviceSql(bare));
-    await scene.prepare('slot_t', ['bare']);
+    await fixture.script(adviceSql(bare));
+    await fixture.prepare('slot_t', ['bare']);
 
     // A table of that name in another schema is not ours.
     await admin.unsafe(`CREATE SCHEMA s; CREATE TABLE s.away_processes (process_id text PRIMARY KEY)`);
-    expect((await refused(scene.prepare('slot_t', ['away']))).message).toContain('does not exist');
+    expect((await refused(fixture.prepare('slot_t', ['away']))).message).toContain('does not exist');
   });
 
   test('refuses slots that are physical, of another plugin or database, or temporary', async () => {
-    await using scene = await openSetupFixture(server);
+    await using fixture = await openSetupFixture(server);
     await using other = await openSetupFixture(server);
-    const { admin } = scene;
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     await other.admin`SELECT pg_create_logical_replication_slot('slot_elsewhere', 'pgoutput')`;
-    expect((await refused(scene.prepare('slot_elsewhere', ['ns']))).message).toContain(
-      `belongs to database "${other.database}", not to "${scene.database}"`,
+    expect((await refused(fixture.prepare('slot_elsewhere', ['ns']))).message).toContain(
+      `belongs to database "${other.database}", not to "${fixture.database}"`,
     );
     await admin`SELECT pg_create_physical_replication_slot('slot_physical')`;
-    expect((await refused(scene.prepare('slot_physical', ['ns']))).message).toContain('is a physical slot');
+    expect((await refused(fixture.prepare('slot_physical', ['ns']))).message).toContain('is a physical slot');
     await admin`SELECT pg_drop_replication_slot('slot_physical')`;
     const session = await admin.reserve();
     await session`SELECT pg_create_logical_replication_slot('slot_temporary', 'pgoutput', true)`;
-    expect((await refused(scene.prepare('slot_temporary', ['ns']))).message).toContain('is temporary');
+    expect((await refused(fixture.prepare('slot_temporary', ['ns']))).message).toContain('is temporary');
     await session`SELECT pg_drop_replication_slot('slot_temporary')`;
     session.release();
     expect((await admin`SELECT FROM pg_publication`).length).toBe(0);
   });
 
   test('gives up DDL that waits for a long query within its lock timeout, names the session, and works afterwards', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     const reader = await admin.reserve();
     await reader`SET application_name = 'long report'`;
@@ -507,43 +507,43 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await reader`BEGIN`;
     await reader`SELECT count(*) FROM ns_processes /* a secret of the query */`;
     const startedAt = performance.now();
-    const error = await refused(scene.prepare('slot_ns', ['ns']));
+    const error = await refused(fixture.prepare('slot_ns', ['ns']));
     expect(performance.now() - startedAt).toBeLessThan(6_000);
     expect(error.message).toMatch(
       new RegExp(
-        `^Cannot prepare slot: tables of namespace "ns" are locked by pid ${pid} \\(database ${scene.database}, user postgres, ` +
+        `^Cannot prepare slot: tables of namespace "ns" are locked by pid ${pid} \\(database ${fixture.database}, user postgres, ` +
           'application long report, idle in transaction, transaction open for \\d+ s\\)$',
       ),
     );
     expect(await replicaIdentity(admin, 'ns_processes')).toBe('d');
     await reader`COMMIT`;
     reader.release();
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.prepare('slot_ns', ['ns']);
   });
 
   test('a publication is not created beside an open transaction that wrote to processes, whose row it would leave out', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     await admin`ALTER TABLE ns_processes REPLICA IDENTITY FULL`;
     const writer = await admin.reserve();
     await writer`BEGIN`;
     await writer`INSERT INTO ns_processes VALUES ('p', 'running', NULL)`;
-    const error = await refused(scene.prepare('slot_ns', ['ns']));
+    const error = await refused(fixture.prepare('slot_ns', ['ns']));
     expect(error.message).toContain('are locked by');
     await writer`COMMIT`;
     writer.release();
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.prepare('slot_ns', ['ns']);
   });
 
   test('in a cycle of locks with a writer, the writer continues', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     const writer = await admin.reserve();
     await writer`BEGIN`;
     await writer`LOCK TABLE ns_events IN ROW EXCLUSIVE MODE`;
-    const preparing = refused(scene.prepare('slot_ns', ['ns']));
+    const preparing = refused(fixture.prepare('slot_ns', ['ns']));
     await waitFor('the identity is being set', async () => {
       const locks = await admin`
         SELECT FROM pg_locks WHERE relation = 'ns_events'::regclass AND NOT granted AND mode = 'ShareRowExclusiveLock'`;
@@ -557,17 +557,17 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('says which transaction the creation of a slot waits for, prepared ones and other databases included', async () => {
-    await using scene = await openSetupFixture(server);
+    await using fixture = await openSetupFixture(server);
     await using other = await openSetupFixture(server);
-    await createTables(scene.admin, 'ns');
+    await createTables(fixture.admin, 'ns');
     await other.admin`CREATE TABLE t (i int)`;
     const writer = await other.admin.reserve();
     await writer`SET application_name = 'importer'`;
     await writer`BEGIN`;
     await writer`INSERT INTO t VALUES (1)`;
-    await scene.script(`BEGIN; CREATE TABLE x (i int); PREPARE TRANSACTION 'left behind'`);
+    await fixture.script(`BEGIN; CREATE TABLE x (i int); PREPARE TRANSACTION 'left behind'`);
     const create = () =>
-      createSlot(scene.control, createStatement('slot_waits', { failover: false, role: 'postgres' }), {
+      createSlot(fixture.control, createStatement('slot_waits', { failover: false, role: 'postgres' }), {
         place: { slot: 'slot_waits' },
         maxReplicationSlots: 20,
         timeoutMs: 300,
@@ -576,21 +576,21 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect(error.message).toContain(
       `(database ${other.database}, user postgres, application importer, idle in transaction`,
     );
-    expect(error.message).toContain(`prepared transaction left behind (database ${scene.database}`);
+    expect(error.message).toContain(`prepared transaction left behind (database ${fixture.database}`);
     await writer`ROLLBACK`;
     writer.release();
-    await scene.admin.unsafe(`ROLLBACK PREPARED 'left behind'`);
+    await fixture.admin.unsafe(`ROLLBACK PREPARED 'left behind'`);
     await create();
     await create();
-    expect((await scene.admin`SELECT FROM pg_replication_slots WHERE slot_name = 'slot_waits'`).length).toBe(1);
+    expect((await fixture.admin`SELECT FROM pg_replication_slots WHERE slot_name = 'slot_waits'`).length).toBe(1);
   });
 
   test('two slots, and two attempts for one slot, prepared at once do not collide', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     const namespaces = ['a', 'b', 'c'];
     for (const namespace of namespaces) await createTables(admin, namespace);
-    const attempt = (slot: string) => scene.prepare(slot, namespaces, { control: scene.connectAs('postgres') });
+    const attempt = (slot: string) => fixture.prepare(slot, namespaces, { control: fixture.connectAs('postgres') });
     const results = await Promise.allSettled([
       attempt('slot_x'),
       attempt('slot_x'),
@@ -608,27 +608,27 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('a slot that is missing with its ledger, although its publications are there, is created with a warning', async () => {
-    await using scene = await openSetupFixture(server);
-    await createTables(scene.admin, 'invoice');
-    await scene.prepare('slot_failed_over', ['invoice']);
-    await scene.script(dropSlotSql('slot_failed_over'));
-    expect(scene.log.filter(({ level }) => level === 'warn')).toEqual([]);
-    await scene.prepare('slot_failed_over', ['invoice']);
-    expect(scene.log.filter(({ level }) => level === 'warn')).toEqual([
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'invoice');
+    await fixture.prepare('slot_failed_over', ['invoice']);
+    await fixture.script(dropSlotSql('slot_failed_over'));
+    expect(fixture.log.filter(({ level }) => level === 'warn')).toEqual([]);
+    await fixture.prepare('slot_failed_over', ['invoice']);
+    expect(fixture.log.filter(({ level }) => level === 'warn')).toEqual([
       expect.objectContaining({ publications: ['invoice'], msg: expect.stringContaining('created replication slot') }),
     ]);
   });
 
   test('warns of slots that hold WAL without a reader, and of no others', async () => {
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     for (const slot of ['slot_left', 'slot_known', 'slot_ns']) {
       await admin`SELECT pg_create_logical_replication_slot(${slot}, 'pgoutput')`;
     }
     const isConfiguredSlot = (slot: string) => slot !== 'slot_left';
-    await scene.prepare('slot_ns', ['ns'], { isConfiguredSlot });
-    expect(scene.log.filter((line) => line.level === 'warn' && line.abandonedSlot !== undefined)).toEqual([
+    await fixture.prepare('slot_ns', ['ns'], { isConfiguredSlot });
+    expect(fixture.log.filter((line) => line.level === 'warn' && line.abandonedSlot !== undefined)).toEqual([
       expect.objectContaining({
         abandonedSlot: 'slot_left',
         retainedWalBytes: expect.any(Number),
@@ -638,10 +638,10 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
   });
 
   test('startCopyBoth rejects with the refusal of the server, and wal_sender_timeout can be asked for on its connection', async () => {
-    await using scene = await openSetupFixture(server);
-    await createTables(scene.admin, 'ns');
-    await scene.prepare('slot_ns', ['ns']);
-    const config = databaseEndpoint(server, scene.database);
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    await fixture.prepare('slot_ns', ['ns']);
+    const config = databaseEndpoint(server, fixture.database);
     const replication = connectReplication(config, { applicationName: 'cdc-notifier slot_ns' });
     try {
       const [setting] = await replication.unsafe('SHOW wal_sender_timeout');
@@ -657,10 +657,10 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       stream.on('data', (chunk: Buffer) => {
         if (chunk[0] === 'w'.charCodeAt(0)) received.resolve(chunk);
       });
-      await scene.admin`INSERT INTO ns_processes VALUES ('p', 'running', NULL)`;
+      await fixture.admin`INSERT INTO ns_processes VALUES ('p', 'running', NULL)`;
       expect((await received.promise)[25]).toBe('B'.charCodeAt(0));
       const [sender] =
-        await scene.admin`SELECT application_name FROM pg_stat_replication WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'slot_ns')`;
+        await fixture.admin`SELECT application_name FROM pg_stat_replication WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'slot_ns')`;
       expect(sender).toEqual({ application_name: 'cdc-notifier slot_ns' });
     } finally {
       await replication.end({ timeout: 0 });
@@ -671,26 +671,26 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
 describe('prepareSlot on a server that is not ready for it', () => {
   test('refuses wal_level replica', async () => {
     await using server = await startPostgres({ settings: { wal_level: 'replica' } });
-    await using scene = await openSetupFixture(server);
-    await createTables(scene.admin, 'ns');
-    const error = await refused(scene.prepare('slot_ns', ['ns']));
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    const error = await refused(fixture.prepare('slot_ns', ['ns']));
     expect(error.message).toBe('Cannot prepare slot: wal_level is replica, and must be logical');
     expect(error.advice).toContain('ALTER SYSTEM SET wal_level = logical;');
-    expect((await scene.admin`SELECT FROM pg_publication`).length).toBe(0);
+    expect((await fixture.admin`SELECT FROM pg_publication`).length).toBe(0);
   });
 
   test('refuses when all slots or all WAL senders are in use, and continues when one is free', async () => {
     await using server = await startPostgres({ settings: { max_replication_slots: '2', max_wal_senders: '1' } });
-    await using scene = await openSetupFixture(server);
-    const { admin } = scene;
+    await using fixture = await openSetupFixture(server);
+    const { admin } = fixture;
     await createTables(admin, 'ns');
     for (const slot of ['one', 'two']) await admin`SELECT pg_create_logical_replication_slot(${slot}, 'pgoutput')`;
-    expect((await refused(scene.prepare('slot_ns', ['ns']))).message).toBe(
+    expect((await refused(fixture.prepare('slot_ns', ['ns']))).message).toBe(
       'Cannot prepare slot: all 2 replication slots of the server are in use',
     );
     await admin`SELECT pg_drop_replication_slot('two')`;
 
-    const replication = connectReplication(databaseEndpoint(server, scene.database), { applicationName: 'other' });
+    const replication = connectReplication(databaseEndpoint(server, fixture.database), { applicationName: 'other' });
     try {
       await admin`CREATE PUBLICATION any_publication`;
       const stream = await startCopyBoth(
@@ -698,12 +698,12 @@ describe('prepareSlot on a server that is not ready for it', () => {
         `START_REPLICATION SLOT one LOGICAL 0/0 (proto_version '1', publication_names 'any_publication')`,
       );
       stream.resume();
-      const error = await refused(scene.prepare('slot_ns', ['ns']));
+      const error = await refused(fixture.prepare('slot_ns', ['ns']));
       expect(error.message).toBe('Cannot prepare slot: all 1 WAL senders of the server are in use');
     } finally {
       await replication.end({ timeout: 0 });
     }
     await waitFor('sender gone', async () => (await admin`SELECT FROM pg_stat_replication`).length === 0);
-    await scene.prepare('slot_ns', ['ns']);
+    await fixture.prepare('slot_ns', ['ns']);
   });
 });

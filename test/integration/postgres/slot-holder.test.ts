@@ -16,44 +16,44 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
   });
 
   test('returns at once for a slot without a holder, and for one that does not exist', async () => {
-    await using scene = await openSetupFixture(server);
+    await using fixture = await openSetupFixture(server);
     const holders: SlotHolder[] = [];
     const options = {
       slot: 'cdc_slot',
       signal: new AbortController().signal,
       onHolder: (one: SlotHolder) => holders.push(one),
     };
-    await waitUntilFree(scene.control, options);
-    await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
-    await waitUntilFree(scene.control, options);
+    await waitUntilFree(fixture.control, options);
+    await fixture.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
+    await waitUntilFree(fixture.control, options);
     expect(holders).toEqual([]);
   });
 
   test('names the holder whenever it looks, and returns within two seconds of the release', async () => {
-    await using scene = await openSetupFixture(server);
-    await scene.admin`CREATE PUBLICATION any_publication`;
-    await scene.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
+    await using fixture = await openSetupFixture(server);
+    await fixture.admin`CREATE PUBLICATION any_publication`;
+    await fixture.admin`SELECT pg_create_logical_replication_slot('cdc_slot', 'pgoutput')`;
     const hold = async (applicationName: string) => {
-      const replication = connectReplication(scene.endpoint, { applicationName });
+      const replication = connectReplication(fixture.endpoint, { applicationName });
       const command = `START_REPLICATION SLOT cdc_slot LOGICAL 0/0 (proto_version '1', publication_names 'any_publication')`;
       const stream = await startCopyBoth(replication, command);
       stream.resume();
-      const [row] = await scene.admin`SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'cdc_slot'`;
+      const [row] = await fixture.admin`SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'cdc_slot'`;
       return { pid: row!.active_pid as number, release: () => replication.end({ timeout: 0 }) };
     };
-    const isFree = async () => (await scene.admin`SELECT FROM pg_replication_slots WHERE active`).length === 0;
+    const isFree = async () => (await fixture.admin`SELECT FROM pg_replication_slots WHERE active`).length === 0;
 
     const holders: SlotHolder[] = [];
     const one = await hold('first holder');
     const stop = new AbortController();
-    const aborted = waitUntilFree(scene.control, {
+    const aborted = waitUntilFree(fixture.control, {
       slot: 'cdc_slot',
       signal: stop.signal,
       onHolder: () => stop.abort(),
     });
     expect(await aborted.catch((error: Error) => error.name)).toBe('AbortError');
 
-    const waiting = waitUntilFree(scene.control, {
+    const waiting = waitUntilFree(fixture.control, {
       slot: 'cdc_slot',
       signal: new AbortController().signal,
       onHolder: (holder) => {
@@ -62,7 +62,7 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
     });
     await waitFor('the first holder', () => holders.length === 1);
     const askedAt = async () => {
-      const [row] = await scene.admin`
+      const [row] = await fixture.admin`
         SELECT query_start::text AS at FROM pg_stat_activity
         WHERE application_name = 'cdc-notifier control' AND datname = current_database()`;
       return row!.at as string;
