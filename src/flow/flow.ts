@@ -306,7 +306,8 @@ export class Flow implements StreamView {
 
   #onRow(message: RowMessage): void {
     const begin = this.#begin;
-    this.#rows.deliver(message, begin && { begin, lsn: this.#reader.walStart! });
+    // A row is in an XLogData frame, which has an LSN.
+    this.#rows.deliver(message, begin && { begin, lsn: this.#reader.walStart ?? begin.finalLsn });
   }
 
   #onCommit(message: CommitMessage): void {
