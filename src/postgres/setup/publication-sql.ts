@@ -23,10 +23,10 @@ const OPERATIONS = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
 export function planStatements(task: PublicationTask): Statement[] {
   const { plan, tables } = task;
   return [
+    // Processes first, as progressor writes: the other order would meet its transactions in a cycle.
     ...(plan.setsIdentity ? [identityStatement(tables.processes)] : []),
+    ...(plan.marks && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
     ...(plan.setsTables ? [lockStatement(tables.events)] : []),
-    // With a new identity, processes is locked already.
-    ...(plan.setsTables && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
     ...publicationStatements(task),
     ...(plan.marks ? [markStatement(task)] : []),
   ];

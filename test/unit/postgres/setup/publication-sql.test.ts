@@ -70,8 +70,8 @@ describe('planSql', () => {
 
   test('locks processes as well where its identity needs no change, so that no open transaction is left out', () => {
     expect(sql(undefined)).toStartWith(
-      'BEGIN; LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
-        'LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; CREATE PUBLICATION',
+      'BEGIN; LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; ' +
+        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; CREATE PUBLICATION',
     );
   });
 
