@@ -10,7 +10,7 @@ import { wallClockMs } from '../postgres/replication/clock.ts';
 import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/replication/frames.ts';
 import type { BeginMessage, CommitMessage, LogicalMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/replication/publication-marker.ts';
-import type { ReplicationStream } from '../postgres/replication/stream.ts';
+import { type ReplicationStream, replicationEndedError } from '../postgres/replication/stream.ts';
 import { judgeMissingPublication, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
 import type { SlotStatus, StreamView } from '../status/slot-status.ts';
 import { noteGarbage } from './garbage-collection.ts';
@@ -201,7 +201,7 @@ export class Flow implements StreamView {
   /** The server, or the network, has ended the replication connection. */
   #onClosed(error: Error | undefined): void {
     if (error === undefined) {
-      this.fail(new SourceError('The server ended the replication', { code: 'replication_ended' }));
+      this.fail(replicationEndedError());
     } else if (sqlStateOf(error) === SQL_STATE.undefinedObject) {
       // What was received with a publication may be streamed without it next time, so Kafka must acknowledge it first.
       this.#failAfterDelivery(error);

@@ -1,7 +1,6 @@
 import type { Logger } from 'pino';
 import type { Config, DatabaseEndpoint, StreamConfig } from '../config/config.ts';
 import { aborted, rejectOnAbort, settlesWithin, within } from '../deadline.ts';
-import { SourceError } from '../errors.ts';
 import { Flow, type FlowEnd, type RenewalReason } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
@@ -13,7 +12,7 @@ import { connectControl } from '../postgres/client/connect.ts';
 import { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
-import { ReplicationStream } from '../postgres/replication/stream.ts';
+import { ReplicationStream, replicationEndedError } from '../postgres/replication/stream.ts';
 import { advanceSlot } from '../postgres/setup/create-slot.ts';
 import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
@@ -240,7 +239,7 @@ export class Session implements AsyncDisposable {
     this.#resources.defer(() => void opening.then((opened) => opened.close()).catch(() => {}));
     const lost = replication.closed.then((error) => {
       replication.destroy();
-      throw error ?? new SourceError('The server ended the replication', { code: 'replication_ended' });
+      throw error ?? replicationEndedError();
     });
     return await this.#interruptible(Promise.race([opening, lost]));
   }

@@ -186,6 +186,11 @@ export class ReplicationStream {
   }
 }
 
+/** The error of a stream whose `closed` resolves without one while it is still needed. */
+export function replicationEndedError(): SourceError {
+  return new SourceError('The server ended the replication', { code: 'replication_ended' });
+}
+
 /** Keeps notices until a handler is there: the first ones come with the answer to START_REPLICATION. */
 class NoticeBox {
   #held: postgres.Notice[] = [];

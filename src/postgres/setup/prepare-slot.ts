@@ -47,7 +47,7 @@ import {
 export interface SetupRequest extends ContinuityRequest {
   /** By namespace: of the same namespaces, in the same order */
   readonly publishing: ReadonlyMap<string, PublishSettings>;
-  /** True for a slot without a warning: the configuration names it, or it was warned of before */
+  /** True for a slot that needs no warning: the configuration names it, or a warning about it is in the log already */
   readonly isConfiguredSlot: (slot: string) => boolean;
   /** Called for each slot after a warning about it */
   readonly onAbandonedSlot: (slot: string) => void;
