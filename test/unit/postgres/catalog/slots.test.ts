@@ -1,22 +1,6 @@
 import { describe, expect, test } from 'bun:test';
 import { isInvalidated, type SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
-
-const slot: SlotFacts = {
-  name: 'cdc_slot',
-  type: 'logical',
-  plugin: 'pgoutput',
-  database: 'main',
-  temporary: false,
-  active: false,
-  activePid: undefined,
-  walStatus: 'reserved',
-  invalidationReason: undefined,
-  failover: false,
-  confirmedFlushLsn: 1n,
-  retainedWalBytes: 16,
-  safeWalBytes: undefined,
-  serverLsn: 1n,
-};
+import { SLOT as slot } from '../../../support/postgres/catalog-facts.ts';
 
 describe('isInvalidated', () => {
   test.each<[Partial<SlotFacts>, boolean]>([

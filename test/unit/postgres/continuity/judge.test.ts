@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test';
 import type { SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
 import { type ContinuityFacts, effectiveLedger, judgeContinuity } from '../../../../src/postgres/continuity/judge.ts';
 import type { SlotLedger } from '../../../../src/postgres/continuity/ledger.ts';
+import { SLOT } from '../../../support/postgres/catalog-facts.ts';
 
 const US = 'this process';
 const PEER = 'another process';
@@ -28,22 +29,7 @@ const remembered: SlotLedger = {
   acceptedLsn: undefined,
 };
 
-const slot: SlotFacts = {
-  name: 'cdc_slot',
-  type: 'logical',
-  plugin: 'pgoutput',
-  database: 'main',
-  temporary: false,
-  active: false,
-  activePid: undefined,
-  walStatus: 'reserved',
-  invalidationReason: undefined,
-  failover: false,
-  confirmedFlushLsn: 100n,
-  retainedWalBytes: 0,
-  safeWalBytes: undefined,
-  serverLsn: 1000n,
-};
+const slot: SlotFacts = { ...SLOT, confirmedFlushLsn: 100n, retainedWalBytes: 0, serverLsn: 1000n };
 
 const server = { systemIdentifier: '1', timeline: 1, currentLsn: 1000n, history: [] };
 

@@ -1,23 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { SlotFacts } from '../../../../src/postgres/catalog/slots.ts';
 import { dropSlotSql, planSlot } from '../../../../src/postgres/setup/create-slot.ts';
-
-const slot: SlotFacts = {
-  name: 'cdc_slot',
-  type: 'logical',
-  plugin: 'pgoutput',
-  database: 'main',
-  temporary: false,
-  active: false,
-  activePid: undefined,
-  walStatus: 'reserved',
-  invalidationReason: undefined,
-  failover: false,
-  confirmedFlushLsn: 1n,
-  retainedWalBytes: 16,
-  safeWalBytes: undefined,
-  serverLsn: 1n,
-};
+import { SLOT as slot } from '../../../support/postgres/catalog-facts.ts';
 
 describe('planSlot', () => {
   const plan = (existing: SlotFacts | undefined, { mustReplace = false, failover = false } = {}) => {

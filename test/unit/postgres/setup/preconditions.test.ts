@@ -9,6 +9,7 @@ import {
   slotMistake,
   tableMistake,
 } from '../../../../src/postgres/setup/preconditions.ts';
+import { SLOT as slot } from '../../../support/postgres/catalog-facts.ts';
 
 const server: ServerFacts = {
   versionNumber: 140_023,
@@ -91,23 +92,6 @@ describe('tableMistake', () => {
     });
   });
 });
-
-const slot: SlotFacts = {
-  name: 'cdc_slot',
-  type: 'logical',
-  plugin: 'pgoutput',
-  database: 'main',
-  temporary: false,
-  active: false,
-  activePid: undefined,
-  walStatus: 'reserved',
-  invalidationReason: undefined,
-  failover: false,
-  confirmedFlushLsn: 1n,
-  retainedWalBytes: 16,
-  safeWalBytes: undefined,
-  serverLsn: 1n,
-};
 
 describe('slotMistake', () => {
   test.each<[Partial<SlotFacts>, string | undefined]>([

@@ -1,44 +1,17 @@
 import { describe, expect, test } from 'bun:test';
 import type { PublishSettings } from '../../../../src/config/config.ts';
 import type { PublicationFacts } from '../../../../src/postgres/catalog/publications.ts';
-import type { NamespaceTables, TableFacts } from '../../../../src/postgres/catalog/tables.ts';
+import type { NamespaceTables } from '../../../../src/postgres/catalog/tables.ts';
 import { describeOmissions, describeUncovered } from '../../../../src/postgres/hazards/publication-hazards.ts';
 import { type PublicationPlan, planPublication } from '../../../../src/postgres/setup/publication-plan.ts';
 import { planSql } from '../../../../src/postgres/setup/publication-sql.ts';
-
-function table(name: string, oid: number, change: Partial<TableFacts> = {}): TableFacts {
-  return {
-    name,
-    oid,
-    kind: 'r',
-    persistence: 'p',
-    replicaIdentity: 'f',
-    identityColumns: [],
-    owner: 'app',
-    isOwner: true,
-    ...change,
-  };
-}
-
-const tables: NamespaceTables = {
-  namespace: `a"b`,
-  processes: table(`a"b_processes`, 1),
-  events: table(`a"b_events`, 2, { replicaIdentity: 'd', identityColumns: ['process_id', 'event_id'] }),
-};
-const withoutIdentity = { ...tables, processes: { ...tables.processes, replicaIdentity: 'd' as const } };
-
-const plain = (oid: number) => ({ oid, entryOid: oid + 10_000, filtered: false, columns: null });
-const publication: PublicationFacts = {
-  name: `a"b`,
-  oid: 10,
-  owner: 'app',
-  forAllTables: false,
-  operations: ['insert', 'update', 'delete'],
-  tables: [plain(1), plain(2)],
-  schemaCount: 0,
-  holdsPublic: false,
-  comment: undefined,
-};
+import {
+  plainEntry as plain,
+  PUBLICATION as publication,
+  table,
+  TABLES as tables,
+  TABLES_WITHOUT_IDENTITY as withoutIdentity,
+} from '../../../support/postgres/catalog-facts.ts';
 
 const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
 const nothing: PublicationPlan = {
