@@ -11,6 +11,7 @@ import { measureLag, presentMoment } from './lag.ts';
 import { LATENCY_BOUNDS_SECONDS, type LatencyHistogram } from './latency-histogram.ts';
 import { judgeReadiness } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
+import type { SlotWarning } from './slot-warnings.ts';
 
 /** Options of `createMetrics`. */
 export interface MetricsOptions {
@@ -154,6 +155,12 @@ function describeHealth({ statuses, inFlightLimitMs }: MetricsOptions): Family[]
     family('gauge', 'stream_state', '1 for the current state of the stream, 0 for the others', (status) =>
       STATES.map((state): Reading => [{ state }, state === status.state ? 1 : 0]),
     ),
+    family(
+      'gauge',
+      'slot_warnings',
+      'Warnings that hold at present, by code; a code without any is absent',
+      ({ warnings }) => Array.from(countByCode(warnings.current), ([code, count]): Reading => [{ code }, count]),
+    ),
     gauge('stream_ready', '1 if the stream is ready, as /ready reports it', (status) => (isReady(status) ? 1 : 0)),
   ];
 }
@@ -191,6 +198,12 @@ function describeProcess(version: string): Family[] {
       samples: single({}, () => startedAtSeconds),
     },
   ];
+}
+
+function countByCode(warnings: readonly SlotWarning[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { code } of warnings) counts.set(code, (counts.get(code) ?? 0) + 1);
+  return counts;
 }
 
 function labelsOf({ database, slot }: SlotStatus): Record<string, string> {

@@ -42,6 +42,14 @@ export interface StreamReport {
     readonly reason: string;
     readonly at: string;
   } | null;
+  /** What is wrong while the stream goes on, see `SlotWarning` */
+  readonly warnings: readonly {
+    readonly code: string;
+    readonly subject: string;
+    readonly message: string;
+    readonly advice: string;
+    readonly since: string;
+  }[];
   /** Failed attempts since the process started, by reason */
   readonly failures: Readonly<Record<string, number>>;
   /** Repeated sends since the process started, by Kafka's error name */
@@ -89,6 +97,7 @@ export function reportStream(status: SlotStatus, moment: Moment): StreamReport {
             reason: lastFailure.reason,
             at: formatTime(lastFailure.atMs),
           },
+    warnings: status.warnings.current.map(({ sinceMs, ...warning }) => ({ ...warning, since: formatTime(sinceMs) })),
     failures: Object.fromEntries(status.failureCounts),
     resends: Object.fromEntries(status.resendCounts),
     consecutiveFailures: status.consecutiveFailureCount,

@@ -1,5 +1,6 @@
 import type { Lsn } from '../lsn.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
+import { SlotWarnings } from './slot-warnings.ts';
 
 /**
  * - `starting`: connecting and checking
@@ -114,6 +115,8 @@ export class SlotStatus {
   server: ServerSlotView | undefined;
   /** As last seen; set on a standby only */
   holder: HolderView | undefined;
+  /** What is wrong while the stream goes on */
+  readonly warnings = new SlotWarnings();
   lastFailure: FailureView | undefined;
   /** Failed attempts since a position was last confirmed */
   consecutiveFailureCount = 0;

@@ -6,6 +6,7 @@ import { createMetrics } from '../../../src/status/metrics.ts';
 import { reportStream } from '../../../src/status/report.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
 import { lintExposition, type ParsedFamily, parseExposition } from '../../support/service/exposition.ts';
+import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, serverView, streamView } from '../../support/service/statuses.ts';
 
 const PREFIX = 'cdc_notifier_';
@@ -27,6 +28,10 @@ function busyStatus(slot = 'cdc_slot'): SlotStatus {
   const failure = { message: 'Cannot', advice: undefined, atMs: 1 };
   for (const reason of ['tls', 'setup', 'tls']) status.noteFailure({ ...failure, reason });
   status.noteResend('NOT_ENOUGH_REPLICAS');
+  for (const source of ['catalog', 'ledger']) {
+    const warning = { code: 'child_table', subject: source, message: 'Wrong', advice: 'Do' };
+    status.warnings.update(source, [warning], recordingLogger().logger);
+  }
   status.noteProven();
   status.stream = streamView({
     receivedLsn: 0x2000n,
@@ -74,6 +79,7 @@ describe('createMetrics', () => {
       reconnects_total: 'counter',
       resends_total: 'counter',
       stream_state: 'gauge',
+      slot_warnings: 'gauge',
       stream_ready: 'gauge',
       build_info: 'gauge',
       process_cpu_seconds_total: 'counter',
@@ -143,6 +149,7 @@ describe('createMetrics', () => {
       'rows_skipped_total',
       'slot_retained_wal_bytes',
       'slot_safe_wal_bytes',
+      'slot_warnings',
     ]);
   });
 
@@ -150,6 +157,7 @@ describe('createMetrics', () => {
     const families = await scrape(busyStatus());
     expect(valuesOf(families, `${PREFIX}reconnects_total`, 'reason')).toEqual({ tls: 2, setup: 1 });
     expect(valuesOf(families, `${PREFIX}resends_total`, 'reason')).toEqual({ NOT_ENOUGH_REPLICAS: 1 });
+    expect(valuesOf(families, `${PREFIX}slot_warnings`, 'code')).toEqual({ child_table: 2 });
   });
 
   test('has one state of each stream at 1', async () => {

@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test';
 import { reportReadiness, reportStream } from '../../../src/status/report.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
+import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, MOMENT } from '../../support/service/statuses.ts';
 
 const failure = (reason: string) => ({ message: `Cannot, ${reason}`, advice: 'Do', reason, atMs: MOMENT.wallMs });
@@ -18,6 +19,8 @@ test('reportStream has every fact about a stream', () => {
   });
   status.namespaces.get('invoice')!.produced.lifecycle = 3;
   for (let round = 0; round < 2; round++) status.noteResend('NOT_ENOUGH_REPLICAS');
+  const childTable = { code: 'child_table', subject: 'orders_events', message: 'a child', advice: 'Drop it' };
+  status.warnings.update('catalog', [childTable], recordingLogger().logger);
   const none = { event: 0, lifecycle: 0 };
   const noCounts = { received: none, converted: none, produced: none, parked: none, skipped: none };
   const report = reportStream(status, MOMENT);
@@ -32,6 +35,15 @@ test('reportStream has every fact about a stream', () => {
     lagSeconds: 1.5,
     oldestInFlightSeconds: 1.4,
     lastError: { message: 'Cannot, tls', advice: 'Do', reason: 'tls', at: '2026-01-02T03:04:05.678Z' },
+    warnings: [
+      {
+        code: 'child_table',
+        subject: 'orders_events',
+        message: 'a child',
+        advice: 'Drop it',
+        since: new Date(status.warnings.current[0]!.sinceMs).toISOString(),
+      },
+    ],
     failures: { tls: 2, setup: 1 },
     resends: { NOT_ENOUGH_REPLICAS: 2 },
     consecutiveFailures: 3,
@@ -56,6 +68,7 @@ test('reportStream has null for unknown values', () => {
     lagSeconds: null,
     oldestInFlightSeconds: null,
     lastError: null,
+    warnings: [],
     failures: {},
     resends: {},
     consecutiveFailures: 0,
