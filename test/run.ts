@@ -1,6 +1,7 @@
 /**
- * `bun test/run.ts SUITE...`: runs test suites one after another, `ONE+OTHER` in parallel, and prints the totals in the last
- * line, `N passed, N failed`. It fails when a test failed or was skipped, when a suite crashed, and when a suite ran no test.
+ * `bun test/run.ts SUITE...`: runs test suites one after another, `ONE+OTHER` in parallel, and prints at the end what failed
+ * and, in the last line, the totals: `N passed, N failed`. It fails when a test failed or was skipped, when a suite crashed,
+ * and when a suite ran no test.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -38,24 +39,26 @@ const SUITES: Readonly<Record<string, Suite>> = {
   faults: { includes: (path) => path.startsWith('test/faults/'), arguments: ['--timeout=300000', '--parallel=2'] },
 };
 
+const NO_TESTS: TestCounts = { passed: 0, failed: [], skipped: 0 };
+
 async function runSuite(name: string, suite: Suite): Promise<TestCounts> {
   const files = [...new Glob('test/**/*.test.ts').scanSync({ cwd: PROJECT_DIRECTORY })].filter(suite.includes).sort();
   const report = join(CACHE_DIRECTORY, 'reports', `${name}.xml`);
   await mkdir(join(CACHE_DIRECTORY, 'reports'), { recursive: true });
   await rm(report, { force: true });
   console.log(`\n== ${name}: ${files.length} files`);
-  if (files.length === 0) return { passed: 0, failed: 0, skipped: 0 };
+  if (files.length === 0) return NO_TESTS;
   const options = [...suite.arguments, '--reporter=junit', `--reporter-outfile=${report}`];
   const child = spawn(process.execPath, ['test', ...options, ...files.map((file) => `./${file}`)], {
     cwd: PROJECT_DIRECTORY,
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   const [code] = (await once(child, 'exit')) as [number | null];
-  const counts = existsSync(report) ? countTests(await readFile(report, 'utf8')) : { passed: 0, failed: 0, skipped: 0 };
-  if (code !== 0 && counts.failed === 0) {
+  const counts = existsSync(report) ? countTests(await readFile(report, 'utf8')) : NO_TESTS;
+  if (code !== 0 && counts.failed.length === 0) {
     // An error outside the tests: a file that does not load, an uncaught error, a crash.
-    console.log(`${name}: bun test ended with ${code}, see above (report: ${relative(PROJECT_DIRECTORY, report)})`);
-    return { ...counts, failed: 1 };
+    const ending = `${name}: bun test ended with ${code}, see above (report: ${relative(PROJECT_DIRECTORY, report)})`;
+    return { ...counts, failed: [ending] };
   }
   return counts;
 }
@@ -67,21 +70,21 @@ async function main(groups: readonly string[]): Promise<number> {
     console.error(`Usage: bun test/run.ts SUITE..., with suites ${Object.keys(SUITES).join(', ')}`);
     return 2;
   }
-  const total = { passed: 0, failed: 0, skipped: 0 };
+  let passed = 0;
+  let skipped = 0;
+  const failed: string[] = [];
   const run = async (name: string): Promise<void> => {
     const counts = await runSuite(name, SUITES[name] as Suite);
-    total.passed += counts.passed;
-    total.failed += counts.failed;
-    total.skipped += counts.skipped;
-    if (counts.passed + counts.failed === 0) {
-      console.log(`${name}: no test ran`);
-      total.failed++;
-    }
+    passed += counts.passed;
+    failed.push(...counts.failed);
+    skipped += counts.skipped;
+    if (counts.passed + counts.failed.length === 0) failed.push(`${name}: no test ran`);
   };
   for (const group of groups) await Promise.all(group.split('+').map(run));
-  if (total.skipped > 0) console.log(`\n${total.skipped} skipped, counted as failed`);
-  console.log(`\n${total.passed} passed, ${total.failed + total.skipped} failed`);
-  return total.failed + total.skipped === 0 ? 0 : 1;
+  if (failed.length > 0) console.log(`\nFailed:\n${failed.map((test) => `  ${test}`).join('\n')}`);
+  if (skipped > 0) console.log(`\n${skipped} skipped, counted as failed`);
+  console.log(`\n${passed} passed, ${failed.length + skipped} failed`);
+  return failed.length + skipped === 0 ? 0 : 1;
 }
 
 process.exit(await main(process.argv.slice(2)));
