@@ -70,7 +70,7 @@ describe('kubernetes', () => {
     for (const path of named) await writeFile(join(directory.path, path.slice(`${mount}/`.length)), authority);
     const file = join(directory.path, 'config.yaml');
     await writeFile(file, text.replaceAll(`${mount}`, directory.path));
-    expect(loadConfig(file).http).toMatchObject({ host: '0.0.0.0', port: HTTP_PORT });
+    expect(loadConfig(file).http).toMatchObject({ host: '::', port: HTTP_PORT });
   });
 
   test('the deployment matches the service and the image', async () => {

@@ -244,7 +244,7 @@ const slotSettings = v.strictObject(
 const http = v.strictObject(
   {
     host: v.optional(
-      v.pipe(host(), v.description('Address to listen on; `0.0.0.0` or `::` for all addresses of the machine')),
+      v.pipe(host(), v.description('Address to listen on; `::` for all addresses of the machine, IPv4 and IPv6')),
       '127.0.0.1',
     ),
     port: v.optional(v.pipe(wholeNumber(1, 65_535), v.description('TCP port to listen on')), 8022),

@@ -28,6 +28,8 @@ export interface HttpListener {
 
 type Handler = () => Response | Promise<Response>;
 
+const ERROR_LINE_INTERVAL_MS = 60_000;
+
 /** A probe needs the current state. */
 const NO_CACHE = { 'cache-control': 'no-store' };
 
@@ -39,21 +41,27 @@ export function startHttpListener(options: HttpListenerOptions): HttpListener {
   const { config, log } = options;
   const handlers = createHandlers(options);
   const respond = ({ method, url }: Request) => {
-    const handler = handlers.get(new URL(url).pathname);
+    const handler = handlers.get(pathOf(url));
     if (handler === undefined) return text(404, `Not found. Available paths: ${[...handlers.keys()].join(', ')}`);
     // Bun omits the body of the response to HEAD.
     if (method === 'GET' || method === 'HEAD') return handler();
     return text(405, 'Only GET and HEAD are allowed', { allow: 'GET, HEAD' });
   };
+  let nextErrorLineMs = 0;
   const server = listen(config, {
     respond,
     onError(error) {
-      log.error({ event: 'http_request_failed', error }, 'HTTP request failed');
+      // A client can repeat a request as often as it likes.
+      if (performance.now() >= nextErrorLineMs) {
+        log.error({ event: 'http_request_failed', error }, 'HTTP request failed');
+        nextErrorLineMs = performance.now() + ERROR_LINE_INTERVAL_MS;
+      }
       return text(500, 'Internal error');
     },
   });
+  const { hostname: host } = server;
   const port = server.port!;
-  log.info({ event: 'http_listening', host: config.host, port }, 'listening for HTTP');
+  log.info({ event: 'http_listening', host, port }, 'listening for HTTP');
   return { port, stop: () => server.stop(true) };
 }
 
@@ -85,22 +93,20 @@ function createHandlers({ config, statuses, version }: HttpListenerOptions): Rea
   ]);
 }
 
-function listen(
-  { host, port }: HttpConfig,
-  on: { respond(request: Request): Response | Promise<Response>; onError(error: Error): Response },
-): Bun.Server<undefined> {
+/** `::` is every address of the machine, IPv4 too; where the system has no IPv6, every address is `0.0.0.0`. */
+const EVERY_ADDRESS = '::';
+const EVERY_IPV4_ADDRESS = '0.0.0.0';
+
+interface RequestHandlers {
+  respond(request: Request): Response | Promise<Response>;
+  onError(error: Error): Response;
+}
+
+function listen({ host, port }: Pick<HttpConfig, 'host' | 'port'>, on: RequestHandlers): Bun.Server<undefined> {
   try {
-    return Bun.serve({
-      hostname: host,
-      port,
-      fetch: on.respond,
-      error: on.onError,
-      // In development mode Bun answers an error with a page of source code ...
-      development: false,
-      // ... and with reusePort it shares the port with another process that listens there in the same way.
-      reusePort: false,
-    });
+    return serve(host, port, on);
   } catch (cause) {
+    if (host === EVERY_ADDRESS && isWithoutIpv6(cause)) return listen({ host: EVERY_IPV4_ADDRESS, port }, on);
     throw new NotifierError(`Cannot listen for HTTP on ${host}, port ${port}`, {
       code: 'http_listen',
       advice:
@@ -108,6 +114,31 @@ function listen(
       cause,
     });
   }
+}
+
+function isWithoutIpv6(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'EAFNOSUPPORT';
+}
+
+function serve(hostname: string, port: number, on: RequestHandlers): Bun.Server<undefined> {
+  return Bun.serve({
+    hostname,
+    port,
+    fetch: on.respond,
+    error: on.onError,
+    // In development mode Bun answers an error with a page of source code ...
+    development: false,
+    // ... and with reusePort it shares the port with another process that listens there in the same way.
+    reusePort: false,
+  });
+}
+
+/**
+ * Path of a request without its query. Bun builds `url` from the Host header: without one, as probes of HTTP/1.0 send, it
+ * is the bare path, and with a malformed one it is no URL at all, so it is not parsed as one.
+ */
+function pathOf(url: string): string {
+  return /^(?:https?:\/\/[^/]*)?([^?#]*)/.exec(url)![1]!;
 }
 
 function json(status: number, body: unknown): Response {

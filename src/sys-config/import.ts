@@ -77,18 +77,18 @@ function importApplications(applications: Settings, draft: YamlDraft, report: Im
   }
 }
 
-/** The old service always serves its metrics on every IPv4 address, on port 8022 by default. */
+/** The old service always serves its metrics on every address, on port 8022 by default. */
 function importListener(notifier: Setting | undefined, draft: YamlDraft, report: ImportReport): void {
   const settings = notifier === undefined ? undefined : Settings.read(notifier, report);
   const origin = settings?.take('port');
   const port = origin === undefined ? undefined : wholeNumber(origin, report, ['http', 'port']);
   if (origin !== undefined && port !== undefined) {
-    draft.set(['http', 'host'], '0.0.0.0', { origin, comment: 'Every IPv4 address, as before' });
+    draft.set(['http', 'host'], '::', { origin, comment: 'Every address, as before' });
     draft.set(['http', 'port'], port, { origin });
   } else {
     draft.closeWith([
       'The old service served metrics on port 8022 of every address. To do the same, add:',
-      'http: {host: 0.0.0.0}',
+      "http: {host: '::'}",
     ]);
   }
   settings?.reportRest();

@@ -163,7 +163,7 @@ max_retries: three
     const { ending, stdout } = await runBinary(['--import', 'sys.config'], { 'sys.config': text });
     expect(ending).toBe(3);
     expect(stdout.length).toBeGreaterThan(200_000);
-    expect(stdout).toEndWith('\n# http: {host: 0.0.0.0}\n');
+    expect(stdout).toEndWith("\n# http: {host: '::'}\n");
   });
 
   test('ignores files of its runtime in the working directory', async () => {

@@ -1,7 +1,11 @@
 import { afterEach, describe, expect, test } from 'bun:test';
+import { connect } from 'node:net';
+import { join } from 'node:path';
 import { NotifierError } from '../../../src/errors.ts';
 import { type HttpListener, startHttpListener } from '../../../src/status/http.ts';
 import type { SlotStatus } from '../../../src/status/slot-status.ts';
+import { PROJECT_DIRECTORY } from '../../support/process/directories.ts';
+import { runProgram } from '../../support/process/run-program.ts';
 import { lintExposition, parseExposition } from '../../support/service/exposition.ts';
 import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, streamView } from '../../support/service/statuses.ts';
@@ -11,9 +15,9 @@ const PATHS = ['/live', '/ready', '/status', '/metrics'] as const;
 let listener: HttpListener | undefined;
 afterEach(() => listener?.stop());
 
-function start(statuses: readonly SlotStatus[] = [readyStatus()], port = 0) {
+function start(statuses: readonly SlotStatus[] = [readyStatus()], port = 0, host = '127.0.0.1') {
   const { logger, lines } = recordingLogger();
-  const config = { host: '127.0.0.1', port, inFlightLimitMs: 30_000 };
+  const config = { host, port, inFlightLimitMs: 30_000 };
   listener = startHttpListener({ config, statuses, version: '1.2.3', log: logger });
   const { port: actual } = listener;
   return {
@@ -27,6 +31,15 @@ function readyStatus(): SlotStatus {
   const status = createStatus();
   status.stream = streamView({ lastInboundMs: performance.now() });
   return status;
+}
+
+/** Status line of the response to a request, byte for byte. */
+async function statusLine(port: number, request: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1');
+  socket.end(request);
+  let response = '';
+  for await (const chunk of socket) response += String(chunk);
+  return response.split('\r\n', 1)[0]!;
 }
 
 const failedStatus = () =>
@@ -147,7 +160,7 @@ describe('startHttpListener', () => {
     });
   });
 
-  test('an error during a request is logged, and answered with 500 and no details', async () => {
+  test('an error during a request is logged, at most once a minute, and answered with 500 and no details', async () => {
     const broken = readyStatus();
     Object.defineProperty(broken, 'slot', {
       get() {
@@ -159,11 +172,44 @@ describe('startHttpListener', () => {
       const response = await get(path);
       expect([response.status, await response.text()]).toEqual([500, 'Internal error\n']);
     }
-    expect(lines.slice(1).map(({ level, event }) => [level, event])).toEqual([
-      ['error', 'http_request_failed'],
-      ['error', 'http_request_failed'],
-    ]);
+    expect(lines.slice(1).map(({ level, event }) => [level, event])).toEqual([['error', 'http_request_failed']]);
     expect((await get('/live')).status).toBe(200);
+  });
+
+  test.each([
+    ['without a Host header', 'GET /live HTTP/1.0\r\n\r\n'],
+    ['without a Host header, with a query', 'GET /live?from=probe HTTP/1.0\r\n\r\n'],
+    ['with an empty Host header', 'GET /live HTTP/1.1\r\nHost: \r\n\r\n'],
+    ['with a Host header that is malformed', 'GET /live HTTP/1.1\r\nHost: [::1\r\n\r\n'],
+    ['with an absolute target', 'GET http://example.org/live HTTP/1.0\r\n\r\n'],
+  ])('answers a probe %s, and logs nothing', async (_, request) => {
+    const { port, lines } = start();
+    for (let probe = 0; probe < 3; probe++) expect(await statusLine(port, request)).toBe('HTTP/1.1 200 OK');
+    expect(lines.slice(1)).toEqual([]);
+  });
+
+  test('listens on every IPv4 address where the system has no IPv6', async () => {
+    const output = await runProgram('python3', [
+      join(PROJECT_DIRECTORY, 'test/support/network/without-ipv6.py'),
+      process.execPath,
+      '--eval',
+      `import { startHttpListener } from '${PROJECT_DIRECTORY}/src/status/http.ts';
+       const log = { info: (line) => console.log(JSON.stringify(line)) };
+       const config = { host: '::', port: 0, inFlightLimitMs: 1 };
+       const { port, stop } = startHttpListener({ config, statuses: [], version: '1', log });
+       console.log((await fetch('http://127.0.0.1:' + port + '/live')).status);
+       await stop();`,
+    ]);
+    expect(output.replace(/"port":\d+/, '"port":0')).toBe(
+      '{"event":"http_listening","host":"0.0.0.0","port":0}\n200\n',
+    );
+  });
+
+  test('listens on every address with ::', async () => {
+    const { port } = start([], 0, '::');
+    for (const address of ['127.0.0.1', '[::1]']) {
+      expect((await fetch(`http://${address}:${port}/live`)).status).toBe(200);
+    }
   });
 
   test('answers many requests at once and one after another', async () => {

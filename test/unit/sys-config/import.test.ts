@@ -156,7 +156,7 @@ describe('importSysConfig', () => {
       resendTimeoutMs: 1500,
       maxRetries: 10,
       reconnectTimeoutMs: 10_000,
-      http: { host: '0.0.0.0', port: 8022 },
+      http: { host: '::', port: 8022 },
     });
   });
 
