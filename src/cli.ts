@@ -73,7 +73,7 @@ Minimal configuration (YAML or JSON):
           kafka_client: main        # an entry of kafka_clients
           eventsink_topic: default_eventsink    # topics must exist
           lifecycle_topic: default_lifecycle
-  http: {}                          # /live, /ready, /status, /metrics
+  http: {}                          # /live, /ready, /health, /status, /metrics
 
 Full reference: config/cdc-notifier.example.yaml
 Table of all keys: cdc-notifier --reference

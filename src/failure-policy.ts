@@ -47,6 +47,25 @@ export type FailureReason =
   | 'kafka-unavailable'
   | 'kafka-refused';
 
+/**
+ * What a failure belongs to: `instance` is the process, its configuration, credentials, connections, rights and topics, and
+ * another process may do better; `stream` is rows, slot and publications, which are the same for every process.
+ */
+export type Concern = 'instance' | 'stream';
+
+const STREAM_REASONS: ReadonlySet<FailureReason> = new Set([
+  'loss',
+  'invalid-row',
+  'malformed',
+  'wal-missing',
+  'object-missing',
+]);
+
+/** Returns what a failure with this reason belongs to. */
+export function concernOf(reason: FailureReason): Concern {
+  return STREAM_REASONS.has(reason) ? 'stream' : 'instance';
+}
+
 /** What follows from a failure. */
 export interface FailureVerdict {
   readonly action: FailureAction;

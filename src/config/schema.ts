@@ -335,7 +335,7 @@ export const configSchema = v.strictObject(
       v.pipe(
         http,
         v.description(
-          'HTTP listener for `/live`, `/ready`, `/status` and `/metrics`; without it there is none. `{}` means the defaults',
+          'HTTP listener for `/live`, `/ready`, `/health`, `/status` and `/metrics`; without it there is none. `{}` means the defaults',
         ),
       ),
     ),

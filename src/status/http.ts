@@ -1,5 +1,5 @@
 /**
- * The HTTP listener: `/live`, `/ready`, `/status` and `/metrics`. Responses are computed for each request, are the same
+ * The HTTP listener: `/live`, `/ready`, `/health`, `/status` and `/metrics`. Responses are computed for each request, are the same
  * for every client, and contain no payloads or secrets. Nothing can be changed through it.
  */
 import type { Logger } from 'pino';
@@ -7,7 +7,7 @@ import type { HttpConfig } from '../config/config.ts';
 import { NotifierError } from '../errors.ts';
 import { presentMoment } from './lag.ts';
 import { createMetrics } from './metrics.ts';
-import { reportReadiness, reportStream } from './report.ts';
+import { reportHealth, reportReadiness, reportStream } from './report.ts';
 import type { SlotStatus } from './slot-status.ts';
 
 /** Options of `startHttpListener`. */
@@ -76,6 +76,13 @@ function createHandlers({ config, statuses, version }: HttpListenerOptions): Rea
       () => {
         const report = reportReadiness(statuses, { ...presentMoment(), inFlightLimitMs });
         return json(report.ready ? 200 : 503, report);
+      },
+    ],
+    [
+      '/health',
+      () => {
+        const report = reportHealth(statuses, { ...presentMoment(), inFlightLimitMs });
+        return json(report.healthy ? 200 : 503, report);
       },
     ],
     [

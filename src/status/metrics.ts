@@ -9,7 +9,7 @@
 import { type Metric, Registry } from '@prometheus-io/client';
 import { measureLag, presentMoment } from './lag.ts';
 import { LATENCY_BOUNDS_SECONDS, type LatencyHistogram } from './latency-histogram.ts';
-import { judgeReadiness } from './readiness.ts';
+import { judgeHealth, judgeReadiness } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
 import type { SlotWarning } from './slot-warnings.ts';
 
@@ -126,7 +126,9 @@ function describeTraffic({ statuses }: MetricsOptions): Family[] {
 function describeHealth({ statuses, inFlightLimitMs }: MetricsOptions): Family[] {
   const { family, gauge } = streamFamilies(statuses);
   const lag = (status: SlotStatus) => measureLag(status, presentMoment());
-  const isReady = (status: SlotStatus) => judgeReadiness(status, { ...presentMoment(), inFlightLimitMs }).ready;
+  const options = () => ({ ...presentMoment(), inFlightLimitMs });
+  const isReady = (status: SlotStatus) => judgeReadiness(status, options()).ready;
+  const isHealthy = (status: SlotStatus) => judgeHealth(status, options()).healthy;
   return [
     gauge('lag_bytes', 'WAL not acknowledged by Kafka', (status) => lag(status).bytes),
     gauge('lag_seconds', 'Age of the oldest commit received and not confirmed', (status) => inSeconds(lag(status).ms)),
@@ -162,6 +164,9 @@ function describeHealth({ statuses, inFlightLimitMs }: MetricsOptions): Family[]
       ({ warnings }) => Array.from(countByCode(warnings.current), ([code, count]): Reading => [{ code }, count]),
     ),
     gauge('stream_ready', '1 if the stream is ready, as /ready reports it', (status) => (isReady(status) ? 1 : 0)),
+    gauge('stream_healthy', '1 if the stream is healthy, as /health reports it', (status) =>
+      isHealthy(status) ? 1 : 0,
+    ),
   ];
 }
 

@@ -1,7 +1,7 @@
-/** The JSON of `/ready` and `/status`. Unknown values are null, so every key is always present. */
+/** The JSON of `/ready`, `/health` and `/status`. Unknown values are null, so every key is always present. */
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
-import { judgeReadiness, type ReadinessOptions } from './readiness.ts';
+import { judgeHealth, judgeReadiness, type ReadinessOptions } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
 
 /** Response of `/ready`. */
@@ -18,6 +18,23 @@ export interface StreamReadinessReport {
   readonly slot: string;
   readonly state: SlotState;
   readonly ready: boolean;
+  readonly reasons: readonly string[];
+}
+
+/** Response of `/health`. */
+export interface HealthReport {
+  /** True when every stream is healthy */
+  readonly healthy: boolean;
+  readonly streams: readonly StreamHealthReport[];
+}
+
+/** One stream in the response of `/health`. */
+export interface StreamHealthReport {
+  /** db_ref */
+  readonly database: string;
+  readonly slot: string;
+  readonly state: SlotState;
+  readonly healthy: boolean;
   readonly reasons: readonly string[];
 }
 
@@ -72,6 +89,15 @@ export function reportReadiness(statuses: readonly SlotStatus[], options: Readin
     return { database, slot, state, ...judgeReadiness(status, options) };
   });
   return { ready: streams.every(({ ready }) => ready), streams };
+}
+
+/** Health of all streams, for `/health`. */
+export function reportHealth(statuses: readonly SlotStatus[], options: ReadinessOptions): HealthReport {
+  const streams = statuses.map((status) => {
+    const { database, slot, state } = status;
+    return { database, slot, state, ...judgeHealth(status, options) };
+  });
+  return { healthy: streams.every(({ healthy }) => healthy), streams };
 }
 
 /** One stream, for `/status`. */

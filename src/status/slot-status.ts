@@ -1,3 +1,4 @@
+import type { FailureReason } from '../failure-policy.ts';
 import type { Lsn } from '../lsn.ts';
 import { LatencyHistogram } from './latency-histogram.ts';
 import { SlotWarnings } from './slot-warnings.ts';
@@ -80,8 +81,7 @@ export interface HolderView {
 export interface FailureView {
   readonly message: string;
   readonly advice: string | undefined;
-  /** One of a fixed set, such as `server-stopping` or `kafka-refused` */
-  readonly reason: string;
+  readonly reason: FailureReason;
   /** ms since 1970 */
   readonly atMs: number;
 }

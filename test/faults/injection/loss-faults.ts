@@ -122,7 +122,7 @@ async function acceptLoss(
   fixture.handOver(service);
   const mark = { service, line: 0 };
   const { error } = await fixture.waitForLine('the loss, still', isLoss, mark);
-  await fixture.saysNotReady();
+  await fixture.saysNotHealthy();
   expect(service.lines.some(({ msg }) => msg === STARTED)).toBe(false);
   const { lsn } = error!.place as { readonly lsn: string };
   await fixture.start({ ...fixture.config, slots: { db: { [fixture.slot]: { accept_loss_after: lsn } } } });

@@ -10,7 +10,7 @@ import { lintExposition, parseExposition } from '../../support/service/expositio
 import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, streamView } from '../../support/service/statuses.ts';
 
-const PATHS = ['/live', '/ready', '/status', '/metrics'] as const;
+const PATHS = ['/live', '/ready', '/health', '/status', '/metrics'] as const;
 
 let listener: HttpListener | undefined;
 afterEach(() => listener?.stop());
@@ -84,6 +84,30 @@ describe('startHttpListener', () => {
     expect(streams[1]!.reasons).toEqual(['Needs an operator, after failure 1 in a row: Cannot stream. Fix it']);
   });
 
+  test('/health is 503 for a row that no process can deliver, which leaves /ready at 200', async () => {
+    const failure = { message: 'Cannot convert', advice: 'Park it', reason: 'invalid-row', atMs: 0 } as const;
+    const poisoned = createStatus({ slot: 'sick', state: 'needs_operator', failures: [failure] });
+    const { get } = start([readyStatus(), poisoned]);
+    const health = await get('/health');
+    expect([health.status, await health.json()]).toEqual([
+      503,
+      {
+        healthy: false,
+        streams: [
+          { database: 'db', slot: 'cdc_slot', state: 'streaming', healthy: true, reasons: [] },
+          {
+            database: 'db',
+            slot: 'sick',
+            state: 'needs_operator',
+            healthy: false,
+            reasons: ['Needs an operator, after failure 1 in a row: Cannot convert. Park it'],
+          },
+        ],
+      },
+    ]);
+    expect((await get('/ready')).status).toBe(200);
+  });
+
   test('/ready follows in_flight_limit and the clock', async () => {
     const status = readyStatus();
     const { get } = start([status]);
@@ -128,7 +152,7 @@ describe('startHttpListener', () => {
   test.each(['/', '/live/', '/LIVE', '/metricsx', '/../etc/passwd', '/%2e%2e'])('%s is 404', async (path) => {
     const response = await start().get(path);
     expect(response.status).toBe(404);
-    expect(await response.text()).toBe('Not found. Available paths: /live, /ready, /status, /metrics\n');
+    expect(await response.text()).toBe('Not found. Available paths: /live, /ready, /health, /status, /metrics\n');
   });
 
   test.each(['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'])('%s is 405', async (method) => {
@@ -227,10 +251,11 @@ describe('startHttpListener', () => {
       await Promise.all(Array.from({ length: 200 }, (_, index) => ask(PATHS[index % PATHS.length]!)));
     }
     expect(Object.fromEntries(counts)).toEqual({
-      '/live 200': 250,
-      '/ready 503': 250,
-      '/status 200': 250,
-      '/metrics 200': 250,
+      '/live 200': 200,
+      '/ready 503': 200,
+      '/health 503': 200,
+      '/status 200': 200,
+      '/metrics 200': 200,
     });
   }, 60_000);
 

@@ -26,7 +26,7 @@ const valuesOf = (families: ReadonlyMap<string, ParsedFamily>, name: string, ...
 function busyStatus(slot = 'cdc_slot'): SlotStatus {
   const status = createStatus({ slot });
   const failure = { message: 'Cannot', advice: undefined, atMs: 1 };
-  for (const reason of ['tls', 'setup', 'tls']) status.noteFailure({ ...failure, reason });
+  for (const reason of ['tls', 'setup', 'tls'] as const) status.noteFailure({ ...failure, reason });
   status.noteResend('NOT_ENOUGH_REPLICAS');
   for (const source of ['catalog', 'ledger']) {
     const warning = { code: 'child_table', subject: source, message: 'Wrong', advice: 'Do' };
@@ -81,6 +81,7 @@ describe('createMetrics', () => {
       stream_state: 'gauge',
       slot_warnings: 'gauge',
       stream_ready: 'gauge',
+      stream_healthy: 'gauge',
       build_info: 'gauge',
       process_cpu_seconds_total: 'counter',
       process_resident_memory_bytes: 'gauge',
@@ -120,6 +121,7 @@ describe('createMetrics', () => {
     ['slot_retained_wal_bytes', 4096],
     ['slot_safe_wal_bytes', 777],
     ['stream_ready', 1],
+    ['stream_healthy', 0],
   ])('%s is %d', async (name, value) => {
     expect(valuesOf(await scrape(busyStatus()), PREFIX + name, 'slot')).toEqual({ cdc_slot: value });
   });

@@ -1,10 +1,18 @@
 import { describe, expect, test } from 'bun:test';
-import { judgeReadiness } from '../../../src/status/readiness.ts';
+import type { FailureReason } from '../../../src/failure-policy.ts';
+import { judgeHealth, judgeReadiness } from '../../../src/status/readiness.ts';
+import type { SlotState } from '../../../src/status/slot-status.ts';
+import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, MOMENT, type StatusChanges } from '../../support/service/statuses.ts';
 
 const options = { ...MOMENT, inFlightLimitMs: 30_000 };
 const ago = (ms: number) => MOMENT.nowMs - ms;
-const FAILURE = { message: 'Lost the connection', advice: 'Check the network', reason: 'connection-lost', atMs: 1 };
+const FAILURE = {
+  message: 'Lost the connection',
+  advice: 'Check the network',
+  reason: 'connection-lost',
+  atMs: 1,
+} as const;
 const FAILURE_WITHOUT_ADVICE = { ...FAILURE, advice: undefined };
 
 describe('judgeReadiness', () => {
@@ -49,10 +57,12 @@ describe('judgeReadiness', () => {
     ],
   ];
   test.each(ready)('%s is ready', (_what, changes) => {
-    expect(judgeReadiness(createStatus(changes), options)).toEqual({ ready: true, reasons: [] });
+    const status = createStatus(changes);
+    expect(judgeReadiness(status, options)).toEqual({ ready: true, reasons: [] });
+    expect(judgeHealth(status, options)).toEqual({ healthy: true, reasons: [] });
   });
 
-  const unhealthy = (walStatus: string) =>
+  const walStatusReason = (walStatus: string) =>
     `wal_status of the slot is ${walStatus}: PostgreSQL removes WAL that the slot still needs; find out what delays the stream, and raise max_slot_wal_keep_size`;
   const notReady: [string, StatusChanges, string[]][] = [
     ['a stream that has confirmed nothing', { isProven: false }, ['Nothing has been confirmed yet']],
@@ -81,9 +91,6 @@ describe('judgeReadiness', () => {
       { stream: { inFlightSinceMs: ago(31_000), isPaused: true, lastInboundMs: ago(90_000) } },
       ['Kafka has not acknowledged a row received 31 s ago; http.in_flight_limit is 30 s'],
     ],
-    ['a slot in danger', { server: { walStatus: 'unreserved' } }, [unhealthy('unreserved')]],
-    ['a lost slot', { server: { walStatus: 'lost' } }, [unhealthy('lost')]],
-    ['a wal_status of the future', { server: { walStatus: 'unheard' } }, [unhealthy('unheard')]],
     [
       'brokers that cannot be reached',
       { stream: { areBrokersReachable: false } },
@@ -94,13 +101,11 @@ describe('judgeReadiness', () => {
       {
         isProven: false,
         stream: { lastInboundMs: ago(61_000), inFlightSinceMs: ago(61_000), areBrokersReachable: false },
-        server: { walStatus: 'lost' },
       },
       [
         'Nothing has been confirmed yet',
         'PostgreSQL has been silent for 61 s; a live server answers within 60 s',
         'Kafka has not acknowledged a row received 61 s ago; http.in_flight_limit is 30 s',
-        unhealthy('lost'),
         'A Kafka cluster of the slot cannot be reached',
       ],
     ],
@@ -124,9 +129,26 @@ describe('judgeReadiness', () => {
     ],
     [
       'a failure that needs an operator',
-      { state: 'needs_operator', failures: [FAILURE], server: { walStatus: 'lost' } },
-      ['Needs an operator, after failure 1 in a row: Lost the connection. Check the network', unhealthy('lost')],
+      { state: 'needs_operator', failures: [FAILURE] },
+      ['Needs an operator, after failure 1 in a row: Lost the connection. Check the network'],
     ],
+    ['a service that stops', { state: 'closed' }, ['The service is stopping']],
+  ];
+  test.each(notReady)('%s is not ready', (_what, changes, reasons) => {
+    const status = createStatus(changes);
+    expect(judgeReadiness(status, options)).toEqual({ ready: false, reasons });
+    expect(judgeHealth(status, options)).toEqual({ healthy: false, reasons });
+  });
+
+  const failing = (state: SlotState, reason: FailureReason, what: string): [string, StatusChanges, string[]] => [
+    `${state} after ${reason}`,
+    { state, failures: [{ ...FAILURE, reason }] },
+    [`${what}, after failure 1 in a row: Lost the connection. Check the network`],
+  ];
+  const ofStream: [string, StatusChanges, string[]][] = [
+    ['a slot in danger', { server: { walStatus: 'unreserved' } }, [walStatusReason('unreserved')]],
+    ['a lost slot', { server: { walStatus: 'lost' } }, [walStatusReason('lost')]],
+    ['a wal_status of the future', { server: { walStatus: 'unheard' } }, [walStatusReason('unheard')]],
     [
       'a walsender that answers keepalives but sends no WAL',
       { stream: { lastProgressMs: ago(90_100) }, server: { serverLsn: 0x2_0000_0000n } },
@@ -139,10 +161,41 @@ describe('judgeReadiness', () => {
       { state: 'standby', holder: { pid: 7, silentMs: 60_100 } },
       ['The slot holder has been silent for 60.1 s; if it is dead, run SELECT pg_terminate_backend(7);'],
     ],
-    ['a service that stops', { state: 'closed' }, ['The service is stopping']],
+    failing('starting', 'invalid-row', 'Connecting and checking PostgreSQL and Kafka'),
+    failing('streaming', 'invalid-row', 'Nothing has been confirmed yet'),
+    failing('needs_operator', 'invalid-row', 'Needs an operator'),
+    failing('needs_operator', 'loss', 'Needs an operator'),
+    failing('needs_operator', 'malformed', 'Needs an operator'),
+    failing('retrying', 'wal-missing', 'Waiting for the next attempt'),
+    failing('retrying', 'object-missing', 'Waiting for the next attempt'),
   ];
-  test.each(notReady)('%s is not ready', (_what, changes, reasons) => {
-    expect(judgeReadiness(createStatus(changes), options)).toEqual({ ready: false, reasons });
+  test.each(ofStream)('%s is unhealthy, and no reason to replace this process', (_what, changes, reasons) => {
+    const status = createStatus(changes);
+    expect(judgeHealth(status, options)).toEqual({ healthy: false, reasons });
+    expect(judgeReadiness(status, options)).toEqual({ ready: true, reasons: [] });
+  });
+
+  test.each<FailureReason>([
+    'authentication',
+    'privilege',
+    'tls',
+    'secret',
+    'configuration',
+    'setup',
+    'not-reachable',
+    'kafka-refused',
+    'kafka-unavailable',
+  ])('a process that fails by %s is not ready', (reason) => {
+    const status = createStatus({ state: 'needs_operator', failures: [{ ...FAILURE, reason }] });
+    expect(judgeReadiness(status, options).ready).toBe(false);
+  });
+
+  test('a warning makes a stream unhealthy, and does not touch readiness', () => {
+    const status = createStatus();
+    const warning = { code: 'child_table', subject: 'orders', message: 'orders has a child', advice: 'Drop it' };
+    status.warnings.update('catalog', [warning], recordingLogger().logger);
+    expect(judgeHealth(status, options)).toEqual({ healthy: false, reasons: ['orders has a child. Drop it'] });
+    expect(judgeReadiness(status, options)).toEqual({ ready: true, reasons: [] });
   });
 
   test('a stream without a session is not ready', () => {

@@ -1,10 +1,16 @@
 import { expect, test } from 'bun:test';
+import type { FailureReason } from '../../../src/failure-policy.ts';
 import { reportReadiness, reportStream } from '../../../src/status/report.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
 import { recordingLogger } from '../../support/service/recording-logger.ts';
 import { createStatus, MOMENT } from '../../support/service/statuses.ts';
 
-const failure = (reason: string) => ({ message: `Cannot, ${reason}`, advice: 'Do', reason, atMs: MOMENT.wallMs });
+const failure = (reason: FailureReason) => ({
+  message: `Cannot, ${reason}`,
+  advice: 'Do',
+  reason,
+  atMs: MOMENT.wallMs,
+});
 
 test('reportStream has every fact about a stream', () => {
   const status = createStatus({

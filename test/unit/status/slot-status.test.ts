@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'bun:test';
+import type { FailureReason } from '../../../src/failure-policy.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
 import { waitFor } from '../../support/process/wait.ts';
 
 const create = () => new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['a', 'b'] });
-const failure = (reason: string) => ({ message: 'Cannot', advice: undefined, reason, atMs: 1 });
+const failure = (reason: FailureReason) => ({ message: 'Cannot', advice: undefined, reason, atMs: 1 });
 
 describe('SlotStatus', () => {
   test('starts with nothing proven and nothing counted', () => {
@@ -36,7 +37,7 @@ describe('SlotStatus', () => {
   test('failures are counted by reason, and in a row until something is proven', () => {
     const status = create();
     status.noteProven();
-    for (const reason of ['tls', 'setup', 'tls']) status.noteFailure(failure(reason));
+    for (const reason of ['tls', 'setup', 'tls'] as const) status.noteFailure(failure(reason));
     expect(status).toMatchObject({ isProven: false, consecutiveFailureCount: 3, lastFailure: failure('tls') });
     status.noteProven();
     expect(status).toMatchObject({ isProven: true, consecutiveFailureCount: 0, lastFailure: failure('tls') });
