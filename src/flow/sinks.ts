@@ -70,13 +70,12 @@ export class Sinks {
     };
     signal.addEventListener('abort', close);
     try {
-      const byClient = Map.groupBy(options.namespaces.values(), (namespace) => namespace.kafkaClient);
-      for (const [clientName, namespaces] of byClient) {
+      const byClient = topicsByClient(options.namespaces.values());
+      for (const [clientName, topics] of byClient) {
         signal.throwIfAborted();
         const client = options.kafkaClients.get(clientName)!; // the configuration's references are checked
         const cluster = new Cluster(client, options.log);
         clusters.push(cluster);
-        const topics = [...new Set(namespaces.flatMap(topicsOf))];
         await cluster.refreshMetadata(topics);
         const limits = options.topicLimits.get(clientName) ?? createTopicLimits();
         options.topicLimits.set(clientName, limits);
@@ -186,6 +185,12 @@ function createRoute(
     parking:
       parkingTopic === undefined ? undefined : outlets({ event: parkingTopic, lifecycle: parkingTopic }, counts.parked),
   };
+}
+
+/** The topics that these namespaces need, by Kafka client. */
+export function topicsByClient(namespaces: Iterable<NamespaceConfig>): ReadonlyMap<string, readonly string[]> {
+  const byClient = Map.groupBy(namespaces, ({ kafkaClient }) => kafkaClient);
+  return new Map(Array.from(byClient, ([client, its]) => [client, [...new Set(its.flatMap(topicsOf))]]));
 }
 
 function topicsOf({ eventsinkTopic, lifecycleTopic, parkingTopic }: NamespaceConfig): string[] {

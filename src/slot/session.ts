@@ -4,6 +4,7 @@ import { aborted, rejectOnAbort, settlesWithin, within } from '../deadline.ts';
 import { Flow, type FlowEnd, type RenewalReason } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
+import { SinkRehearsal } from '../flow/sink-rehearsal.ts';
 import { Sinks } from '../flow/sinks.ts';
 import { formatLsn } from '../lsn.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
@@ -14,7 +15,7 @@ import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
 import { ReplicationStream, replicationEndedError } from '../postgres/replication/stream.ts';
 import { advanceSlot } from '../postgres/setup/create-slot.ts';
-import { type PreparedSlot, prepareSlot } from '../postgres/setup/prepare-slot.ts';
+import { type PreparedSlot, prepareSlot, rehearseSlot, type SetupRequest } from '../postgres/setup/prepare-slot.ts';
 import { planStreaming, type StreamingPlan } from '../postgres/setup/streaming-plan.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import { LedgerKeeper } from './ledger-keeper.ts';
@@ -151,17 +152,34 @@ export class Session implements AsyncDisposable {
 
   /** Stands by while another process streams from the slot. From then on, a shutdown of the server ends the session. */
   async #waitForSlot(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<void> {
-    const { stream, status, log } = this.#options;
+    const { stream, config, status, log } = this.#options;
+    const { slot, databaseRef, namespaces } = stream;
     const signal = this.#ended.signal;
     this.#endWhenFailed(watchPrimary(stream.database, { ...this.#search, followed: endpoint }));
-    await this.#interruptible(standBy(control.sql, { slot: stream.slot, status, log, signal }));
+    using sinks = new SinkRehearsal({ namespaces, kafkaClients: config.kafkaClients, log });
+    // What it finds is in the status, and the warnings of the preparation are for the log of the slot holder.
+    const request = { ...this.#setupRequest(endpoint), onSlotSeen: () => {}, log: log.child({}, { level: 'silent' }) };
+    const rehearse = async () => {
+      await rehearseSlot(control.sql, request);
+      await sinks.check();
+    };
+    const standby = standBy(control.sql, {
+      slot,
+      place: { database: databaseRef, slot },
+      rehearse,
+      rehearsalIntervalMs: config.reconnectTimeoutMs,
+      status,
+      log,
+      signal,
+    });
+    await this.#interruptible(standby);
     this.#endWhenFailed(watchShutdown(control, signal));
   }
 
-  async #prepare(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<PreparedServer> {
+  #setupRequest(endpoint: DatabaseEndpoint): SetupRequest {
     const { stream, instance, memory, status, log } = this.#options;
     const { slot, databaseRef } = stream;
-    const preparing = prepareSlot(control.sql, {
+    return {
       databaseRef,
       endpoint,
       slot,
@@ -178,7 +196,13 @@ export class Session implements AsyncDisposable {
       },
       log,
       signal: this.#stopSignal,
-    });
+    };
+  }
+
+  async #prepare(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<PreparedServer> {
+    const { stream, memory, status, log } = this.#options;
+    const { slot, databaseRef } = stream;
+    const preparing = prepareSlot(control.sql, this.#setupRequest(endpoint));
     const prepared = await this.#interruptible(within(PREPARE_TIMEOUT_MS, 'prepare the slot', preparing));
     for (const name of prepared.renewedPublications) forgetPublication(memory, name);
     for (const { name } of prepared.publications) notePublication(memory, name, prepared.currentLsn);

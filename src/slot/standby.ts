@@ -1,39 +1,78 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
-import { waitUntilFree } from '../postgres/availability/slot-holder.ts';
+import { within } from '../deadline.ts';
+import type { ErrorPlace } from '../errors.ts';
+import { explainFailure, judgeFailure } from '../failure-policy.ts';
+import { type SlotHolder, waitUntilFree } from '../postgres/availability/slot-holder.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 
+/** A broker that does not answer is given up sooner; this bounds all of them together */
+const REHEARSAL_TIMEOUT_MS = 60_000;
+
+/** Options of a standby. */
+export interface StandbyOptions {
+  readonly slot: string;
+  readonly place: ErrorPlace;
+  /** Tries what a takeover needs without changing anything; rejects with what would keep this process from delivering */
+  readonly rehearse: () => Promise<void>;
+  readonly rehearsalIntervalMs: number;
+  readonly status: SlotStatus;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
 /**
- * Stands by while another process streams from the slot: polls the slot's holder, shows it in the status, and does nothing
- * else. Resolves when the slot is free.
+ * Stands by while another process streams from the slot: polls the slot's holder and rehearses the takeover, shows both in
+ * the status, and changes nothing. Resolves when the slot is free.
  */
-export async function standBy(
-  control: Sql,
-  {
-    slot,
-    status,
-    log,
-    signal,
-  }: {
-    readonly slot: string;
-    readonly status: SlotStatus;
-    readonly log: Logger;
-    readonly signal: AbortSignal;
-  },
-): Promise<void> {
-  await waitUntilFree(control, {
-    slot,
-    signal,
-    onHolder: (holder) => {
-      if (holder.pid !== status.holder?.pid) {
-        log.info({ event: 'standing_by', ...holder }, 'another process streams from the slot, standing by');
-      }
-      status.holder = holder;
-      status.enter('standby');
-    },
-  });
-  status.holder = undefined;
+export async function standBy(control: Sql, options: StandbyOptions): Promise<void> {
+  const { slot, status, log, signal } = options;
+  const released = new AbortController();
+  try {
+    await waitUntilFree(control, { slot, signal, onHolder: (holder) => noteHolder(holder, options, released.signal) });
+  } finally {
+    released.abort();
+    status.holder = undefined;
+    status.takeover = undefined;
+  }
   if (status.state !== 'standby') return;
   log.info({ event: 'taking_over' }, 'the slot is free, taking over');
   status.enter('starting');
+}
+
+function noteHolder(holder: SlotHolder, options: StandbyOptions, released: AbortSignal): void {
+  const { status, log } = options;
+  if (holder.pid !== status.holder?.pid) {
+    log.info({ event: 'standing_by', ...holder }, 'another process streams from the slot, standing by');
+  }
+  if (status.holder === undefined) void rehearseRepeatedly(options, released);
+  status.holder = holder;
+  status.enter('standby');
+}
+
+/** Logs a failure when it begins, when its cause changes and when it ends; the status always has the last one. */
+async function rehearseRepeatedly(options: StandbyOptions, released: AbortSignal): Promise<void> {
+  const { place, rehearse, rehearsalIntervalMs, status, log } = options;
+  let lastCode: string | undefined;
+  while (!released.aborted) {
+    const thrown = await within(REHEARSAL_TIMEOUT_MS, 'rehearse the takeover', rehearse()).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    if (released.aborted) return;
+    const error = thrown === undefined ? undefined : explainFailure(thrown).locate(place);
+    if (error === undefined) {
+      status.takeover = { failure: undefined };
+      if (lastCode !== undefined) log.info({ event: 'standby_fit' }, 'this process could take the slot over again');
+    } else {
+      const { message, advice } = error;
+      const { reason } = judgeFailure(thrown);
+      status.takeover = { failure: { message, advice, reason, atMs: Date.now() } };
+      const what = 'this process could not take the slot over';
+      if (error.code !== lastCode) log.warn({ event: 'standby_unfit', error, reason }, what);
+    }
+    lastCode = error?.code;
+    await sleep(rehearsalIntervalMs, undefined, { signal: released }).catch(() => {});
+  }
 }

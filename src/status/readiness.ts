@@ -77,6 +77,15 @@ const silentHolder: Rule = ({ holder }) => {
   );
 };
 
+/** A standby that could not deliver must not replace a process that can. */
+const unfitForTakeover: Rule = ({ takeover }) => {
+  if (takeover === undefined) return ofInstance('Checking whether this process could take the slot over');
+  if (takeover.failure === undefined) return undefined;
+  const { message, advice, reason } = takeover.failure;
+  const remedy = advice === undefined ? '' : `. ${advice}`;
+  return { reason: `This process could not take the slot over: ${message}${remedy}`, concern: concernOf(reason) };
+};
+
 const stuckKafka: Rule = (status, options) => {
   const { inFlightMs = 0 } = measureLag(status, options);
   if (inFlightMs <= options.inFlightLimitMs) return undefined;
@@ -101,8 +110,8 @@ const connecting: Rule = (status) => unfinished('Connecting and checking Postgre
 /** The rules of each state. */
 const RULES: Readonly<Record<SlotState, readonly Rule[]>> = {
   starting: [connecting, unhealthySlot],
-  // The slot holder answers for the stream; a standby that waits is as it should be.
-  standby: [silentHolder],
+  // The slot holder answers for the stream.
+  standby: [unfitForTakeover, silentHolder],
   streaming: [unproven, silentServer, stuckServer, stuckKafka, unhealthySlot, unreachableBrokers],
   retrying: [(status) => unfinished('Waiting for the next attempt', status), unhealthySlot],
   needs_operator: [(status) => unfinished('Needs an operator', status), unhealthySlot],

@@ -77,6 +77,12 @@ export interface HolderView {
   readonly silentMs: number | undefined;
 }
 
+/** What a standby found when it last checked everything that it needs to take over. */
+export interface TakeoverView {
+  /** What would keep it from delivering; undefined = nothing */
+  readonly failure: FailureView | undefined;
+}
+
 /** Why an attempt to stream failed: message and advice for an operator, reason for a counter. */
 export interface FailureView {
   readonly message: string;
@@ -115,6 +121,8 @@ export class SlotStatus {
   server: ServerSlotView | undefined;
   /** As last seen; set on a standby only */
   holder: HolderView | undefined;
+  /** Set on a standby only, once it has checked */
+  takeover: TakeoverView | undefined;
   /** What is wrong while the stream goes on */
   readonly warnings = new SlotWarnings();
   lastFailure: FailureView | undefined;

@@ -13,7 +13,7 @@ import { SinkError } from '../../errors.ts';
 import { judgeKafkaError } from '../../failure-policy.ts';
 import { PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
 import { Connections, type KafkaRequest, type RequestName } from './connections.ts';
-import { codeOf, identifyCode } from './errors.ts';
+import { codeOf, type IdentifiedError, identifyCode } from './errors.ts';
 import { answerDespiteErrors } from './library-patches.ts';
 
 const PRODUCER_ID_ATTEMPTS = 20;
@@ -26,6 +26,8 @@ export interface TopicMetadata {
   readonly errorCode: number;
   /** Broker id of the leader by partition; -1 while there is none */
   readonly leaders: readonly number[];
+  /** Whether this user may write to it; undefined when the broker does not say */
+  readonly mayWrite: boolean | undefined;
 }
 
 /** By these two a broker recognizes a repeated batch of the same producer. */
@@ -71,8 +73,9 @@ export class Cluster {
    */
   async refreshMetadata(topics: readonly string[]): Promise<ClusterMetadata> {
     const metadata = await this.readMetadata(topics);
-    for (const { name, errorCode } of metadata.topics.values()) {
-      if (errorCode !== 0) this.#refuseTopic(name, errorCode);
+    for (const { name, errorCode, mayWrite } of metadata.topics.values()) {
+      if (errorCode !== 0) this.#refuseTopic(name, identifyCode(errorCode));
+      if (mayWrite === false) this.#refuseTopic(name, { id: 'TOPIC_AUTHORIZATION_FAILED', isRetriable: false });
     }
     return metadata;
   }
@@ -81,16 +84,17 @@ export class Cluster {
   async readMetadata(topics: readonly string[]): Promise<ClusterMetadata> {
     const response = await this.#askAny({ action: 'read the metadata', code: 'metadata_refused' }, (connection) =>
       metadataV12.api
-        .async(connection, [...topics], false, false)
+        .async(connection, [...topics], false, true)
         .catch(answerDespiteErrors<metadataV12.MetadataResponse>),
     );
     const byName = new Map<string, TopicMetadata>();
-    for (const { name, errorCode, partitions } of response.topics) {
+    for (const { name, errorCode, partitions, topicAuthorizedOperations } of response.topics) {
       const leaderByPartition = new Map(partitions.map((one) => [one.partitionIndex, one.leaderId]));
       const leaders = partitions.map((_, partition) => leaderByPartition.get(partition));
       // With a partition missing or invented, keys would go to other partitions.
       const isWhole = leaders.every((leader) => leader !== undefined) && (errorCode !== 0 || leaders.length > 0);
-      if (isWhole) byName.set(name ?? '', { name: name ?? '', errorCode, leaders });
+      if (isWhole)
+        byName.set(name ?? '', { name: name ?? '', errorCode, leaders, mayWrite: mayWrite(topicAuthorizedOperations) });
     }
     const absent = topics.find((topic) => !byName.has(topic));
     if (absent !== undefined) {
@@ -192,8 +196,8 @@ export class Cluster {
     return this.#connections.askAny(name, this.#metadata.brokers.values(), request);
   }
 
-  #refuseTopic(topic: string, errorCode: number): never {
-    const { id, advice, verdict } = judgeKafkaError(identifyCode(errorCode));
+  #refuseTopic(topic: string, error: IdentifiedError): never {
+    const { id, advice, verdict } = judgeKafkaError(error);
     throw new SinkError(`Cannot use topic "${topic}": ${id}`, {
       code: codeOf(id, 'topic_unusable'),
       retriable: verdict === 'resend',
@@ -201,4 +205,15 @@ export class Cluster {
       place: { kafkaClient: this.#kafkaClient, topic },
     });
   }
+}
+
+/** Bits of the authorized operations are numbered as in Kafka's AclOperation. */
+const WRITE_BIT = 1 << 4;
+const DESCRIBE_BIT = 1 << 8;
+
+/** A described topic without the right to describe it: the broker does not tell rights (it may answer INT32_MIN, or 0). */
+function mayWrite(authorizedOperations: number): boolean | undefined {
+  return authorizedOperations > 0 && (authorizedOperations & DESCRIBE_BIT) !== 0
+    ? (authorizedOperations & WRITE_BIT) !== 0
+    : undefined;
 }

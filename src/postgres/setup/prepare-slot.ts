@@ -103,7 +103,7 @@ interface Attempt {
 export async function prepareSlot(control: Sql, request: SetupRequest): Promise<PreparedSlot> {
   const place = { database: request.databaseRef, slot: request.slot };
   request.signal.throwIfAborted();
-  const snapshot = await readSnapshot(control, request, place);
+  const snapshot = await readSnapshot(control, request, { place, mayBeHeld: false });
   const continuity = await checkContinuity(control, request, snapshot);
   const namespaces = requireTables(snapshot, request, place);
   await warnOfAbandonedSlots(control, request);
@@ -136,8 +136,22 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   };
 }
 
+/**
+ * Checks, without changing anything, what `prepareSlot` would refuse, while another process holds the slot.
+ * @throws SetupError, and what driver and server raise
+ */
+export async function rehearseSlot(control: Sql, request: SetupRequest): Promise<void> {
+  const place = { database: request.databaseRef, slot: request.slot };
+  const snapshot = await readSnapshot(control, request, { place, mayBeHeld: true });
+  requireTables(snapshot, request, place);
+}
+
 /** Reads what the attempt is judged by. @throws SetupError for an unfit server or slot, SlotInUseError for a held slot */
-async function readSnapshot(control: Sql, request: SetupRequest, place: ErrorPlace): Promise<SlotSnapshot> {
+async function readSnapshot(
+  control: Sql,
+  request: SetupRequest,
+  { place, mayBeHeld }: { readonly place: ErrorPlace; readonly mayBeHeld: boolean },
+): Promise<SlotSnapshot> {
   const { slot: name, settings, namespaces } = request;
   const server = await readServer(control);
   // Before the slot is read: an old server lacks the columns.
@@ -147,8 +161,9 @@ async function readSnapshot(control: Sql, request: SetupRequest, place: ErrorPla
   const serverMajor = majorOf(server.versionNumber);
   const slot = await readSlot(control, name, serverMajor);
   if (slot !== undefined) refuse(slotMistake(slot, server.database), place);
-  if (slot?.active) throw slotInUseError(place);
-  refuse(serverMistake(server, { slot: slot === undefined, sender: true }), place);
+  if (slot?.active && !mayBeHeld) throw slotInUseError(place);
+  // The holder of the slot has a walsender, which its successor takes over.
+  refuse(serverMistake(server, { slot: slot === undefined, sender: !slot?.active }), place);
   request.onSlotSeen(slot);
   const stored = await readLedger(control, name);
   const publishing = await readPublishing(control, namespaces, serverMajor);

@@ -57,13 +57,13 @@ describe('rights', () => {
     });
   });
 
-  test('a user without any right to write gets no producer id, and the error names the rights', async () => {
+  test('a topic that the user may see and not write to is refused before anything is sent, and the error names the rights', async () => {
     await kafka.createTopic('visible');
     await kafka.access.allow({ user: USER, operation: 'DESCRIBE', topic: 'visible' });
     await expect(openProducer(secureClient(), ['visible'])).rejects.toMatchObject({
-      message: 'Cannot get a producer id: CLUSTER_AUTHORIZATION_FAILED',
+      message: 'Cannot use topic "visible": TOPIC_AUTHORIZATION_FAILED',
       retriable: false,
-      advice: expect.stringContaining('WRITE on its topics'),
+      advice: expect.stringContaining('WRITE and DESCRIBE'),
     });
   });
 

@@ -1,11 +1,13 @@
 /** Topics that grow, are deleted or refuse records while the service produces to them. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
+import type { ReadinessReport } from '../../../src/status/report.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
 import { kafkaAccess } from '../../support/kafka/access.ts';
 import { startKafkaCluster } from '../../support/kafka/cluster.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { CA_FILE, SERVER_IDENTITY } from '../../support/network/certificates.ts';
+import { freePort } from '../../support/network/ports.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
@@ -21,6 +23,7 @@ import {
   lifecycle,
   openStreamFixture,
   PARTITIONS,
+  type StartOptions,
   type StreamFixture,
 } from '../../support/service/stream-fixture.ts';
 
@@ -48,6 +51,18 @@ afterAll(async () => {
 }, 30_000);
 
 const openFixture = () => openStreamFixture({ postgres, kafka, slots: { one: [NS], two: [OTHER] } });
+
+/** A service, and its answers to `/ready`. */
+async function startObserved(fixture: StreamFixture, options: StartOptions) {
+  const port = await freePort();
+  const service = fixture.start({ ...options, settings: { ...options.settings, http: { port } } });
+  const ask = () => fetch(`http://127.0.0.1:${port}/ready`);
+  return {
+    service,
+    isReady: async () => (await ask()).status === 200,
+    reasons: async () => ((await (await ask()).json()) as ReadinessReport).streams.flatMap(({ reasons }) => reasons),
+  };
+}
 
 function partitionOf(id: string, partitions: number): number {
   return phash2(Buffer.from(`${NS} ${id}`)) % partitions;
@@ -255,13 +270,15 @@ test(
       await insertEvent(tx, NS, 'p', 2);
     });
     const written = await fixture.currentLsn();
-    const error = await service.waitForFailure(fixture.slot('one'), 3);
-    expect(error).toMatchObject({
-      name: 'SinkError',
+    await service.waitForFailure(fixture.slot('one'), 3);
+    const [first, second] = service.failures(fixture.slot('one'));
+    const refused = { name: 'SinkError', advice: expect.stringContaining('WRITE and DESCRIBE'), place: { topic } };
+    expect(first).toMatchObject({
+      ...refused,
       message: expect.stringContaining('TOPIC_AUTHORIZATION_FAILED after 1 attempts'),
-      advice: expect.stringContaining('WRITE and DESCRIBE'),
-      place: { topic },
     });
+    // From then on nothing is sent, so nothing is repeated in the topics that may be written to.
+    expect(second).toMatchObject({ ...refused, message: `Cannot use topic "${topic}": TOPIC_AUTHORIZATION_FAILED` });
     const otherAt = await fixture.commit((tx) => insertProcess(tx, OTHER, 'other'));
     await fixture.confirmed('two');
     expect(service.failures(fixture.slot('two'))).toEqual([]);
@@ -274,6 +291,59 @@ test(
     expected.push(...(await writeEvents(fixture, 3, ['p'])), lifecycle(OTHER, 'other', 'created', otherAt));
     await fixture.confirmed('one');
     expect(firstOccurrences(await fixture.emitted())).toEqual(inOrder(expected));
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'a standby that could not deliver is not ready, says why once, and leaves the slot to the process that can',
+  async () => {
+    await using fixture = await openFixture();
+    const topics = [NS, OTHER].flatMap((namespace) => Object.values(fixture.topics(namespace)) as string[]);
+    const right = (topic: string, operation: 'DESCRIBE' | 'WRITE') => ({ user: USER, operation, topic });
+    const forbidden = fixture.topics(NS).eventsink_topic;
+    const missing = `${forbidden}-of-the-new-configuration`;
+    await kafka.access.allow(...topics.flatMap((topic) => [right(topic, 'DESCRIBE'), right(topic, 'WRITE')]));
+    await kafka.access.allow(right(missing, 'DESCRIBE'), right(missing, 'WRITE'));
+    await kafka.access.withdraw(right(forbidden, 'WRITE'));
+
+    const secured = (password: string, brokers = [kafka.secureBootstrap]) => ({
+      kafkaSettings: { brokers, tls: { ca: CA_FILE }, sasl: { mechanism: 'SCRAM-SHA-512', username: USER, password } },
+    });
+    const slots = { one: [NS] };
+    const holder = await startObserved(fixture, { slots });
+    await waitFor('the slot holder', holder.isReady);
+    const topicOf = { [NS]: { eventsink_topic: missing } };
+    const standbys = {
+      SASL_AUTHENTICATION_FAILED: await startObserved(fixture, { slots, ...secured('wrong') }),
+      UNKNOWN_TOPIC_OR_PARTITION: await startObserved(fixture, { slots, namespaceSettings: topicOf }),
+      TOPIC_AUTHORIZATION_FAILED: await startObserved(fixture, { slots, ...secured(PASSWORD) }),
+      ECONNREFUSED: await startObserved(fixture, { slots, ...secured(PASSWORD, ['127.0.0.1:1']) }),
+    };
+    for (const [cause, standby] of Object.entries(standbys)) {
+      const isUnfit = async () => (await standby.reasons()).some((reason) => reason.includes('could not take'));
+      await waitFor(`the standby with ${cause}`, isUnfit);
+      // As many checks as it takes to see that the log does not repeat itself
+      await Bun.sleep(1_000);
+      expect(await standby.isReady()).toBe(false);
+      const lines = standby.service.log.filter(({ level }) => level === 'warn');
+      expect(lines.map(({ event, error }) => [event, JSON.stringify(error).includes(cause)])).toEqual([
+        ['standby_unfit', true],
+      ]);
+      expect(standby.service.failures()).toEqual([]);
+    }
+    const expected = await writeEvents(fixture, 1, ['p', 'q']);
+    await fixture.confirmed('one');
+    expect(await holder.isReady()).toBe(true);
+
+    await kafka.access.allow(right(forbidden, 'WRITE'));
+    await kafka.createTopic(missing, { partitions: PARTITIONS.eventsink });
+    for (const cause of ['UNKNOWN_TOPIC_OR_PARTITION', 'TOPIC_AUTHORIZATION_FAILED'] as const) {
+      const { isReady, service } = standbys[cause];
+      await waitFor(`the standby that had ${cause}`, isReady);
+      expect(service.log.filter(({ event }) => event === 'standby_fit')).toHaveLength(1);
+    }
+    expect(firstOccurrences(await fixture.emitted(NS))).toEqual(inOrder(expected));
   },
   TIMEOUT_MS,
 );

@@ -6,6 +6,7 @@ import {
   type SlotState,
   SlotStatus,
   type StreamView,
+  type TakeoverView,
 } from '../../../src/status/slot-status.ts';
 
 /** performance.now() and Date.now() for tests without a clock. */
@@ -19,6 +20,8 @@ export interface StatusChanges {
   readonly stream?: Partial<StreamView>;
   readonly server?: Partial<ServerSlotView>;
   readonly holder?: HolderView;
+  /** Default for a standby: it could take over */
+  readonly takeover?: TakeoverView | undefined;
   /** Each counts as one attempt; after the last one the stream is unproven, unless `isProven` is set */
   readonly failures?: readonly FailureView[];
 }
@@ -58,6 +61,7 @@ export function createStatus(changes: StatusChanges = {}): SlotStatus {
   status.stream = streamView(changes.stream);
   status.server = serverView(changes.server);
   status.holder = changes.holder;
+  if (state === 'standby') status.takeover = 'takeover' in changes ? changes.takeover : { failure: undefined };
   for (const failure of failures) status.noteFailure(failure);
   if (isProven) status.noteProven();
   status.enter(state);

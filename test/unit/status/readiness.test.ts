@@ -132,6 +132,16 @@ describe('judgeReadiness', () => {
       { state: 'needs_operator', failures: [FAILURE] },
       ['Needs an operator, after failure 1 in a row: Lost the connection. Check the network'],
     ],
+    [
+      'a standby that has not checked whether it could take over',
+      { state: 'standby', takeover: undefined },
+      ['Checking whether this process could take the slot over'],
+    ],
+    [
+      'a standby that could not deliver',
+      { state: 'standby', takeover: { failure: { ...FAILURE, reason: 'kafka-refused' } } },
+      ['This process could not take the slot over: Lost the connection. Check the network'],
+    ],
     ['a service that stops', { state: 'closed' }, ['The service is stopping']],
   ];
   test.each(notReady)('%s is not ready', (_what, changes, reasons) => {

@@ -11,7 +11,7 @@ const BASE_SEQUENCE_AT = 53;
 
 function open(partitionCount: number, limits = createTopicLimits()) {
   const leaders = Array.from({ length: partitionCount }, () => 1);
-  const queues = new PartitionQueues([{ name: 'topic', errorCode: 0, leaders }], {
+  const queues = new PartitionQueues([{ name: 'topic', errorCode: 0, leaders, mayWrite: undefined }], {
     codec: undefined,
     buffers: new BatchBuffers(1_000_000),
     limits,

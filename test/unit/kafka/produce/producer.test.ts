@@ -48,7 +48,7 @@ class FakeCluster implements ProducerCluster {
   #describe(): ClusterMetadata {
     return {
       brokers: new Map(),
-      topics: new Map([['topic', { name: 'topic', errorCode: 0, leaders: [this.leader] }]]),
+      topics: new Map([['topic', { name: 'topic', errorCode: 0, leaders: [this.leader], mayWrite: undefined }]]),
     };
   }
 }

@@ -14,6 +14,7 @@ const topicOf = (partitionCount: number, errorCode = 0): TopicMetadata => ({
   name: 'topic',
   errorCode,
   leaders: Array.from({ length: partitionCount }, () => 1),
+  mayWrite: undefined,
 });
 
 /** A cluster that answers with what its fields hold. */
