@@ -96,6 +96,8 @@ export class Flow implements StreamView {
   #lastCommitMicros = Number.POSITIVE_INFINITY;
   /** Set when the flow takes no more WAL: by `drain`, or at a boundary */
   #isDraining = false;
+  /** Set when a stop waits for the end of the open transaction */
+  #onTransactionEnd: (() => void) | undefined;
   /** Set when this session ends with the open transaction */
   #renewsAtCommit: RenewalReason | undefined;
   #isFlushScheduled = false;
@@ -162,6 +164,17 @@ export class Flow implements StreamView {
   /** Resolves once, with the first end of the flow; never rejects. */
   get ended(): Promise<FlowEnd> {
     return this.#ended.promise;
+  }
+
+  /**
+   * Takes WAL to the end of the transaction that is being received, whose rows the next session would repeat; resolves
+   * there, or at once between two transactions. The flow takes nothing after that.
+   */
+  finishTransaction(): Promise<void> {
+    if (this.#begin === undefined || this.#isDraining) return Promise.resolve();
+    const finished = Promise.withResolvers<void>();
+    this.#onTransactionEnd = finished.resolve;
+    return finished.promise;
   }
 
   /** Takes no more WAL; resolves when everything received is acknowledged. Statuses go on. */
@@ -322,6 +335,10 @@ export class Flow implements StreamView {
     status.commitReceive.observe((Date.now() - wallClockMs(message.commitTimeMicros)) / 1000);
     this.#progress.commit(message.endLsn, message.commitTimeMicros);
     if (this.#renewsAtCommit !== undefined) this.#renew(this.#renewsAtCommit);
+    if (this.#onTransactionEnd !== undefined) {
+      this.#onTransactionEnd();
+      void this.drain();
+    }
   }
 
   #onKeepalive({ walEnd, replyRequested }: KeepaliveMessage): void {

@@ -12,24 +12,31 @@ import { formatLsn } from '../lsn.ts';
 import { readSlotPosition } from '../postgres/catalog/slots.ts';
 import type { ReplicationStream } from '../postgres/replication/stream.ts';
 
+/** How long the rest of an open transaction may take; the rows of a larger one are sent again by the next start */
+const FINISH_TRANSACTION_TIMEOUT_MS = 2_000;
 /** How long the server may take for its CopyDone; in the middle of a large transaction it does not look at ours */
 const COPY_DONE_TIMEOUT_MS = 5_000;
 const VERIFY_TIMEOUT_MS = 2_000;
 const VERIFY_INTERVAL_MS = 20;
 
 /**
- * Waits until Kafka has acknowledged everything in flight, but not without end: the next start sends the rest again.
+ * Takes the rest of the open transaction, then waits until Kafka has acknowledged everything in flight. Neither wait is
+ * without end: the next start sends the rest again.
  * @returns how the flow ended, if it ended first: after a failure nothing more may be confirmed
  */
 export async function settleInFlight(
-  flow: Pick<Flow, 'drain' | 'ended'>,
+  flow: Pick<Flow, 'finishTransaction' | 'drain' | 'ended'>,
   { shutdownTimeoutMs, log }: { readonly shutdownTimeoutMs: number; readonly log: Logger },
 ): Promise<FlowEnd | undefined> {
   let end: FlowEnd | undefined;
+  const startedMs = performance.now();
+  const finished = Promise.race([flow.finishTransaction(), flow.ended]);
+  await settlesWithin(Math.min(FINISH_TRANSACTION_TIMEOUT_MS, shutdownTimeoutMs), finished);
   const settled = Promise.race([flow.drain(), flow.ended]).then((ended) => {
     end = ended ?? undefined;
   });
-  if (!(await settlesWithin(shutdownTimeoutMs, settled))) {
+  const restMs = shutdownTimeoutMs - (performance.now() - startedMs);
+  if (!(await settlesWithin(Math.max(0, restMs), settled))) {
     log.warn(
       { event: 'shutdown_timeout', shutdownTimeoutMs },
       'kafka has not acknowledged everything in time; the next start sends the rest again',

@@ -326,6 +326,30 @@ describe('Flow: the end', () => {
     expect(fixture.stream.isPaused).toBe(true);
   });
 
+  test('finishTransaction takes the open transaction to its end, and nothing after it', async () => {
+    const fixture = new FlowFixture();
+    const open = events(0x300n, 'p2');
+    await fixture.receive(...events(0x200n, 'p1'), ...open.slice(0, -1));
+    let finished = false;
+    void fixture.flow.finishTransaction().then(() => {
+      finished = true;
+    });
+    await settle();
+    expect([finished, fixture.stream.isPaused]).toEqual([false, false]);
+    await fixture.receive(open.at(-1)!, ...events(0x400n, 'p3'));
+    expect([fixture.keys, finished, fixture.stream.isPaused]).toEqual([['invoice p1', 'invoice p2'], true, true]);
+    await fixture.acknowledge();
+    // The whole transaction is confirmed: the next session repeats none of it.
+    expect(fixture.stream.sent.at(-1)).toMatchObject({ flushed: endOf(0x300n) });
+  });
+
+  test('finishTransaction resolves at once between two transactions', async () => {
+    const fixture = new FlowFixture();
+    await fixture.receive(...events(0x200n, 'p1'));
+    await fixture.flow.finishTransaction();
+    expect(fixture.keys).toEqual(['invoice p1']);
+  });
+
   test('drain resolves at once when nothing is in flight', async () => {
     const fixture = new FlowFixture();
     await fixture.flow.drain();
