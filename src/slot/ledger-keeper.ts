@@ -94,9 +94,15 @@ export class LedgerKeeper {
     if (outcome === 'refused' && !memory.isLedgerRefused) {
       log.warn(
         { event: 'ledger_refused', advice: ledgerGrantSql(slot, prepared.role) },
-        'the role may not write the ledger of the slot on the server: the service cannot notice a slot or publication that is dropped while it is down',
+        isOutdated(prepared)
+          ? 'the role may not write the ledger of the slot on the server, which is of an earlier timeline: the next start of another process will stop with a loss, as nothing shows what was delivered since the promotion'
+          : 'the role may not write the ledger of the slot on the server: the service cannot notice a slot or publication that is dropped while it is down',
       );
     }
     memory.isLedgerRefused = outcome === 'refused';
   }
+}
+
+function isOutdated({ storedLedger, timeline }: PreparedSlot): boolean {
+  return storedLedger !== undefined && storedLedger.timeline < timeline;
 }

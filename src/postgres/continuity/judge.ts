@@ -6,7 +6,7 @@
  * What is known comes from the process, which remembers exactly what it confirmed, or from the slot ledger on the server.
  * Neither shows everything:
  * - A process that crashed left an open ledger. A slot at a later position than this ledger was advanced by that process, or
- *   dropped and recreated since: nothing on the server tells one from the other.
+ *   dropped and recreated since: nothing on the server tells one from the other, unless a promotion lies in between.
  * - What Kafka holds and a new primary lacks is known to the process that delivered it, but not to one that starts later with
  *   the ledger of the new primary.
  * - Without the right to write a ledger, and on a server that never had one, a new process knows nothing.
@@ -106,7 +106,8 @@ export function judgeContinuity(facts: ContinuityFacts): Continuity {
   if (newest > server.timeline) return { verdict: 'wrong-server', knownTimeline: newest };
 
   const shared = sharedLedger(effective, server);
-  const moved = movedLoss(shared, { slot, isExact: effective === remembered || effective.closed });
+  const isExact = effective === remembered || effective.closed;
+  const moved = movedLoss(shared, { slot, isExact }) ?? recreatedLoss(effective, { slot, server });
   const isExplained = moved === undefined || !(effective === remembered && facts.isLedgerRefused);
   const reasons = [
     ...ledgers.flatMap((ledger) => divergedLoss(ledger, server) ?? []),
@@ -225,6 +226,24 @@ function movedLoss(
     `the slot is at ${formatLsn(position)}, but this service last confirmed ${formatLsn(confirmedLsn)}: ` +
     'it was advanced by another program, or dropped and recreated';
   return { fromLsn: confirmedLsn, toLsn: position, detail };
+}
+
+/**
+ * The slot stands on WAL that the server wrote after its promotion. A process that streams this timeline writes a ledger of
+ * it before it confirms anything, so none has: the slot was created on this server, as Patroni does, or advanced.
+ */
+function recreatedLoss(
+  ledger: SlotLedger,
+  { slot, server }: Pick<ContinuityFacts, 'slot' | 'server'>,
+): LossReason | undefined {
+  if (ledger.timeline === server.timeline) return undefined;
+  const { lsn: forkLsn } = sharedUpTo(server.history, ledger.timeline);
+  const position = slot?.confirmedFlushLsn;
+  if (position === undefined || position <= forkLsn) return undefined;
+  const detail =
+    `the slot is at ${formatLsn(position)}, on WAL that the server wrote after its promotion at ${formatLsn(forkLsn)}, and this ` +
+    `service has not streamed timeline ${server.timeline} yet: the slot was recreated on the promoted server, or advanced by another program`;
+  return { fromLsn: earlierLsn(ledger.confirmedLsn, forkLsn), toLsn: position, detail };
 }
 
 function publicationLosses(facts: ContinuityFacts, shared: SlotLedger): LossReason[] {

@@ -10,6 +10,7 @@ import { type PostgresMajor, type PostgresServer, reconnect, startPostgres } fro
 import { type PostgresStandby, startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import type { InProcessService, LoggedError } from '../../support/service/in-process.ts';
+import { startServiceProcess } from '../../support/service/service-process.ts';
 import {
   commitOn,
   type Emitted,
@@ -240,6 +241,53 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await failover.confirmedThere();
       const warm = emitted.find(({ key }) => key.endsWith('before the acceptance'))!;
       await expectEmitted(fixture, [...expected, warm, after]);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe.each([14, 16, 18] as const)('a slot that is recreated on the new primary of PostgreSQL %d', (major) => {
+  test.each(['a new process', 'a peer that stood by'] as const)(
+    'is a loss from the last confirmation to its position, although the killed holder left an open ledger: %s',
+    async (successor) => {
+      await using failover = await openFailoverFixture(major);
+      const { fixture, primary, standby, there } = failover;
+      const slot = fixture.slot('one');
+      await using holder = await startServiceProcess(fixture.serviceOptions());
+      await waitFor('the start', () => holder.log.some(({ event }) => event === 'replication_started'));
+      const peer = successor === 'a peer that stood by' ? failover.start() : undefined;
+      await peer?.waitForLog('the peer', ({ event }) => event === 'standing_by');
+      const expected = [await write(failover, 'before')];
+      await fixture.confirmed('one');
+      const confirmed = await fixture.confirmedLsn('one');
+      // From here on the holder keeps the slot and delivers nothing.
+      holder.signal('SIGSTOP');
+      await write(failover, 'lost');
+      const written = await fixture.currentLsn();
+      await standby.catchUp();
+      await primary.stop('immediate');
+      await holder.kill();
+      await standby.promote();
+      // As Patroni does with its permanent slots
+      await there`SELECT pg_create_logical_replication_slot(${slot}, 'pgoutput')`;
+      const earlier = peer?.failures().length ?? 0;
+      const service = peer ?? failover.start();
+
+      await service.waitForFailure(slot, earlier + 2);
+      const { error, fromLsn, toLsn } = await waitForLoss(failover, service);
+      expect(error.message).toMatch(/the slot was recreated on the promoted server|does not exist any more/);
+      expect(fromLsn).toBeLessThanOrEqual(confirmed);
+      expect(toLsn).toBeGreaterThanOrEqual(written);
+      const last = service.failures(slot).at(-1)!;
+      expect(last.message).toContain('the slot was recreated on the promoted server');
+      const [, from] = /^Changes from (\S+) to /.exec(last.advice!)!;
+      await service.stop();
+
+      failover.start({ accept_loss_after: from });
+      await waitFor('the slot', async () => (await positionThere(failover)) !== undefined);
+      expected.push(await failover.writeThere('after'));
+      await failover.confirmedThere();
+      await expectEmitted(fixture, expected);
     },
     TIMEOUT_MS,
   );

@@ -3,24 +3,13 @@
  * any way, and nothing is lost, reordered or mistaken for a loss. Real servers.
  */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { parseLsn } from '../../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { startTcpProxy } from '../../support/network/tcp-proxy.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { PROJECT_DIRECTORY } from '../../support/process/directories.ts';
-import { guardProcess, releaseProcess } from '../../support/process/guardian.ts';
-import { temporaryDirectory } from '../../support/process/temporary-directory.ts';
 import { waitFor } from '../../support/process/wait.ts';
-import {
-  type InProcessService,
-  type ServiceOptions,
-  serviceConfig,
-  startInProcessService,
-} from '../../support/service/in-process.ts';
+import { type InProcessService, startInProcessService } from '../../support/service/in-process.ts';
+import { startServiceProcess } from '../../support/service/service-process.ts';
 import {
   type Emitted,
   event,
@@ -158,45 +147,6 @@ function lossesOf(service: InProcessService): unknown[] {
   return service.failures().filter(({ name }) => name === 'LossError');
 }
 
-/** The service in a process of its own, for signals. */
-interface ServiceProcess extends AsyncDisposable {
-  signal(signal: NodeJS.Signals): void;
-  /** SIGKILL */
-  kill(): Promise<void>;
-  readonly log: InProcessService['log'];
-}
-
-async function startProcess(options: ServiceOptions): Promise<ServiceProcess> {
-  await using undo = new AsyncDisposableStack();
-  const directory = undo.use(await temporaryDirectory('service'));
-  const configFile = join(directory.path, 'config.yaml');
-  await writeFile(configFile, serviceConfig(options));
-  const program = join(PROJECT_DIRECTORY, 'src', 'main.ts');
-  const child = spawn(process.execPath, [program, configFile], { stdio: ['ignore', 'ignore', 'pipe'] });
-  const exit = once(child, 'close');
-  guardProcess(child.pid!, 'KILL');
-  child.once('exit', () => releaseProcess(child.pid!));
-  const log: InProcessService['log'][number][] = [];
-  let rest = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop()!;
-    log.push(...lines.map((line) => JSON.parse(line)));
-  });
-  const kill = async () => {
-    child.kill('SIGKILL');
-    await exit;
-  };
-  undo.defer(kill);
-  const resources = undo.move();
-  return {
-    log,
-    signal: (signal) => void child.kill(signal),
-    kill,
-    [Symbol.asyncDispose]: () => resources.disposeAsync(),
-  };
-}
-
 test(
   'each slot is held by one of two processes, and a process that loses one slot keeps the others',
   async () => {
@@ -256,7 +206,7 @@ test(
   async () => {
     await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
-    await using holder = await startProcess(fixture.serviceOptions(options));
+    await using holder = await startServiceProcess(fixture.serviceOptions(options));
     await sees(fixture, holder, STARTED, 'one');
     const standby = await startStandby(fixture, options, ['one']);
     await using writer = new Writer(fixture);
@@ -327,7 +277,7 @@ test(
   async () => {
     await using fixture = await openFixture();
     const options = { slots: { one: [ONE] } };
-    await using frozen = await startProcess(fixture.serviceOptions(options));
+    await using frozen = await startServiceProcess(fixture.serviceOptions(options));
     await sees(fixture, frozen, STARTED, 'one');
     const standby = await startStandby(fixture, options, ['one']);
     await using writer = new Writer(fixture);

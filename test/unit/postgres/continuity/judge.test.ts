@@ -497,6 +497,19 @@ describe('judgeContinuity of positions that were confirmed without a record', ()
       expect.stringContaining('was advanced'),
     ]);
   });
+
+  test('a slot on WAL of the new timeline was recreated there, whatever an open ledger of an older one says', () => {
+    const open = { remembered: undefined, stored: { ...quiet, closed: false } };
+    const verdict = (lsn: bigint) => verdictOf({ ...facts, ...open, server: promoted, slot: at(lsn) });
+    expect(verdict(91n)).toEqual([90n, 91n, expect.stringContaining('the slot was recreated on the promoted server')]);
+    expect(judgeContinuity({ ...facts, ...open, server: promoted, slot: at(90n) })).toMatchObject({
+      verdict: 'continues',
+      timelineChanged: { from: 1, to: 2 },
+    });
+    // A process that streams the new timeline leaves a ledger of it first: then an open ledger shows nothing.
+    const onTwo = { remembered: undefined, stored: { ...quiet, timeline: 2, closed: false } };
+    expect(judgeContinuity({ ...facts, ...onTwo, server: promoted, slot: at(200n) }).verdict).toBe('continues');
+  });
 });
 
 describe('effectiveLedger', () => {
