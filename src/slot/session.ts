@@ -293,7 +293,7 @@ export class Session implements AsyncDisposable {
       status.enter('streaming');
       this.#logStart(server);
       const namespaces = [...stream.namespaces.keys()];
-      const watch = { control: control.sql, slot: stream.slot, namespaces, prepared, ledger, status };
+      const watch = { control: control.sql, slot: stream.slot, namespaces, prepared, ledger, status, log };
       watchSlot({ ...watch, signal: this.#ended.signal }).catch((error: unknown) => flow.fail(error));
       Promise.race(this.#watches).catch((error: unknown) => flow.fail(error));
       const stopped = aborted(this.#stopSignal, this.#ended.signal).then((): StreamEnd => ({ kind: 'signal' }));

@@ -1,12 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import { within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
 import { readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot } from '../postgres/catalog/slots.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
+import { findTableHazards, type TableHazard } from '../postgres/hazards/table-hazards.ts';
+import { hazardAdvice } from '../postgres/setup/hazard-advice.ts';
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
+import type { SlotWarning } from '../status/slot-warnings.ts';
 import type { LedgerKeeper } from './ledger-keeper.ts';
 
 const LOOK_INTERVAL_MS = 5_000;
@@ -21,46 +25,65 @@ export interface SlotWatchOptions {
   readonly prepared: PreparedSlot;
   readonly ledger: LedgerKeeper;
   readonly status: SlotStatus;
+  readonly log: Logger;
   /** Ends the watch */
   readonly signal: AbortSignal;
 }
 
 /**
- * Looks at slot and publications on the server at intervals: for the status, to notice a publication that leaves changes
- * out, and to keep the slot's ledger up to date. Runs until the signal aborts; never resolves before.
- * @throws SourceError when the server does not answer, or a publication was altered
+ * Looks at slot, publications and tables on the server at intervals: for the status and its warnings, to notice what leaves
+ * rows out, and to keep the slot's ledger up to date. Runs until the signal aborts; never resolves before.
+ * @throws SourceError when the server does not answer, a publication was altered, or rows are hidden
  */
 export async function watchSlot(options: SlotWatchOptions): Promise<void> {
   const { signal } = options;
   while (!signal.aborted) {
-    const hazards = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options));
+    const failure = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options));
     // What is lost is judged by the next start: the server goes on without an error, and leaves rows out.
-    if (hazards.length > 0) throw alteredPublicationError(hazards);
+    if (failure !== undefined) throw failure;
     await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
   }
 }
 
-/** Returns what publications leave out; nothing also when the connection is lost, which the shutdown watch judges. */
-async function look(options: SlotWatchOptions): Promise<readonly string[]> {
-  const { control, slot, namespaces, prepared, ledger, status } = options;
+/**
+ * Returns why the stream must end: rows are left out. Returns nothing also when the connection is lost, which the shutdown
+ * watch judges.
+ */
+async function look(options: SlotWatchOptions): Promise<SourceError | undefined> {
+  const { control, slot, namespaces, prepared, ledger, status, log } = options;
   const { serverMajor } = prepared;
   try {
     const facts = await readSlot(control, slot, serverMajor);
     if (facts !== undefined) status.server = facts;
     const { entryOids } = prepared.nextLedger;
     const publishing = await readPublishing(control, namespaces, serverMajor);
-    const hazards = describePublicationHazards(namespaces, publishing, entryOids);
+    const alterations = describePublicationHazards(namespaces, publishing, entryOids);
+    const hazards = findTableHazards(namespaces, publishing);
+    status.warnings.update('tables', hazards.filter(({ effect }) => effect === 'refuses_updates').map(warnOf), log);
     // The session ends at once then, and closes the ledger.
-    if (hazards.length > 0) return hazards;
+    if (alterations.length > 0) return alteredPublicationError(alterations);
+    const hidden = hazards.find(({ effect }) => effect === 'hides_rows');
+    if (hidden !== undefined) return hiddenRowsError(hidden);
     await ledger.keep();
-    return [];
+    return undefined;
   } catch {
-    return [];
+    return undefined;
   }
+}
+
+function warnOf(hazard: TableHazard): SlotWarning {
+  const { code, table, detail } = hazard;
+  return { code, subject: table, message: detail, advice: hazardAdvice(hazard) };
 }
 
 function alteredPublicationError(hazards: readonly string[]): SourceError {
   return new SourceError(`Cannot continue: publications were changed while they were in use: ${hazards.join('; ')}`, {
     code: 'publication_altered',
   });
+}
+
+function hiddenRowsError(hazard: TableHazard): SourceError {
+  const { code, namespace, table, detail } = hazard;
+  const advice = hazardAdvice(hazard);
+  return new SourceError(`Cannot continue: ${detail}`, { code, advice, place: { namespace, table } });
 }

@@ -19,6 +19,8 @@ export interface PublicationFacts {
   readonly schemaCount: number;
   /** Schema public, with every table of it, is one of them */
   readonly holdsPublic: boolean;
+  /** publish_generated_columns = stored (PostgreSQL 18) */
+  readonly publishesStoredColumns: boolean;
   /** COMMENT ON PUBLICATION */
   readonly comment: string | undefined;
 }
@@ -34,14 +36,62 @@ export interface PublishedTable {
   readonly columns: readonly string[] | null;
 }
 
+/** A table in a publication of another program that publishes updates or deletes of it. */
+export interface OtherPublication {
+  readonly name: string;
+  readonly tableOid: number;
+  /** Its column list; null = all columns */
+  readonly columns: readonly string[] | null;
+  /** publish_generated_columns = stored (PostgreSQL 18) */
+  readonly publishesStoredColumns: boolean;
+}
+
+/** First version with column lists, row filters and FOR TABLES IN SCHEMA, and with the catalog columns for them. */
+const COLUMN_LISTS_MAJOR = 15;
+/** First version that judges generated columns in publications. */
+const GENERATED_COLUMNS_MAJOR = 18;
+
+/**
+ * Reads what other publications than these publish of these tables. A server before PostgreSQL 15 has nothing in them that
+ * could matter to another publication: the result is empty there.
+ */
+async function readOtherPublications(
+  control: Sql,
+  { names, tableOids }: { readonly names: readonly string[]; readonly tableOids: readonly number[] },
+  serverMajor: number,
+): Promise<OtherPublication[]> {
+  if (serverMajor < COLUMN_LISTS_MAJOR || tableOids.length === 0) return [];
+  const generated = serverMajor >= GENERATED_COLUMNS_MAJOR ? control`p.pubgencols = 's'` : control`false`;
+  const rows = await control`
+    SELECT p.pubname, c.oid::int8 AS table_oid, ${generated} AS publishes_stored_columns,
+      (
+        SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_publication_rel r
+          JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs::int2[])
+        WHERE r.prpubid = p.oid AND r.prrelid = c.oid
+      ) AS columns
+    FROM pg_publication p, pg_class c
+    WHERE c.oid IN ${control([...tableOids])} AND p.pubname NOT IN ${control([...names])} AND (p.pubupdate OR p.pubdelete)
+      AND (
+        p.puballtables
+        OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+        OR EXISTS (SELECT FROM pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = c.relnamespace)
+      )
+    ORDER BY p.pubname, c.oid`;
+  return rows.map((row) => ({
+    name: row.pubname,
+    tableOid: Number(row.table_oid),
+    columns: row.columns,
+    publishesStoredColumns: row.publishes_stored_columns,
+  }));
+}
+
 /** Reads those of the publications that exist, by name. */
 export async function readPublications(
   control: Sql,
   names: readonly string[],
   serverMajor: number,
 ): Promise<Map<string, PublicationFacts>> {
-  // PostgreSQL 15 added row filters, column lists and schemas, and the catalog columns for them.
-  const modern = serverMajor >= 15;
+  const modern = serverMajor >= COLUMN_LISTS_MAJOR;
   // One statement, so that all facts about a publication are from one moment.
   const publications = await control`
     SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
@@ -57,6 +107,7 @@ export async function readPublications(
           }) ORDER BY prrelid), '[]')
         FROM pg_publication_rel WHERE prpubid = pg_publication.oid
       ) AS tables,
+      ${serverMajor >= GENERATED_COLUMNS_MAJOR ? control`pubgencols = 's'` : control`false`} AS publishes_stored_columns,
       ${
         modern
           ? control`(
@@ -78,19 +129,21 @@ export async function readPublications(
         tables: row.tables,
         schemaCount: row.schemas.length,
         holdsPublic: row.schemas.includes(true),
+        publishesStoredColumns: row.publishes_stored_columns,
         comment: row.comment ?? undefined,
       },
     ]),
   );
 }
 
-/** What a set of namespaces publishes: the publications and tables that exist, by name. */
+/** What a set of namespaces publishes: the publications and tables that exist, by name, and what others publish of them. */
 export interface PublishingFacts {
   readonly publications: ReadonlyMap<string, PublicationFacts>;
   readonly tables: ReadonlyMap<string, TableFacts>;
+  readonly others: readonly OtherPublication[];
 }
 
-/** Reads the publications and tables of these namespaces, with two short queries that take no table lock. */
+/** Reads the publications and tables of these namespaces, with short queries that take no table lock. */
 export async function readPublishing(
   control: Sql,
   namespaces: readonly string[],
@@ -98,7 +151,9 @@ export async function readPublishing(
 ): Promise<PublishingFacts> {
   const publications = await readPublications(control, namespaces, serverMajor);
   const tables = await readTables(control, tableNames(namespaces));
-  return { publications, tables };
+  const tableOids = Array.from(tables.values(), ({ oid }) => oid);
+  const others = await readOtherPublications(control, { names: namespaces, tableOids }, serverMajor);
+  return { publications, tables, others };
 }
 
 /** OIDs of those of the publications that exist, by name: a publication that was recreated has another OID. */

@@ -15,9 +15,19 @@ export interface TableFacts {
   readonly replicaIdentity: 'd' | 'n' | 'f' | 'i';
   /** The key of the index by which updates and deletes identify rows; empty with FULL, and where there is none */
   readonly identityColumns: readonly string[];
+  /** Tables that inherit from it, with their schemas and quoted as SQL needs them; partitions of a partitioned one */
+  readonly children: readonly string[];
+  /** Empty before PostgreSQL 18, which does not judge them in publications */
+  readonly generatedColumns: readonly GeneratedColumn[];
   readonly owner: string;
   /** The role of this connection is the owner, a member of it, or a superuser */
   readonly isOwner: boolean;
+}
+
+/** A column that the server computes; a stored one is kept in the row, a virtual one (PostgreSQL 18) is not. */
+export interface GeneratedColumn {
+  readonly name: string;
+  readonly isStored: boolean;
 }
 
 /** The two tables of one namespace. */
@@ -27,9 +37,14 @@ export interface NamespaceTables {
   readonly events: TableFacts;
 }
 
+/** Name of the processes table of a namespace. */
+export function processesTable(namespace: string): string {
+  return `${namespace}_processes`;
+}
+
 /** Names of the tables of these namespaces. */
 export function tableNames(namespaces: readonly string[]): string[] {
-  return namespaces.flatMap((namespace) => [`${namespace}_processes`, `${namespace}_events`]);
+  return namespaces.flatMap((namespace) => [processesTable(namespace), `${namespace}_events`]);
 }
 
 /** The tables of one namespace; undefined unless both exist. */
@@ -49,7 +64,15 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
           AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
-      ) AS identity_columns
+      ) AS identity_columns,
+      (
+        SELECT coalesce(json_agg(inhrelid::regclass::text ORDER BY inhrelid), '[]') FROM pg_inherits WHERE inhparent = c.oid
+      ) AS children,
+      (
+        SELECT coalesce(json_agg(json_build_object('name', attname, 'isStored', attgenerated = 's') ORDER BY attnum), '[]')
+        FROM pg_attribute WHERE attrelid = c.oid AND attgenerated <> '' AND NOT attisdropped
+          AND current_setting('server_version_num')::int4 >= 180000
+      ) AS generated_columns
     FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ${control([...names])}`;
   return new Map(
@@ -62,6 +85,8 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         persistence: row.relpersistence,
         replicaIdentity: row.relreplident,
         identityColumns: row.identity_columns,
+        children: row.children,
+        generatedColumns: row.generated_columns,
         owner: row.owner,
         isOwner: row.is_owner,
       },

@@ -30,7 +30,7 @@ const IDENTITY_HAZARD =
  */
 export function describePublicationHazards(
   namespaces: readonly string[],
-  { publications, tables: facts }: PublishingFacts,
+  { publications, tables: facts }: Pick<PublishingFacts, 'publications' | 'tables'>,
   entryOids?: ReadonlyMap<string, readonly number[]>,
 ): readonly string[] {
   return namespaces.flatMap((namespace) => {

@@ -9,7 +9,14 @@ import type { Lsn } from '../../lsn.ts';
 import { readPublishing } from '../catalog/publications.ts';
 import { majorOf, readCurrentLsn, readServer } from '../catalog/server.ts';
 import { findAbandonedSlots, readSlot, type SlotFacts } from '../catalog/slots.ts';
-import { hasStatusIndex, type NamespaceTables, tableNames, tablesOf } from '../catalog/tables.ts';
+import {
+  hasStatusIndex,
+  type NamespaceTables,
+  processesTable,
+  type TableFacts,
+  tableNames,
+  tablesOf,
+} from '../catalog/tables.ts';
 import {
   type ContinuityRequest,
   checkContinuity,
@@ -21,9 +28,11 @@ import { type Continuity, effectiveLedger } from '../continuity/judge.ts';
 import { readLedger, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
 import type { Loss } from '../continuity/loss.ts';
 import { nextOnClaim, nextOnStart } from '../continuity/transitions.ts';
+import { findTableHazards, type TableHazard } from '../hazards/table-hazards.ts';
 import { refuseChanged, type SlotClaim } from './claim-slot.ts';
 import { createSlot, dropSlot, planSlot, setSlotFailover } from './create-slot.ts';
 import { ensurePublication, type PreparedPublication } from './ensure-publication.ts';
+import { hazardAdvice } from './hazard-advice.ts';
 import {
   eventsIdentityMistake,
   failoverMistake,
@@ -172,15 +181,19 @@ async function readSnapshot(
 
 /** The tables of every namespace. @throws SetupError when a table is missing or cannot be published */
 function requireTables(
-  { server, tables: facts }: SlotSnapshot,
+  snapshot: SlotSnapshot,
   { publishing, log }: SetupRequest,
   slotPlace: ErrorPlace,
 ): PublishedNamespace[] {
+  const { server, tables: facts } = snapshot;
+  const hazards = hazardsOfPreparation(publishing, snapshot);
   return Array.from(publishing, ([namespace, settings]) => {
     const place = { ...slotPlace, namespace };
     for (const table of tableNames([namespace])) refuse(tableMistake(table, facts.get(table)), place);
     const tables = tablesOf(namespace, facts)!; // neither is missing
     refuse(eventsIdentityMistake(tables.events), place);
+    const hazard = hazards.find((one) => one.namespace === namespace);
+    refuse(hazard && { ...hazard, advice: hazardAdvice(hazard) }, place);
     if (settings.publishColumns === 'needed') refuse(columnListMistake(server), place);
     if (settings.replicaIdentity === 'status_index') {
       refuse(statusIndexMistake(namespace, tables.processes), place);
@@ -188,6 +201,27 @@ function requireTables(
     }
     return { tables, settings };
   });
+}
+
+/**
+ * What would hide rows, and what would make PostgreSQL refuse progressor's statements once the preparation has created a
+ * publication or set a replica identity. What is refused already is no reason to stop: the watch of the stream warns of it.
+ */
+function hazardsOfPreparation(
+  publishing: SetupRequest['publishing'],
+  { publications, tables, others }: SlotSnapshot,
+): TableHazard[] {
+  const willBeFull = new Set(
+    [...publishing]
+      .filter(([, { replicaIdentity }]) => replicaIdentity === 'full')
+      .map(([name]) => processesTable(name)),
+  );
+  const hasFullIdentity = ({ name, replicaIdentity }: TableFacts) => replicaIdentity === 'f' || willBeFull.has(name);
+  const isAltered = ({ namespace, table }: TableHazard) =>
+    !publications.has(namespace) || tables.get(table)?.replicaIdentity !== 'f';
+  return findTableHazards([...publishing.keys()], { publications, tables, others }, hasFullIdentity).filter(
+    (hazard) => hazard.effect === 'hides_rows' || isAltered(hazard),
+  );
 }
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {

@@ -12,6 +12,8 @@ export function table(name: string, oid: number, change: Partial<TableFacts> = {
     persistence: 'p',
     replicaIdentity: 'f',
     identityColumns: [],
+    children: [],
+    generatedColumns: [],
     owner: 'app',
     isOwner: true,
     ...change,
@@ -46,6 +48,7 @@ export const PUBLICATION: PublicationFacts = {
   tables: [plainEntry(1), plainEntry(2)],
   schemaCount: 0,
   holdsPublic: false,
+  publishesStoredColumns: false,
   comment: undefined,
 };
 

@@ -5,6 +5,7 @@ import type { PreparedSlot } from '../../../src/postgres/setup/prepare-slot.ts';
 import type { LedgerKeeper } from '../../../src/slot/ledger-keeper.ts';
 import { watchSlot } from '../../../src/slot/watch.ts';
 import { SlotStatus } from '../../../src/status/slot-status.ts';
+import { recordingLogger } from '../../support/service/recording-logger.ts';
 
 const ENTRY_OID = 99;
 
@@ -39,6 +40,7 @@ async function watch(keep: () => Promise<void>): Promise<unknown> {
     } as unknown as PreparedSlot,
     ledger: { keep } as unknown as LedgerKeeper,
     status: new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }),
+    log: recordingLogger().logger,
     signal: ended.signal,
   }).catch((error: unknown) => error);
   const outcome = await Promise.race([watching, new Promise((resolve) => setTimeout(resolve, 200, 'still watching'))]);

@@ -11,6 +11,8 @@ const table: TableFacts = {
   persistence: 'p',
   replicaIdentity: 'f',
   identityColumns: [],
+  children: [],
+  generatedColumns: [],
   owner: 'app',
   isOwner: true,
 };
@@ -26,6 +28,7 @@ test('refusal lists the findings, and the statements that correct them', () => {
     tables: [],
     schemaCount: 0,
     holdsPublic: false,
+    publishesStoredColumns: false,
     comment: undefined,
   };
   const plan = planPublication(publication, tables, { replicaIdentity: 'full', publishColumns: 'all' });

@@ -63,6 +63,8 @@ const table: TableFacts = {
   persistence: 'p',
   replicaIdentity: 'd',
   identityColumns: ['process_id', 'event_id'],
+  children: [],
+  generatedColumns: [],
   owner: 'progressor',
   isOwner: false,
 };

@@ -10,6 +10,8 @@ const table: TableFacts = {
   persistence: 'p',
   replicaIdentity: 'i',
   identityColumns: ['process_id', 'status'],
+  children: [],
+  generatedColumns: [],
   owner: 'progressor',
   isOwner: false,
 };

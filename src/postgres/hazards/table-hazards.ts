@@ -1,0 +1,96 @@
+/**
+ * Hazards of progressor's tables: rows that no publication of theirs shows, and what makes PostgreSQL refuse the statements of
+ * progressor once the tables are published as this service needs them. Pure: facts of the catalog in.
+ */
+import type { PublishingFacts } from '../catalog/publications.ts';
+import { type TableFacts, tablesOf } from '../catalog/tables.ts';
+import { quoteIdentifier, quoteTable } from '../client/quote.ts';
+
+/**
+ * - `table_children`: the table has child tables
+ * - `identity_column_list`: another publication has a column list that does not cover the replica identity
+ * - `identity_stored_columns`: a stored generated column is part of the replica identity, and a publication leaves it out
+ * - `identity_virtual_columns`: a virtual one is, which no publication can hold
+ */
+export type TableHazardCode =
+  | 'table_children'
+  | 'identity_column_list'
+  | 'identity_stored_columns'
+  | 'identity_virtual_columns';
+
+/** Something about a table that endangers delivery or progressor. `hazard-advice.ts` of the setup has the remedies. */
+export interface TableHazard {
+  readonly code: TableHazardCode;
+  /**
+   * - `hides_rows`: rows are in no topic, and nothing shows which
+   * - `refuses_updates`: PostgreSQL refuses all updates and deletes of the table (SQLSTATE 42P10)
+   */
+  readonly effect: 'hides_rows' | 'refuses_updates';
+  readonly namespace: string;
+  /** Without schema and quotes */
+  readonly table: string;
+  /** What is wrong, beginning with the table */
+  readonly detail: string;
+  /** The child tables as SQL needs them, or the names of the publications; empty for virtual columns */
+  readonly objects: readonly string[];
+}
+
+/** The hazards of the tables that exist. `hasFullIdentity` says of a table whether it has REPLICA IDENTITY FULL, or will. */
+export function findTableHazards(
+  namespaces: readonly string[],
+  publishing: PublishingFacts,
+  hasFullIdentity: (table: TableFacts) => boolean = ({ replicaIdentity }) => replicaIdentity === 'f',
+): TableHazard[] {
+  return namespaces.flatMap((namespace) => {
+    const tables = tablesOf(namespace, publishing.tables);
+    if (tables === undefined) return [];
+    return [tables.processes, tables.events].flatMap((table) => [
+      ...childrenHazard(namespace, table),
+      ...(hasFullIdentity(table) ? identityHazards(namespace, table, publishing) : []),
+    ]);
+  });
+}
+
+function childrenHazard(namespace: string, { name, children }: TableFacts): TableHazard[] {
+  if (children.length === 0) return [];
+  const detail = `${quoteTable(name)} has child tables (${children.join(', ')}), whose rows reach no topic`;
+  return [{ code: 'table_children', effect: 'hides_rows', namespace, table: name, detail, objects: children }];
+}
+
+/** What refuses every update and delete of a table with REPLICA IDENTITY FULL. Every publication of the table counts. */
+function identityHazards(
+  namespace: string,
+  { oid, name: table, generatedColumns }: TableFacts,
+  { publications, others }: PublishingFacts,
+): TableHazard[] {
+  const foreign = others.filter(({ tableOid }) => tableOid === oid);
+  const hazard = (code: TableHazardCode, what: string, objects: readonly string[]): TableHazard => {
+    const detail = `${quoteTable(table)} ${what} REPLICA IDENTITY FULL: PostgreSQL refuses all updates and deletes of the table`;
+    return { code, effect: 'refuses_updates', namespace, table, detail, objects };
+  };
+  const own = { name: namespace, publishesStoredColumns: publications.get(namespace)?.publishesStoredColumns ?? false };
+  const silent = [own, ...foreign]
+    .filter(({ publishesStoredColumns }) => !publishesStoredColumns)
+    .map(({ name }) => name);
+  const [stored, virtual] = [true, false].map((kind) =>
+    generatedColumns.filter(({ isStored }) => isStored === kind).map(({ name }) => quoteIdentifier(name)),
+  ) as [string[], string[]];
+  return [
+    ...foreign
+      .filter(({ columns }) => columns !== null)
+      .map(({ name }) => {
+        const what = `is in publication ${quoteIdentifier(name)} with a column list, which does not cover`;
+        return hazard('identity_column_list', what, [name]);
+      }),
+    ...(stored.length > 0 && silent.length > 0
+      ? [hazard('identity_stored_columns', `has ${generated(stored)} not published and part of`, silent)]
+      : []),
+    ...(virtual.length > 0
+      ? [hazard('identity_virtual_columns', `has ${generated(virtual)} never published and part of`, [])]
+      : []),
+  ];
+}
+
+function generated(columns: readonly string[]): string {
+  return `${columns.length === 1 ? 'a generated column' : 'generated columns'} (${columns.join(', ')})`;
+}

@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'bun:test';
+import type { OtherPublication, PublishingFacts } from '../../../../src/postgres/catalog/publications.ts';
+import type { TableFacts } from '../../../../src/postgres/catalog/tables.ts';
+import { findTableHazards } from '../../../../src/postgres/hazards/table-hazards.ts';
+import { PUBLICATION, TABLES } from '../../../support/postgres/catalog-facts.ts';
+
+const { namespace, processes, events } = TABLES;
+
+function facts({
+  change = {},
+  others = [],
+  publishesStoredColumns = false,
+}: {
+  readonly change?: Partial<TableFacts>;
+  readonly others?: readonly OtherPublication[];
+  readonly publishesStoredColumns?: boolean;
+}): PublishingFacts {
+  const tables = [{ ...processes, ...change }, events];
+  return {
+    publications: new Map([[namespace, { ...PUBLICATION, publishesStoredColumns }]]),
+    tables: new Map(tables.map((table) => [table.name, table])),
+    others,
+  };
+}
+
+const found = (of: PublishingFacts): string[][] =>
+  findTableHazards([namespace], of).map(({ code, effect }) => [code, effect]);
+const other = (change: Partial<OtherPublication> = {}): OtherPublication => ({
+  name: 'analytics',
+  tableOid: processes.oid,
+  columns: null,
+  publishesStoredColumns: false,
+  ...change,
+});
+
+describe('findTableHazards', () => {
+  test('finds nothing about ordinary tables, nor about tables that do not exist', () => {
+    expect(found(facts({ others: [other()] }))).toEqual([]);
+    expect(findTableHazards(['absent'], facts({}))).toEqual([]);
+  });
+
+  test('child tables hide rows, and are named', () => {
+    const of = facts({ change: { children: ['public.one', 'public."Two"'] } });
+    expect(findTableHazards([namespace], of)).toEqual([
+      {
+        code: 'table_children',
+        effect: 'hides_rows',
+        namespace,
+        table: processes.name,
+        detail: 'public."a""b_processes" has child tables (public.one, public."Two"), whose rows reach no topic',
+        objects: ['public.one', 'public."Two"'],
+      },
+    ]);
+  });
+
+  const list = ['identity_column_list', 'refuses_updates'];
+  const generated = ['identity_stored_columns', 'refuses_updates'];
+  const virtual = ['identity_virtual_columns', 'refuses_updates'];
+  const stored = [{ name: 'party', isStored: true }];
+  test.each([
+    ['a column list of another publication', { others: [other({ columns: ['process_id'] })] }, [list]],
+    ['a column list on another table', { others: [other({ columns: ['process_id'], tableOid: 77 })] }, []],
+    ['a stored generated column', { change: { generatedColumns: stored } }, [generated]],
+    ['one that is published', { change: { generatedColumns: stored }, publishesStoredColumns: true }, []],
+    [
+      'one that another publication does not publish',
+      { change: { generatedColumns: stored }, publishesStoredColumns: true, others: [other()] },
+      [generated],
+    ],
+    [
+      'a virtual one, which nothing publishes',
+      { change: { generatedColumns: [{ name: 'party', isStored: false }] }, publishesStoredColumns: true },
+      [virtual],
+    ],
+  ])('with REPLICA IDENTITY FULL: %s', (_, change, expected) => {
+    expect(found(facts(change))).toEqual(expected);
+    // An index identifies rows by its own columns.
+    const index = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] } as const;
+    expect(found(facts({ ...change, change: { ...('change' in change ? change.change : {}), ...index } }))).toEqual([]);
+  });
+
+  test('judges the identity that the table will have', () => {
+    const change = { replicaIdentity: 'd', generatedColumns: stored } as const;
+    expect(findTableHazards([namespace], facts({ change }), () => true).map(({ code }) => code)).toEqual([
+      'identity_stored_columns',
+    ]);
+  });
+});
