@@ -14,6 +14,27 @@ import { transportWarning } from './tls.ts';
 /** Longest wait for TCP and TLS, and again for authentication. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/**
+ * Settings of the role, the database or the server that would end a session, cancel its statements, make it wait or change
+ * its results. Every supported version knows them: an unknown start parameter is refused. `transaction_timeout` (PostgreSQL
+ * 17) is set where a transaction or a stream begins.
+ */
+const OWN_SETTINGS: Readonly<Record<string, string>> = {
+  // Long statements have bounds of their own; a setting of the role would cancel them at every attempt.
+  statement_timeout: '0',
+  lock_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+  idle_session_timeout: '0',
+  default_transaction_read_only: 'off',
+  default_transaction_isolation: 'read committed',
+  default_transaction_deferrable: 'off',
+  row_security: 'on',
+  DateStyle: 'ISO',
+  TimeZone: 'UTC',
+  // PostgreSQL 18 reports a publication that it cannot load only by a warning; a setting of the role must not hide it.
+  client_min_messages: 'warning',
+};
+
 /** Options of a connection. */
 export interface ConnectOptions {
   /** Shown in pg_stat_activity; that of a replication connection contains the slot's name */
@@ -34,10 +55,9 @@ export interface ConnectOptions {
  */
 export function connectControl(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
   return connect(endpoint, options, {
+    ...OWN_SETTINGS,
     search_path: 'pg_catalog',
     standard_conforming_strings: 'on',
-    // Long statements have bounds of their own; a setting of the role would cancel them at every attempt.
-    statement_timeout: '0',
   });
 }
 
@@ -46,15 +66,15 @@ export function connectControl(endpoint: DatabaseEndpoint, options: ConnectOptio
  * without parameters) and replication commands; see `startCopyBoth`.
  */
 export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectOptions): Sql {
-  // PostgreSQL 18 reports a publication that it cannot load only by a warning; a setting of the role must not hide it.
   return connect(endpoint, options, {
+    ...OWN_SETTINGS,
     replication: 'database',
-    client_min_messages: 'warning',
     // With wal_sender_timeout = 0, a walsender whose client's machine is gone would otherwise keep the slot for hours.
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',
     tcp_keepalives_count: '3',
-    tcp_user_timeout: '60000',
+    // It counts the time that the client does not read as well: a stuck Kafka would cost the walsender.
+    tcp_user_timeout: '0',
   });
 }
 

@@ -17,6 +17,10 @@ import { listenForFatalError } from './fatal-error.ts';
 import type { LivenessTimings } from './liveness.ts';
 import { type ReportedPositions, StatusUpdates } from './status-updates.ts';
 
+/** A transaction that takes longer to stream than a role's limit (PostgreSQL 17) would end the connection at every attempt. */
+const NO_TRANSACTION_TIMEOUT =
+  "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'";
+
 /** Options of ReplicationStream. */
 export interface ReplicationStreamOptions {
   readonly slot: string;
@@ -114,6 +118,7 @@ export class ReplicationStream {
     signal.addEventListener('abort', () => connection[Symbol.dispose](), { once: true });
     try {
       signal.throwIfAborted();
+      await connection.sql.unsafe(NO_TRANSACTION_TIMEOUT);
       await refuseAnotherServer(connection.sql, options);
       const stream = await startCopyBoth(
         connection.sql,
