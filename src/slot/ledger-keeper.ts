@@ -2,9 +2,20 @@ import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { Progress } from '../flow/progress.ts';
 import { laterLsn } from '../lsn.ts';
-import { ledgerGrantSql, type SlotLedger, writeLedger } from '../postgres/continuity/ledger.ts';
+import { readEventTriggers } from '../postgres/catalog/event-triggers.ts';
+import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
+import {
+  isRefusal,
+  type LedgerRefusal,
+  ledgerGrantSql,
+  ledgerName,
+  type SlotLedger,
+  writeLedger,
+} from '../postgres/continuity/ledger.ts';
 import { claimSlot } from '../postgres/setup/claim-slot.ts';
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
+import type { SlotStatus } from '../status/slot-status.ts';
+import type { SlotWarning } from '../status/slot-warnings.ts';
 import type { SlotMemory } from './memory.ts';
 
 /** A ledger that is a minute old is exact enough to name the beginning of a loss, and costs an idle database nothing. */
@@ -18,6 +29,7 @@ export interface LedgerKeeperOptions {
   readonly prepared: PreparedSlot;
   readonly progress: Progress;
   readonly memory: SlotMemory;
+  readonly status: SlotStatus;
   readonly log: Logger;
 }
 
@@ -43,7 +55,7 @@ export class LedgerKeeper {
    * @throws SlotInUseError when the slot, its ledger or its publications have changed since it was prepared
    */
   async open(): Promise<void> {
-    this.#noteOutcome(await claimSlot(this.#options.control, this.#options));
+    await this.#noteOutcome(await claimSlot(this.#options.control, this.#options));
     this.#isOpen = true;
   }
 
@@ -86,23 +98,36 @@ export class LedgerKeeper {
       replaces: prepared.storedLedger,
     });
     // A ledger of another instance means that this one no longer holds the slot.
-    if (outcome !== 'superseded') this.#noteOutcome(outcome);
+    if (outcome !== 'superseded') await this.#noteOutcome(outcome);
   }
 
-  #noteOutcome(outcome: 'written' | 'refused'): void {
-    const { memory, slot, prepared, log } = this.#options;
-    if (outcome === 'refused' && !memory.isLedgerRefused) {
-      log.warn(
-        { event: 'ledger_refused', advice: ledgerGrantSql(slot, prepared.role) },
-        isOutdated(prepared)
-          ? 'the role may not write the ledger of the slot on the server, which is of an earlier timeline: the next start of another process will stop with a loss, as nothing shows what was delivered since the promotion'
-          : 'the role may not write the ledger of the slot on the server: the service cannot notice a slot or publication that is dropped while it is down',
-      );
-    }
-    memory.isLedgerRefused = outcome === 'refused';
+  async #noteOutcome(outcome: 'written' | LedgerRefusal): Promise<void> {
+    const { memory, status, log } = this.#options;
+    memory.isLedgerRefused = isRefusal(outcome);
+    status.warnings.update('ledger', isRefusal(outcome) ? [await this.#warnOf(outcome)] : [], log);
   }
-}
 
-function isOutdated({ storedLedger, timeline }: PreparedSlot): boolean {
-  return storedLedger !== undefined && storedLedger.timeline < timeline;
+  async #warnOf({ cause }: LedgerRefusal): Promise<SlotWarning> {
+    const { control, slot, prepared } = this.#options;
+    const state = sqlStateOf(cause);
+    const isPrivilege = state === SQL_STATE.insufficientPrivilege;
+    const triggers = isPrivilege ? [] : await readEventTriggers(control);
+    const reason = isPrivilege ? 'the role may not write it' : `the server refuses the COMMENT (SQLSTATE ${state})`;
+    const { storedLedger, timeline } = prepared;
+    const isOutdated = storedLedger !== undefined && storedLedger.timeline < timeline;
+    return {
+      code: 'ledger_refused',
+      subject: ledgerName(slot),
+      message:
+        `The ledger of the slot on the server is not kept, as ${reason}: ` +
+        (isOutdated
+          ? 'it is of an earlier timeline, so the next start of another process will stop with a loss'
+          : 'the service cannot notice a slot or publication that is dropped while it is down'),
+      advice: isPrivilege
+        ? ledgerGrantSql(slot, prepared.role)
+        : triggers.length > 0
+          ? `Let the event triggers pass COMMENT ON PUBLICATION: ${triggers.join(', ')}`
+          : 'See the log of the server',
+    };
+  }
 }

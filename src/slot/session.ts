@@ -210,7 +210,16 @@ export class Session implements AsyncDisposable {
       status.commitAcknowledge.observe((Date.now() - wallClockMs(commitTimeMicros)) / 1000),
     );
     const plan = planStreaming(prepared.publications, prepared.confirmedFlushLsn, memory.probedBoundaries);
-    const ledger = new LedgerKeeper({ control: control.sql, databaseRef, slot, prepared, progress, memory, log });
+    const ledger = new LedgerKeeper({
+      control: control.sql,
+      databaseRef,
+      slot,
+      prepared,
+      progress,
+      memory,
+      status,
+      log,
+    });
     return { endpoint, control, prepared, plan, progress, ledger };
   }
 

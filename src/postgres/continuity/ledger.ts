@@ -5,7 +5,7 @@
  * namespace's publication would not do: another role may own that one, and dropping the publication removes it.
  */
 import { createHash } from 'node:crypto';
-import type { Sql } from 'postgres';
+import postgres, { type Sql } from 'postgres';
 import { MalformedError, SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
@@ -212,29 +212,37 @@ export function ledgerStatement({ slot, ledger, replaces }: LedgerEntry): string
   return `DO ${quoteLiteral(body)}`;
 }
 
+/** The server did not write the ledger: the role lacks the right (`ledgerGrantSql`), or an event trigger refuses, and so on. */
+export interface LedgerRefusal {
+  readonly cause: Error;
+}
+
+/** `superseded`: another instance has written meanwhile, and its ledger stays: a late one of ours must not hide it. */
+export type LedgerOutcome = 'written' | 'superseded' | LedgerRefusal;
+
+/** True when the server refused to write the ledger. */
+export function isRefusal(outcome: LedgerOutcome): outcome is LedgerRefusal {
+  return typeof outcome === 'object';
+}
+
 /**
  * Writes the slot ledger, and creates its publication when there is none.
  *
- * - `refused`: the role lacks the right to, see `ledgerGrantSql`
- * - `superseded`: another instance has written meanwhile, and its ledger stays: a late one of ours must not hide it
- *
  * It does not wait for synchronous standbys: an absent standby must not stop the slot, and a standby that is promoted without
  * the last ledger has the one before.
- * @throws what driver and server raise for any other reason
+ * @throws what the driver raises when the connection is lost
  */
-export async function writeLedger(control: Sql, entry: LedgerEntry): Promise<'written' | 'refused' | 'superseded'> {
+export async function writeLedger(control: Sql, entry: LedgerEntry): Promise<LedgerOutcome> {
   try {
     await runTransaction(control, [
-      // Each statement must see what was committed while it waited for the lock.
-      'SET TRANSACTION ISOLATION LEVEL READ COMMITTED',
       `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`,
       'SET LOCAL synchronous_commit = local',
       ledgerStatement(entry),
     ]);
     return 'written';
   } catch (error) {
-    if (sqlStateOf(error) === SQL_STATE.insufficientPrivilege) return 'refused';
     if (sqlStateOf(error) === SQL_STATE.serializationFailure) return 'superseded';
+    if (error instanceof postgres.PostgresError && error.severity === 'ERROR') return { cause: error };
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import { type ErrorPlace, SlotInUseError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { readPublicationOids } from '../catalog/publications.ts';
 import { readSlot } from '../catalog/slots.ts';
-import { type SlotLedger, writeLedger } from '../continuity/ledger.ts';
+import { type LedgerRefusal, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
 import type { PreparedPublication } from './ensure-publication.ts';
 
 /** What was prepared, and must still be so when the slot is taken. */
@@ -23,7 +23,7 @@ export interface SlotClaim {
  * Takes the slot in the ledger. To be called when the walsender of this process holds the slot and nothing is confirmed yet:
  * no other process can move the slot then, so that what was prepared stays true if it is true now.
  *
- * @returns `refused` when the role may not write the ledger
+ * @returns a refusal when the server does not write the ledger
  * @throws SlotInUseError when the slot or a publication was changed, or another instance took the slot, since it was prepared:
  * the session starts over, and the change is judged
  */
@@ -34,7 +34,7 @@ export async function claimSlot(
     databaseRef,
     prepared,
   }: { readonly slot: string; readonly databaseRef: string; readonly prepared: SlotClaim },
-): Promise<'written' | 'refused'> {
+): Promise<'written' | LedgerRefusal> {
   const place = { database: databaseRef, slot };
   const { nextLedger, storedLedger, confirmedFlushLsn, publications, serverMajor } = prepared;
   const present = await readSlot(control, slot, serverMajor);

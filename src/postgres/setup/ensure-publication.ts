@@ -9,6 +9,7 @@ import type { PublishSettings } from '../../config/config.ts';
 import { type ErrorPlace, SetupError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { describeSessions, lockHolders, openWriters } from '../catalog/blocking-sessions.ts';
+import { readEventTriggers } from '../catalog/event-triggers.ts';
 import { entriesOf, readPublications } from '../catalog/publications.ts';
 import { majorOf, type ServerFacts } from '../catalog/server.ts';
 import { type NamespaceTables, readTables } from '../catalog/tables.ts';
@@ -218,8 +219,29 @@ async function explain(
       );
     }
     default:
-      return undefined;
+      return await explainByEventTriggers(control, error, { task, place });
   }
+}
+
+/** Every DDL statement runs the event triggers of the database, with their errors; undefined when there are none. */
+async function explainByEventTriggers(
+  control: Sql,
+  error: unknown,
+  { task, place }: { readonly task: PublicationTask; readonly place: ErrorPlace },
+): Promise<SetupError | undefined> {
+  const state = sqlStateOf(error);
+  if (state === undefined || COLLISIONS.includes(state)) return undefined;
+  const triggers = await readEventTriggers(control);
+  if (triggers.length === 0) return undefined;
+  return new SetupError(
+    `Cannot prepare slot: a statement failed (SQLSTATE ${state}), and event triggers run for it: ${triggers.join(', ')}`,
+    {
+      code: 'event_trigger',
+      place,
+      advice: `Correct the event trigger, whose function may need names with their schemas; or let it pass, and ${planAdvice(task).replace(/^Run/, 'run')}`,
+      cause: error,
+    },
+  );
 }
 
 /** The mistake of a publication that the service does not change itself. */

@@ -526,7 +526,8 @@ describe('a ledger', () => {
         expected.push(await writeProcess(fixture, 'main', `session ${count}`));
       }
       await fixture.confirmed('main');
-      const warnings = (of: InProcessService) => of.log.filter(({ msg }) => msg.includes('may not write the ledger'));
+      const warnings = (of: InProcessService) =>
+        of.log.filter(({ event, code }) => event === 'slot_warning' && code === 'ledger_refused');
       expect(warnings(service)).toMatchObject([{ level: 'warn', slot: fixture.slot('main'), advice }]);
       expect(await ledgerOf(fixture, 'main')).toBeUndefined();
 
