@@ -167,7 +167,7 @@ export class Session implements AsyncDisposable {
       slot,
       place: { database: databaseRef, slot },
       rehearse,
-      rehearsalIntervalMs: config.reconnectTimeoutMs,
+      reconnectTimeoutMs: config.reconnectTimeoutMs,
       status,
       log,
       signal,

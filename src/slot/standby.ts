@@ -16,7 +16,8 @@ export interface StandbyOptions {
   readonly place: ErrorPlace;
   /** Tries what a takeover needs without changing anything; rejects with what would keep this process from delivering */
   readonly rehearse: () => Promise<void>;
-  readonly rehearsalIntervalMs: number;
+  /** Between two rehearsals; and how long a process that could not deliver leaves a free slot to others */
+  readonly reconnectTimeoutMs: number;
   readonly status: SlotStatus;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -24,13 +25,24 @@ export interface StandbyOptions {
 
 /**
  * Stands by while another process streams from the slot: polls the slot's holder and rehearses the takeover, shows both in
- * the status, and changes nothing. Resolves when the slot is free.
+ * the status, and changes nothing. Resolves when the slot is free and this process may take it.
  */
 export async function standBy(control: Sql, options: StandbyOptions): Promise<void> {
-  const { slot, status, log, signal } = options;
+  const { slot, status, log, signal, reconnectTimeoutMs } = options;
   const released = new AbortController();
+  let hasGivenWay = false;
+  const onHolder = (holder: SlotHolder) => {
+    hasGivenWay = false;
+    noteHolder(holder, options, released.signal);
+  };
   try {
-    await waitUntilFree(control, { slot, signal, onHolder: (holder) => noteHolder(holder, options, released.signal) });
+    for (;;) {
+      await waitUntilFree(control, { slot, signal, onHolder });
+      if (status.takeover?.failure === undefined || hasGivenWay) break;
+      // A process that can deliver takes the slot meanwhile. Without one this process takes it, to hold it.
+      await sleep(reconnectTimeoutMs, undefined, { signal });
+      hasGivenWay = true;
+    }
   } finally {
     released.abort();
     status.holder = undefined;
@@ -53,7 +65,7 @@ function noteHolder(holder: SlotHolder, options: StandbyOptions, released: Abort
 
 /** Logs a failure when it begins, when its cause changes and when it ends; the status always has the last one. */
 async function rehearseRepeatedly(options: StandbyOptions, released: AbortSignal): Promise<void> {
-  const { place, rehearse, rehearsalIntervalMs, status, log } = options;
+  const { place, rehearse, reconnectTimeoutMs, status, log } = options;
   let lastCode: string | undefined;
   while (!released.aborted) {
     const thrown = await within(REHEARSAL_TIMEOUT_MS, 'rehearse the takeover', rehearse()).then(
@@ -73,6 +85,6 @@ async function rehearseRepeatedly(options: StandbyOptions, released: AbortSignal
       if (error.code !== lastCode) log.warn({ event: 'standby_unfit', error, reason }, what);
     }
     lastCode = error?.code;
-    await sleep(rehearsalIntervalMs, undefined, { signal: released }).catch(() => {});
+    await sleep(reconnectTimeoutMs, undefined, { signal: released }).catch(() => {});
   }
 }

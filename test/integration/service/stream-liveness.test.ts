@@ -182,6 +182,54 @@ test('an existing slot is held while Kafka does not answer at the start: statuse
   expect(await fixture.emitted()).toEqual(inOrder(expected));
 }, 60_000);
 
+/** Longer than a TCP user timeout of a minute, which counts the time in which a client has no room to receive */
+const LONGER_THAN_A_MINUTE_MS = 65_000;
+
+test('a walsender survives a backlog that its client cannot take for longer than a minute, and no record is repeated', async () => {
+  await using fixture = await openFixture();
+  const service = await start(fixture, { kafkaSettings: { request_timeout: 300_000 } });
+  const { pid } = await walsenderOf(fixture);
+  kafka.pause();
+  const expected: Emitted[] = [];
+  try {
+    expected.push(...(await writeLargeEvents(fixture, 'large', { count: 3_000, payloadBytes: 10_000 })));
+    await Bun.sleep(LONGER_THAN_A_MINUTE_MS);
+    expect((await walsenderOf(fixture)).pid).toBe(pid);
+  } finally {
+    kafka.resume();
+  }
+  await fixture.confirmed('one', { timeoutMs: 60_000 });
+  expect(service.failures()).toEqual([]);
+  expect((await walsenderOf(fixture)).pid).toBe(pid);
+  expect(await fixture.emitted()).toEqual(inOrder(expected));
+}, 180_000);
+
+test.each([
+  ['no broker listens', { kafkaSettings: { brokers: ['127.0.0.1:1'] } }],
+  ['a topic is missing', { namespaceSettings: { [NAMESPACE]: { lifecycle_topic: 'missing' } } }],
+])(
+  'a slot is inactive for reconnect_timeout at most while %s, so that the server does not invalidate it',
+  async (_, broken) => {
+    await using fixture = await openFixture();
+    const former = await start(fixture);
+    await former.stop();
+    const reconnectTimeoutMs = 1_000;
+    const service = fixture.start({ ...broken, settings: { reconnect_timeout: reconnectTimeoutMs } });
+    await service.waitForFailure(fixture.slot('one'));
+    let longestMs = 0;
+    while (service.failures().length < 5) {
+      const [row] = await fixture.sql`
+      SELECT (extract(epoch FROM clock_timestamp() - inactive_since) * 1000)::float8 AS inactive_ms
+      FROM pg_replication_slots WHERE slot_name = ${fixture.slot('one')}`;
+      longestMs = Math.max(longestMs, row!.inactive_ms ?? 0);
+    }
+    expect(longestMs).toBeGreaterThan(reconnectTimeoutMs / 2);
+    // Login and preparation come on top.
+    expect(longestMs).toBeLessThan(5 * reconnectTimeoutMs);
+  },
+  60_000,
+);
+
 const BACKLOGS = [
   { what: 'few rows, the socket is still read', large: undefined },
   // More than in-flight budget and socket buffers hold: the walsender blocks in the middle of a send.

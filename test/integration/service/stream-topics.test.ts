@@ -349,6 +349,44 @@ test(
 );
 
 test(
+  'a free slot goes to a standby that can deliver; one that cannot takes it only when no other does, to hold it',
+  async () => {
+    await using fixture = await openFixture();
+    const slots = { one: [NS] };
+    const wrong = {
+      settings: { reconnect_timeout: 2_000 },
+      kafkaSettings: {
+        brokers: [kafka.secureBootstrap],
+        tls: { ca: CA_FILE },
+        sasl: { mechanism: 'SCRAM-SHA-512', username: USER, password: 'wrong' },
+      },
+    };
+    const holder = await startObserved(fixture, { slots });
+    await waitFor('the slot holder', holder.isReady);
+    const unfit = await startObserved(fixture, { slots, ...wrong });
+    await unfit.service.waitForLog('the failed check', ({ event }) => event === 'standby_unfit');
+    const fit = await startObserved(fixture, { slots });
+    await waitFor('the standby', fit.isReady);
+    for (const active of [holder, fit]) {
+      const took = () => unfit.service.log.some(({ event }) => event === 'taking_over');
+      expect(took()).toBe(false);
+      await active.service.stop();
+      if (active === holder) {
+        await fit.service
+          .waitForLog('the takeover', ({ event }) => event === 'replication_started');
+      } else {
+        await waitFor('the unfit process', took);
+      }
+    }
+    // It tries Kafka again and again, and leaves the slot inactive for no longer than the pause in between.
+    await unfit.service.waitForFailure(fixture.slot('one'), 3, { timeoutMs: 30_000 });
+    const isHeld = async () => (await fixture.walsender('one')) !== undefined;
+    await waitFor('the slot to be held', isHeld, { intervalMs: 1, timeoutMs: 10_000 });
+  },
+  TIMEOUT_MS,
+);
+
+test(
   'a topic with too few in-sync replicas is retried until they are back, and nothing is confirmed before',
   async () => {
     await using cluster = await startKafkaCluster();
