@@ -74,6 +74,8 @@ export interface KafkaClientConfig {
   readonly tls: KafkaTlsConfig | undefined;
   readonly sasl: KafkaSaslConfig | undefined;
   readonly compression: CompressionType;
+  /** The cluster that may take the place of the one that a slot delivered to before */
+  readonly acceptClusterId: string | undefined;
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
   /** Interval between updates of the known brokers, topics and leaders */

@@ -139,6 +139,7 @@ function resolveClient(name: string, entry: FileEntry<'kafka_clients'>, context:
     tls: tls && { serverName: tls.server_name, ...resolveTlsMaterial(tls, context) },
     sasl: sasl && { ...sasl, password: secretFrom(sasl.password, context) },
     compression: entry.compression,
+    acceptClusterId: entry.accept_cluster_id,
     connectTimeoutMs: entry.connect_timeout,
     requestTimeoutMs: entry.request_timeout,
     metadataMaxAgeMs: entry.metadata_max_age,

@@ -142,6 +142,14 @@ const kafkaClient = v.strictObject(
       ),
       'none',
     ),
+    accept_cluster_id: v.optional(
+      v.pipe(
+        text(),
+        v.description(
+          'Id of the cluster that may take the place of the one that the slots delivered to before, as the error asks for it',
+        ),
+      ),
+    ),
     connect_timeout: v.optional(
       v.pipe(milliseconds(), v.description('Longest wait for a connection to a broker')),
       5000,

@@ -1,6 +1,7 @@
 import type { KafkaClientConfig, NamespaceConfig } from '../config/config.ts';
 import type { RecordKind } from '../conversion/convert.ts';
 import { Cluster } from '../kafka/client/cluster.ts';
+import { ClusterIdentity } from '../kafka/client/cluster-identity.ts';
 import { BatchBuffers } from '../kafka/produce/batch-buffers.ts';
 import { codecOf } from '../kafka/produce/compression.ts';
 import type { PartitionQueues, ProducerTopic } from '../kafka/produce/partition-queues.ts';
@@ -15,6 +16,8 @@ export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
   readonly topicLimits: Map<string, TopicLimits>;
+  /** Ids of the clusters that the slot delivers to, by Kafka client; kept likewise */
+  readonly clusterIds: Map<string, string>;
   /** Bytes of unused batch buffers that the slot keeps for its next batches */
   readonly keptBufferBytes: number;
   /** By namespace: outcomes of its rows */
@@ -74,7 +77,7 @@ export class Sinks {
       for (const [clientName, topics] of byClient) {
         signal.throwIfAborted();
         const client = options.kafkaClients.get(clientName)!; // the configuration's references are checked
-        const cluster = new Cluster(client, options.log);
+        const cluster = new Cluster(client, options.log, new ClusterIdentity(client, options.clusterIds, options.log));
         clusters.push(cluster);
         await cluster.refreshMetadata(topics);
         const limits = options.topicLimits.get(clientName) ?? createTopicLimits();

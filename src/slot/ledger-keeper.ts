@@ -55,7 +55,10 @@ export class LedgerKeeper {
    * @throws SlotInUseError when the slot, its ledger or its publications have changed since it was prepared
    */
   async open(): Promise<void> {
-    await this.#noteOutcome(await claimSlot(this.#options.control, this.#options));
+    const { control, prepared, memory } = this.#options;
+    const nextLedger = { ...prepared.nextLedger, clusterIds: new Map(memory.clusterIds) };
+    const claim = { ...this.#options, prepared: { ...prepared, nextLedger } };
+    await this.#noteOutcome(await claimSlot(control, claim));
     this.#isOpen = true;
   }
 
@@ -81,11 +84,17 @@ export class LedgerKeeper {
   }
 
   #present(closed: boolean): SlotLedger {
-    const { prepared, progress } = this.#options;
+    const { prepared, progress, memory } = this.#options;
     const ledger = prepared.nextLedger;
     // A server that crashed may be at an earlier position than it had confirmed; that stays delivered.
     const deliveredLsn = progress.delivered ?? ledger.deliveredLsn;
-    return { ...ledger, confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn), deliveredLsn, closed };
+    return {
+      ...ledger,
+      confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn),
+      deliveredLsn,
+      closed,
+      clusterIds: new Map(memory.clusterIds),
+    };
   }
 
   async #write({ closed }: { readonly closed: boolean }): Promise<void> {

@@ -10,6 +10,8 @@ import type { SlotLedger } from '../postgres/continuity/ledger.ts';
 export interface SlotMemory extends FlowMemory {
   /** By Kafka client, because two clusters may have topics of one name */
   readonly topicLimits: Map<string, TopicLimits>;
+  /** Ids of the Kafka clusters that the slot delivers to, by Kafka client; the ledger has them as well */
+  readonly clusterIds: Map<string, string>;
   /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
   readonly publicationExistedAt: Map<string, Lsn>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
@@ -26,6 +28,7 @@ export interface SlotMemory extends FlowMemory {
 export function createSlotMemory(): SlotMemory {
   return {
     topicLimits: new Map(),
+    clusterIds: new Map(),
     publicationExistedAt: new Map(),
     probedBoundaries: new Map(),
     warnedRelations: new Set(),

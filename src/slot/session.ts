@@ -206,6 +206,8 @@ export class Session implements AsyncDisposable {
     const prepared = await this.#interruptible(within(PREPARE_TIMEOUT_MS, 'prepare the slot', preparing));
     for (const name of prepared.renewedPublications) forgetPublication(memory, name);
     for (const { name } of prepared.publications) notePublication(memory, name, prepared.currentLsn);
+    // Another process may have accepted another cluster meanwhile.
+    for (const [client, id] of prepared.nextLedger.clusterIds) memory.clusterIds.set(client, id);
     const progress = new Progress(prepared.confirmedFlushLsn, (commitTimeMicros) =>
       status.commitAcknowledge.observe((Date.now() - wallClockMs(commitTimeMicros)) / 1000),
     );
@@ -266,6 +268,7 @@ export class Session implements AsyncDisposable {
       resendTimeoutMs: config.resendTimeoutMs,
       maxRetries: config.maxRetries,
       topicLimits: memory.topicLimits,
+      clusterIds: memory.clusterIds,
       signal: this.#ended.signal,
       log,
     });

@@ -283,6 +283,7 @@ const LEDGER = encodeLedger({
   ]),
   entryOids: new Map(),
   left: new Map([['former', { oid: 16_414, lsn: 0x50n }]]),
+  clusterIds: new Map(),
   acceptedLsn: 0x60n,
 });
 

@@ -135,6 +135,7 @@ function sessionOptions(port: number): SinksOptions {
     tls: undefined,
     sasl: undefined,
     compression: 'none',
+    acceptClusterId: undefined,
     connectTimeoutMs: 1_000,
     requestTimeoutMs: 50,
     metadataMaxAgeMs: 5,
@@ -157,6 +158,7 @@ function sessionOptions(port: number): SinksOptions {
     maxRetries: 1,
     keptBufferBytes: 1024 * 1024,
     topicLimits: new Map(),
+    clusterIds: new Map(),
     signal: new AbortController().signal,
     log: pino({ level: 'silent' }),
   };

@@ -12,6 +12,7 @@ import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { SinkError } from '../../errors.ts';
 import { judgeKafkaError } from '../../failure-policy.ts';
 import { PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
+import type { ClusterIdentity } from './cluster-identity.ts';
 import { Connections, type KafkaRequest, type RequestName } from './connections.ts';
 import { codeOf, type IdentifiedError, identifyCode } from './errors.ts';
 import { answerDespiteErrors } from './library-patches.ts';
@@ -48,10 +49,10 @@ export class Cluster {
   readonly #connections: Connections;
   #metadata: ClusterMetadata = { brokers: new Map(), topics: new Map() };
 
-  /** Opens no connection yet. */
-  constructor(config: KafkaClientConfig, log: Logger) {
+  /** Opens no connection yet. @param identity checks the cluster of each connection */
+  constructor(config: KafkaClientConfig, log: Logger, identity?: ClusterIdentity) {
     this.#kafkaClient = config.name;
-    this.#connections = new Connections(config, log);
+    this.#connections = new Connections(config, log, identity);
   }
 
   get metadata(): ClusterMetadata {

@@ -1,10 +1,11 @@
-import { apiVersionsV3, Connection, ResponseError } from '@platformatic/kafka';
+import { apiVersionsV3, Connection, metadataV12, ResponseError } from '@platformatic/kafka';
 import type { Logger } from 'pino';
 import { formatAddress, isLoopback } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { NotifierError, SecretError, SinkError } from '../../errors.ts';
 import { connectAdvice, judgeKafkaError } from '../../failure-policy.ts';
 import { ApiVersions } from './api-versions.ts';
+import type { ClusterIdentity } from './cluster-identity.ts';
 import { connectionOptions } from './connection-options.ts';
 import { codeOf, identify } from './errors.ts';
 import { destroyOnThrow } from './library-patches.ts';
@@ -31,6 +32,7 @@ export class Connections {
   readonly versions = new ApiVersions();
   readonly #config: KafkaClientConfig;
   readonly #log: Logger;
+  readonly #identity: ClusterIdentity | undefined;
   readonly #byAddress = new Map<string, Promise<Connection>>();
   /** Every connection whose socket may be open, including those that are being opened */
   readonly #opened = new Set<Connection>();
@@ -40,9 +42,10 @@ export class Connections {
   #isClosed = false;
 
   /** Opens nothing yet. */
-  constructor(config: KafkaClientConfig, log: Logger) {
+  constructor(config: KafkaClientConfig, log: Logger, identity?: ClusterIdentity) {
     this.#config = config;
     this.#log = log;
+    this.#identity = identity;
   }
 
   /** True when the last contact succeeded: a broker has answered since all of them failed. */
@@ -162,6 +165,10 @@ export class Connections {
       await connected;
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
       this.versions.note(apiKeys);
+      if (this.#identity !== undefined) {
+        const { clusterId } = await metadataV12.api.async(connection, [], false, false);
+        this.#identity.check(clusterId ?? null);
+      }
       if (this.#isClosed) connection.socket.destroy();
       return connection;
     } catch (error) {

@@ -54,6 +54,8 @@ export interface SlotLedger {
   readonly entryOids: ReadonlyMap<string, readonly number[]>;
   /** Namespaces that were streamed before an instance without them took the slot, by name */
   readonly left: ReadonlyMap<string, LeftPublication>;
+  /** Ids of the Kafka clusters that it was delivered to, by Kafka client; ledgers of older versions have none */
+  readonly clusterIds: ReadonlyMap<string, string>;
   /** Start of the last loss that was accepted: a setting accepts one loss, and not the next one at the same LSN */
   readonly acceptedLsn: Lsn | undefined;
 }
@@ -85,6 +87,7 @@ export function encodeLedger(ledger: SlotLedger): string {
     publications: Object.fromEntries(ledger.publicationOids),
     entries: ledger.entryOids.size === 0 ? undefined : Object.fromEntries(ledger.entryOids),
     left: Object.fromEntries([...ledger.left].map(([name, { oid, lsn }]) => [name, { oid, lsn: formatLsn(lsn) }])),
+    clusters: ledger.clusterIds.size === 0 ? undefined : Object.fromEntries(ledger.clusterIds),
     accepted: ledger.acceptedLsn === undefined ? undefined : formatLsn(ledger.acceptedLsn),
   });
 }
@@ -116,6 +119,7 @@ export function parseLedger(text: string): SlotLedger {
     publicationOids: new Map(Object.entries(field('publications', isOids))),
     entryOids: new Map(fields.entries === undefined ? [] : Object.entries(field('entries', isEntries))),
     left: new Map(Object.entries(left).map(([name, { oid, lsn }]) => [name, { oid, lsn: parseLsn(lsn) }])),
+    clusterIds: new Map(fields.clusters === undefined ? [] : Object.entries(field('clusters', isTexts))),
     acceptedLsn: fields.accepted === undefined ? undefined : parseLsn(field('accepted', isText)),
   };
 }
@@ -141,6 +145,10 @@ function isText(value: unknown): value is string {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isTexts(value: unknown): value is Record<string, string> {
+  return isObject(value) && Object.values(value).every(isText);
 }
 
 function isOids(value: unknown): value is Record<string, number> {

@@ -78,6 +78,7 @@ export function nextOnStart(
     publicationOids,
     entryOids,
     left: new Map([...(last?.left ?? []), ...formerly].filter(([name]) => !publicationOids.has(name))),
+    clusterIds: last?.clusterIds ?? new Map(),
     acceptedLsn: continuity.verdict === 'loss' ? continuity.loss.fromLsn : last?.acceptedLsn,
   };
 }
@@ -125,6 +126,7 @@ export function nextOnClaim(
       deliveredLsn: fromLsn,
       entryOids: new Map(),
       left: new Map(),
+      clusterIds: new Map(),
       acceptedLsn: undefined,
     }),
     instance,

@@ -29,6 +29,7 @@ const first: SlotLedger = {
   ]),
   entryOids: new Map(),
   left: new Map([['заказ', { oid: 16_415, lsn: 0x80n }]]),
+  clusterIds: new Map(),
   acceptedLsn: 0x60n,
 };
 const second: SlotLedger = { ...first, instance: 'two', revision: 2, confirmedLsn: 0x200n };

@@ -88,6 +88,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         publicationOids: new Map(first.publications.map(({ name, oid }) => [name, oid])),
         entryOids: new Map(first.publications.map(({ name, entryOids }) => [name, entryOids])),
         left: new Map(),
+        clusterIds: new Map(),
         acceptedLsn: undefined,
       },
     });

@@ -1,5 +1,7 @@
 /** Topics that grow, are deleted or refuse records while the service produces to them. Real servers. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import type { ReadinessReport } from '../../../src/status/report.ts';
 import { encodePayload } from '../../support/codecs/etf.ts';
@@ -382,6 +384,55 @@ test(
     await unfit.service.waitForFailure(fixture.slot('one'), 3, { timeoutMs: 30_000 });
     const isHeld = async () => (await fixture.walsender('one')) !== undefined;
     await waitFor('the slot to be held', isHeld, { intervalMs: 1, timeoutMs: 10_000 });
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  'another Kafka cluster at the same addresses gets no record, while streaming and after a restart, until it is accepted by name',
+  async () => {
+    await using fixture = await openFixture();
+    // A cluster of its own, as its id changes
+    await using cluster = await startKafka();
+    const { eventsink_topic, lifecycle_topic } = fixture.topics(NS);
+    for (const topic of [eventsink_topic, lifecycle_topic]) await cluster.createTopic(topic, { partitions: 2 });
+    const options = { slots: { one: [NS] }, kafkaSettings: { brokers: [cluster.bootstrap] } };
+    const service = fixture.start(options);
+    await fixture.confirmed('one');
+    await writeEvents(fixture, 1, ['p', 'q']);
+    await fixture.confirmed('one');
+    const confirmed = await fixture.confirmedLsn('one');
+    const count = async () => (await cluster.readAll([eventsink_topic])).length;
+    expect(await count()).toBe(2);
+
+    await cluster.stop();
+    await writeEvents(fixture, 2, ['p', 'q']);
+    const metaFile = join(cluster.dataDirectory, 'meta.properties');
+    const meta = await readFile(metaFile, 'utf8');
+    const former = /^cluster\.id=(.*)$/m.exec(meta)![1]!;
+    const other = 'AnotherClusterOfTests0';
+    await writeFile(metaFile, meta.replace(`cluster.id=${former}`, `cluster.id=${other}`));
+    await cluster.start();
+
+    const refusal = {
+      code: 'another_cluster',
+      message: expect.stringContaining(`Kafka cluster ${other}: the slot delivers to cluster ${former}`),
+      advice: expect.stringContaining(`kafka_clients.main.accept_cluster_id: ${other}`),
+    };
+    const isRefusal = ({ error }: LogLine) => JSON.stringify(error ?? '').includes(`Kafka cluster ${other}`);
+    await service.waitForLog('the refusal', isRefusal, { timeoutMs: 60_000 });
+    await service.stop();
+    // The ledger remembers the cluster for the next process.
+    const next = fixture.start(options);
+    expect(await next.waitForFailure(fixture.slot('one'), 2)).toMatchObject(refusal);
+    await next.stop();
+    expect([await count(), await fixture.confirmedLsn('one')]).toEqual([2, confirmed]);
+
+    const accepting = { ...options, kafkaSettings: { ...options.kafkaSettings, accept_cluster_id: other } };
+    const accepted = fixture.start(accepting);
+    await fixture.confirmed('one');
+    expect(await count()).toBe(4);
+    expect(accepted.log.filter(({ event: name }) => name === 'kafka_cluster_accepted')).toHaveLength(1);
   },
   TIMEOUT_MS,
 );

@@ -44,6 +44,7 @@ export function clientConfig(ports: readonly number[], change: Partial<KafkaClie
     tls: undefined,
     sasl: undefined,
     compression: 'none',
+    acceptClusterId: undefined,
     connectTimeoutMs: 5_000,
     requestTimeoutMs: 30_000,
     metadataMaxAgeMs: 600_000,

@@ -90,6 +90,7 @@ describe('parseConfig accepts', () => {
       tls: undefined,
       sasl: undefined,
       compression: 'none',
+      acceptClusterId: undefined,
       connectTimeoutMs: 5000,
       requestTimeoutMs: 30_000,
       metadataMaxAgeMs: 10_000,

@@ -29,7 +29,7 @@ describe('describeConfiguration', () => {
       ...['ca', 'cert', 'key', 'server_name'].map((key) => `kafka_clients.<kafka_client>.tls.${key}`),
       'kafka_clients.<kafka_client>.sasl',
       ...['mechanism', 'username', 'password'].map((key) => `kafka_clients.<kafka_client>.sasl.${key}`),
-      ...['compression', 'connect_timeout', 'request_timeout', 'metadata_max_age'].map(
+      ...['compression', 'accept_cluster_id', 'connect_timeout', 'request_timeout', 'metadata_max_age'].map(
         (key) => `kafka_clients.<kafka_client>.${key}`,
       ),
       'streams',

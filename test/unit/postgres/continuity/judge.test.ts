@@ -26,6 +26,7 @@ const remembered: SlotLedger = {
   ]),
   entryOids: new Map(),
   left: new Map(),
+  clusterIds: new Map(),
   acceptedLsn: undefined,
 };
 

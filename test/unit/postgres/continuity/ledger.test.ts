@@ -30,6 +30,7 @@ const ledger: SlotLedger = {
     ['orders', { oid: 16_500, lsn: 0x16_b300_0000n }],
     ['__proto__', { oid: 16_501, lsn: 0x40n }],
   ]),
+  clusterIds: new Map(),
   acceptedLsn: 0x16_b374_0000n,
 };
 
@@ -53,6 +54,7 @@ describe('a ledger', () => {
       publicationOids: new Map([['invoice', 16_412]]),
       entryOids: new Map(),
       left: new Map(),
+      clusterIds: new Map(),
       acceptedLsn: undefined,
     });
   });

@@ -16,6 +16,7 @@ const remembered: SlotLedger = {
   publicationOids: new Map([['a', 1]]),
   entryOids: new Map(),
   left: new Map(),
+  clusterIds: new Map(),
   acceptedLsn: undefined,
 };
 const context: LedgerContext = { remembered, stored: remembered, systemIdentifier: '1', timeline: 2, instance: 'us' };
@@ -45,6 +46,7 @@ describe('nextOnStart', () => {
       publicationOids,
       entryOids: new Map(),
       left: new Map(),
+      clusterIds: new Map(),
       acceptedLsn: undefined,
     });
   });
@@ -75,6 +77,7 @@ describe('nextOnStart', () => {
       fromLsn: 10n,
       confirmedLsn: 60n,
       deliveredLsn: 60n,
+      clusterIds: new Map(),
       acceptedLsn: 100n,
     });
     expect(nextOnStart(accepted, context, at(95n))).toMatchObject({ confirmedLsn: 95n, deliveredLsn: 90n });
@@ -198,6 +201,7 @@ describe('nextOnLoss', () => {
       publicationOids: new Map(),
       entryOids: new Map(),
       left: new Map(),
+      clusterIds: new Map(),
       acceptedLsn: undefined,
     });
     // With it, the slot that has gone is the same loss.
