@@ -7,8 +7,9 @@ import { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import postgres, { type Notice, type Options, type Sql } from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
+import { guardLogin } from './login-guard.ts';
 import { renewingClient } from './renewing-client.ts';
-import { failedSocket, openSocket } from './socket.ts';
+import { closedError, failedSocket, openSocket } from './socket.ts';
 import { transportWarning } from './tls.ts';
 
 /** Longest wait for TCP and TLS, and again for authentication. */
@@ -92,6 +93,7 @@ function openClient(
 ): Sql {
   const { applicationName, log, onNotice, onSocket, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
   let password = '';
+  let hasOpened = false;
   const driverOptions = {
     // A list, because the driver splits a string at commas and colons.
     host: [endpoint.host],
@@ -113,8 +115,12 @@ function openClient(
       ((notice: Notice) => log?.debug({ severity: notice.severity, code: notice.code }, notice.message ?? '')),
     socket: async () => {
       try {
+        // The driver opens another one when this is closed before the login is over, and another, without a pause.
+        if (hasOpened) throw closedError();
+        hasOpened = true;
         password = endpoint.password?.read() ?? '';
         const socket = await openSocket(endpoint, connectTimeoutMs);
+        guardLogin(socket);
         // Before the driver listens: a query that follows a failure already gets another connection.
         socket.once('error', onLost);
         socket.once('close', onLost);

@@ -60,7 +60,8 @@ function once<T = void>(socket: Socket, event: string, failed: (error: Error) =>
   });
 }
 
-function closedError(): SourceError {
+/** The error of a connection that ends before it can be used. */
+export function closedError(): SourceError {
   return new SourceError('Cannot connect to PostgreSQL: the connection was closed', { code: 'connection_closed' });
 }
 

@@ -1,11 +1,11 @@
 /** Connections to real servers: TLS, secrets, lost connections. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { chownSync, copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, DatabaseTlsConfig } from '../../../src/config/config.ts';
-import { fileSecret } from '../../../src/config/secret.ts';
+import { fileSecret, textSecret } from '../../../src/config/secret.ts';
 import { SecretError, SourceError } from '../../../src/errors.ts';
 import { connectControl, connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
 import { runTransaction } from '../../../src/postgres/client/transaction.ts';
@@ -75,6 +75,16 @@ async function withListener<T>(
     listener.close();
   }
 }
+
+const int32 = (value: number): Buffer => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32BE(value);
+  return bytes;
+};
+/** A message of the server: type, length, body. */
+const message = (type: string, body: Buffer): Buffer =>
+  Buffer.concat([Buffer.from(type), int32(4 + body.length), body]);
+const AUTHENTICATION_OK = message('R', int32(0));
 
 const tls = (mode: DatabaseTlsConfig['mode'], ca?: string): DatabaseTlsConfig => ({
   mode,
@@ -187,6 +197,51 @@ describe('connectControl', () => {
         expect(strange.message).toContain('is no PostgreSQL protocol');
       },
     );
+  });
+
+  test.each([
+    ['at once', (socket: Socket) => socket.destroy()],
+    ['when it has read the start-up message', (socket: Socket) => socket.once('data', () => socket.end())],
+    ['after the first answer', (socket: Socket) => socket.once('data', () => socket.end(AUTHENTICATION_OK))],
+  ])('a server that closes %s before the login is over gets one connection for one attempt', async (_, close) => {
+    let connectionCount = 0;
+    const answer = (socket: Socket) => {
+      connectionCount++;
+      close(socket);
+    };
+    await withListener(answer, async (port) => {
+      for (const connect of [connectControl, connectReplication]) {
+        connectionCount = 0;
+        const sql = connect(config({ port }), { applicationName: 'attempt' });
+        await expect(sql.unsafe('SELECT 1')).rejects.toThrow(/closed|EPIPE|ECONNRESET/);
+        await Bun.sleep(200);
+        expect(connectionCount).toBe(1);
+        await sql.end({ timeout: 0 });
+      }
+    });
+  });
+
+  const challenge = (text: string) => message('R', Buffer.concat([int32(11), Buffer.from(text)]));
+  test.each([
+    ['a SCRAM challenge without a salt', challenge('r=abc,i=4096')],
+    ['a SCRAM challenge without anything', challenge('')],
+    ['a SCRAM challenge with text for iterations', challenge('r=abc,s=QUJD,i=many')],
+    ['a SCRAM challenge of 2147483647 iterations', challenge('r=abc,s=QUJD,i=2147483647')],
+    ['an authentication message without its kind', message('R', Buffer.alloc(2))],
+    ['a message of 0 bytes', Buffer.from('R\0\0\0\0')],
+    ['a message of 1073741824 bytes', Buffer.from([0x45, 0x40, 0, 0, 0])],
+  ])('%s is a typed error of the attempt', async (_, answer) => {
+    const sasl = message('R', Buffer.concat([int32(10), Buffer.from('SCRAM-SHA-256\0\0')]));
+    const serve = (socket: Socket) => {
+      socket.once('data', () => {
+        socket.write(sasl);
+        socket.once('data', () => socket.write(answer));
+      });
+    };
+    await withListener(serve, async (port) => {
+      const error = await attempt({ port, password: textSecret('secret') }, 5_000);
+      expect(error).toMatchObject({ name: 'SourceError', code: 'login_malformed' });
+    });
   });
 
   test('a server that does not offer TLS differs from one that cannot be reached', async () => {
