@@ -27,7 +27,8 @@ export interface SlotWaitOptions {
 }
 
 /**
- * Resolves when no process streams from the slot, or the slot does not exist. A holder whose connection is half-open keeps
+ * Resolves when no process streams from the slot, or the slot does not exist in this database: one of another database is
+ * never freed for this one, and the preparation refuses it. A holder whose connection is half-open keeps
  * the slot until the server's `wal_sender_timeout` has passed.
  * @throws SourceError when the server does not answer, and what the connection raises
  */
@@ -48,7 +49,7 @@ async function readHolder(control: Sql, slot: string): Promise<SlotHolder | unde
     FROM pg_replication_slots s
       LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
       LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
-    WHERE s.slot_name = ${slot} AND s.active`;
+    WHERE s.slot_name = ${slot} AND s.active AND s.database = current_database()`;
   if (row === undefined) return undefined;
   return {
     pid: row.pid,

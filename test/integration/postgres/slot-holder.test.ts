@@ -29,6 +29,30 @@ describe.each([14, 18] as const)('waitUntilFree on PostgreSQL %d', (major: Postg
     expect(holders).toEqual([]);
   });
 
+  test('does not wait for a slot that a process of another database holds: the preparation names that database', async () => {
+    await using fixture = await openSetupFixture(server);
+    await using other = await openSetupFixture(server);
+    await fixture.admin`CREATE PUBLICATION any_publication`;
+    await fixture.admin`SELECT pg_create_logical_replication_slot('shared', 'pgoutput')`;
+    const replication = connectReplication(fixture.endpoint, { applicationName: 'holder' });
+    const command = `START_REPLICATION SLOT shared LOGICAL 0/0 (proto_version '1', publication_names 'any_publication')`;
+    (await startCopyBoth(replication, command)).resume();
+    try {
+      const onHolder = () => {
+        throw new Error('It waits');
+      };
+      await waitUntilFree(other.control, { slot: 'shared', signal: new AbortController().signal, onHolder });
+      await expect(other.prepare('shared', [])).rejects.toMatchObject({
+        code: 'slot_database',
+        message: expect.stringContaining(`slot "shared" belongs to database "${fixture.database}"`),
+      });
+    } finally {
+      await replication.end({ timeout: 0 });
+      const isFree = async () => (await fixture.admin`SELECT FROM pg_replication_slots WHERE active`).length === 0;
+      await waitFor('the slot to be free', isFree);
+    }
+  });
+
   test('names the holder whenever it looks, and returns within two seconds of the release', async () => {
     await using fixture = await openSetupFixture(server);
     await fixture.admin`CREATE PUBLICATION any_publication`;
