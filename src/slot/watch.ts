@@ -4,9 +4,10 @@ import type { Sql } from 'postgres';
 import { within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
 import { readPublishing } from '../postgres/catalog/publications.ts';
-import { readSlot } from '../postgres/catalog/slots.ts';
+import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
 import { findTableHazards, type TableHazard } from '../postgres/hazards/table-hazards.ts';
+import { walsenderName } from '../postgres/replication/stream.ts';
 import { hazardAdvice } from '../postgres/setup/hazard-advice.ts';
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
@@ -55,6 +56,8 @@ async function look(options: SlotWatchOptions): Promise<SourceError | undefined>
   try {
     const facts = await readSlot(control, slot, serverMajor);
     if (facts !== undefined) status.server = facts;
+    const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control, facts.activePid);
+    status.warnings.update('synchronous', synchronousWarnings(slot, syncState), log);
     const { entryOids } = prepared.nextLedger;
     const publishing = await readPublishing(control, namespaces, serverMajor);
     const alterations = describePublicationHazards(namespaces, publishing, entryOids);
@@ -69,6 +72,20 @@ async function look(options: SlotWatchOptions): Promise<SourceError | undefined>
   } catch {
     return undefined;
   }
+}
+
+/** `potential` becomes `sync` when a standby is lost, so that commits then wait for Kafka. */
+const SYNCHRONOUS_STATES: readonly (string | undefined)[] = ['sync', 'quorum', 'potential'];
+
+function synchronousWarnings(slot: string, syncState: string | undefined): SlotWarning[] {
+  if (!SYNCHRONOUS_STATES.includes(syncState)) return [];
+  const message =
+    `synchronous_standby_names counts the walsender of the slot as a standby (sync_state ${syncState}): commits of the database may ` +
+    'wait for Kafka, or count as safe when Kafka alone has them';
+  const advice =
+    `Name the standbys instead of *, for example: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (pg2, pg3)'; SELECT pg_reload_conf(); ` +
+    `the walsender is called "${walsenderName(slot)}"`;
+  return [{ code: 'synchronous_standby', subject: slot, message, advice }];
 }
 
 function warnOf(hazard: TableHazard): SlotWarning {

@@ -17,6 +17,8 @@ export interface SlotFacts {
   readonly plugin: string | undefined;
   readonly database: string | undefined;
   readonly temporary: boolean;
+  /** Prepared transactions are streamed when they are prepared, in messages of their own */
+  readonly twoPhase: boolean;
   /** A process streams from it, or is creating it */
   readonly active: boolean;
   /** PID of the walsender that streams from it */
@@ -39,7 +41,7 @@ export interface SlotFacts {
 /** Reads one slot; undefined when there is none of this name. */
 export async function readSlot(control: Sql, slot: string, serverMajor: number): Promise<SlotFacts | undefined> {
   const [row] = await control`
-    SELECT slot_name, slot_type, plugin, database, temporary, active, active_pid, wal_status, server.lsn::text AS server_lsn,
+    SELECT slot_name, slot_type, plugin, database, temporary, two_phase, active, active_pid, wal_status, server.lsn::text AS server_lsn,
       confirmed_flush_lsn::text AS confirmed, safe_wal_size::text AS safe,
       pg_wal_lsn_diff(server.lsn, restart_lsn)::text AS retained,
       ${serverMajor >= 17 ? control`invalidation_reason, failover` : control`NULL AS invalidation_reason, false AS failover`}
@@ -54,6 +56,7 @@ export async function readSlot(control: Sql, slot: string, serverMajor: number):
     plugin: row.plugin ?? undefined,
     database: row.database ?? undefined,
     temporary: row.temporary,
+    twoPhase: row.two_phase,
     active: row.active,
     activePid: row.active_pid ?? undefined,
     walStatus: row.wal_status ?? undefined,
@@ -64,6 +67,16 @@ export async function readSlot(control: Sql, slot: string, serverMajor: number):
     safeWalBytes: row.safe === null ? undefined : Number(row.safe),
     serverLsn: parseLsn(row.server_lsn),
   };
+}
+
+/**
+ * Whether commits of the server wait for this walsender, as pg_stat_replication says: `async`, `potential`, `sync`, `quorum`;
+ * undefined where it is gone, or belongs to another role that this one may not see.
+ */
+export async function readSyncState(control: Sql, walsenderPid: number): Promise<string | undefined> {
+  const [row] = await control<{ sync_state: string | null }[]>`
+    SELECT sync_state FROM pg_stat_replication WHERE pid = ${walsenderPid}`;
+  return row?.sync_state ?? undefined;
 }
 
 /** The confirmed position of a slot and whether a walsender holds it; undefined when there is no such slot. */

@@ -37,6 +37,11 @@ export interface ReplicationStreamOptions {
   readonly log: Logger;
 }
 
+/** The application_name of the walsender of a slot, which names it in synchronous_standby_names; the server cuts it at 63 bytes. */
+export function walsenderName(slot: string): string {
+  return `cdc-notifier ${slot}`;
+}
+
 /** Takes what a stream brings. */
 export interface ReplicationHandlers {
   /** Called with whole CopyData messages, see FrameReader */
@@ -107,7 +112,7 @@ export class ReplicationStream {
     let copyData: CopyDataInbox | undefined;
     let fatalError: () => Error | undefined = () => undefined;
     const connection = new OwnedConnection(connectReplication, database, {
-      applicationName: `cdc-notifier ${slot}`,
+      applicationName: walsenderName(slot),
       log: options.log,
       onNotice: (notice) => notices.put(notice),
       onSocket: (socket) => {

@@ -138,6 +138,13 @@ export function slotMistake(slot: SlotFacts, database: string): Mistake | undefi
       advice: `${another}, or end that session`,
     };
   }
+  if (slot.twoPhase) {
+    return {
+      code: 'slot_two_phase',
+      detail: `slot ${name} has two_phase, which streams prepared transactions in messages that this service does not read`,
+      advice: `${another}, or drop the slot when nothing in it is needed any more: the service creates one without two_phase`,
+    };
+  }
   return undefined;
 }
 

@@ -6,7 +6,7 @@ import type { Sql } from 'postgres';
 import type { PublishSettings } from '../../config/config.ts';
 import { type ErrorPlace, SetupError, SlotInUseError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
-import { readPublishing } from '../catalog/publications.ts';
+import { readPublicationOids, readPublishing } from '../catalog/publications.ts';
 import { majorOf, readCurrentLsn, readServer } from '../catalog/server.ts';
 import { findAbandonedSlots, readSlot, type SlotFacts } from '../catalog/slots.ts';
 import {
@@ -25,7 +25,7 @@ import {
   warnOfAcceptedLoss,
 } from '../continuity/check.ts';
 import { type Continuity, effectiveLedger } from '../continuity/judge.ts';
-import { readLedger, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
+import { ledgerName, readLedger, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
 import type { Loss } from '../continuity/loss.ts';
 import { nextOnClaim, nextOnStart } from '../continuity/transitions.ts';
 import { findTableHazards, type TableHazard } from '../hazards/table-hazards.ts';
@@ -225,9 +225,13 @@ function hazardsOfPreparation(
 }
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {
-  for (const abandoned of await findAbandonedSlots(control, request.isConfiguredSlot)) {
-    request.onAbandonedSlot(abandoned.slot);
-    warnOfAbandonedSlot(abandoned, request.log);
+  const abandoned = await findAbandonedSlots(control, request.isConfiguredSlot);
+  if (abandoned.length === 0) return;
+  const names = abandoned.map(({ slot }) => ledgerName(slot));
+  const ledgers = await readPublicationOids(control, names);
+  for (const one of abandoned) {
+    request.onAbandonedSlot(one.slot);
+    warnOfAbandonedSlot(one, ledgers.has(ledgerName(one.slot)), request.log);
   }
 }
 

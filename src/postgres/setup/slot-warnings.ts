@@ -11,11 +11,24 @@ import { dropSlotSql } from './create-slot.ts';
 import type { PreparedPublication } from './ensure-publication.ts';
 import { statusIndexSql } from './replica-identity.ts';
 
-/** A slot without a reader holds WAL until the disk is full. */
-export function warnOfAbandonedSlot({ slot, retainedWalBytes }: AbandonedSlot, log: Logger): void {
+/**
+ * A slot without a reader holds WAL until the disk is full. The statement that drops it is printed only for a slot of this
+ * service, which has left a ledger: any other may belong to a program that is just down.
+ */
+export function warnOfAbandonedSlot({ slot, retainedWalBytes }: AbandonedSlot, isOurs: boolean, log: Logger): void {
+  const facts = { abandonedSlot: slot, retainedWalBytes };
+  if (isOurs) {
+    log.warn(
+      { event: 'abandoned_slot', ...facts, advice: dropSlotSql(slot) },
+      'replication slot is not configured, has no reader, and holds WAL; drop it when it is no longer needed',
+    );
+    return;
+  }
+  const advice =
+    'Find the program that it belongs to, such as another deployment or another replication tool, before anything is dropped';
   log.warn(
-    { event: 'abandoned_slot', abandonedSlot: slot, retainedWalBytes, advice: dropSlotSql(slot) },
-    'replication slot is not configured, has no reader, and holds WAL; drop it when it is no longer needed',
+    { event: 'abandoned_slot', ...facts, advice },
+    'replication slot of another program has no reader, and holds WAL',
   );
 }
 

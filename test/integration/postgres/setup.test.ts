@@ -620,22 +620,34 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     ]);
   });
 
-  test('warns of slots that hold WAL without a reader, and of no others', async () => {
+  test('warns of slots that hold WAL without a reader, and prints what drops them only for those of this service', async () => {
     await using fixture = await openSetupFixture(server);
     const { admin } = fixture;
     await createTables(admin, 'ns');
-    for (const slot of ['slot_left', 'slot_known', 'slot_ns']) {
+    await fixture.prepare('slot_left', ['ns'], { isConfiguredSlot: () => true });
+    for (const slot of ['slot_foreign', 'slot_known', 'slot_ns']) {
       await admin`SELECT pg_create_logical_replication_slot(${slot}, 'pgoutput')`;
     }
-    const isConfiguredSlot = (slot: string) => slot !== 'slot_left';
+    const isConfiguredSlot = (slot: string) => slot !== 'slot_left' && slot !== 'slot_foreign';
     await fixture.prepare('slot_ns', ['ns'], { isConfiguredSlot });
     expect(fixture.log.filter((line) => line.level === 'warn' && line.abandonedSlot !== undefined)).toEqual([
       expect.objectContaining({
-        abandonedSlot: 'slot_left',
+        abandonedSlot: 'slot_foreign',
         retainedWalBytes: expect.any(Number),
-        advice: dropSlotSql('slot_left'),
+        advice: expect.not.stringContaining('pg_drop_replication_slot'),
       }),
+      expect.objectContaining({ abandonedSlot: 'slot_left', advice: dropSlotSql('slot_left') }),
     ]);
+  });
+
+  test('refuses a slot with two_phase, whose prepared transactions it could not read', async () => {
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    await fixture.admin`SELECT pg_create_logical_replication_slot('slot_ns', 'pgoutput', false, true)`;
+    await expect(fixture.prepare('slot_ns', ['ns'])).rejects.toMatchObject({
+      name: 'SetupError',
+      code: 'slot_two_phase',
+    });
   });
 
   test('startCopyBoth rejects with the refusal of the server, and wal_sender_timeout can be asked for on its connection', async () => {

@@ -230,6 +230,30 @@ test.each([
   60_000,
 );
 
+test('a server that counts our walsender as a synchronous standby is warned of within seconds, until it names its standbys', async () => {
+  await using fixture = await openFixture();
+  const service = await start(fixture);
+  const set = async (names: string) => {
+    await fixture.sql.unsafe(`ALTER SYSTEM SET synchronous_standby_names = '${names}'`);
+    await fixture.sql`SELECT pg_reload_conf()`;
+  };
+  try {
+    await set('*');
+    const line = await service.waitForLog('the warning', ({ event: name }) => name === 'slot_warning');
+    expect(line).toMatchObject({
+      code: 'synchronous_standby',
+      msg: expect.stringContaining('sync_state sync'),
+      advice: expect.stringContaining('FIRST 1 (pg2, pg3)'),
+    });
+  } finally {
+    await set('');
+  }
+  await service.waitForLog('its end', ({ event: name }) => name === 'slot_warning_ended');
+  const record = await writeProcess(fixture, NAMESPACE, 'p');
+  await fixture.confirmed('one');
+  expect(await fixture.emitted()).toEqual([record]);
+}, 60_000);
+
 const BACKLOGS = [
   { what: 'few rows, the socket is still read', large: undefined },
   // More than in-flight budget and socket buffers hold: the walsender blocks in the middle of a send.

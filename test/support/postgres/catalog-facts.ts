@@ -59,6 +59,7 @@ export const SLOT: SlotFacts = {
   plugin: 'pgoutput',
   database: 'main',
   temporary: false,
+  twoPhase: false,
   active: false,
   activePid: undefined,
   walStatus: 'reserved',

@@ -106,6 +106,10 @@ describe('slotMistake', () => {
     [{ plugin: 'wal2json' }, 'slot "cdc_slot" has output plugin wal2json, and must have pgoutput'],
     [{ database: 'other' }, 'slot "cdc_slot" belongs to database "other", not to "main"'],
     [{ temporary: true }, 'slot "cdc_slot" is temporary: the session that created it drops it when it ends'],
+    [
+      { twoPhase: true },
+      'slot "cdc_slot" has two_phase, which streams prepared transactions in messages that this service does not read',
+    ],
     // What becomes of it is judged by continuity.
     [{ walStatus: 'lost', invalidationReason: 'wal_removed' }, undefined],
   ])('judges %j', (change, detail) => {
