@@ -28,8 +28,9 @@
  * | claim: a loss is accepted, its slot will be replaced | any          | revision + 1, confirmed = start of the loss; closed |
  *
  * `start` and `claim` happen in `setup`, `keep` and `close` in slot/ledger-keeper.ts, `loss` in `check.ts`. The ledger of
- * `start` is written once the slot is held and before anything is confirmed; for a slot that was just created, at once. The
- * server checks which ledger may be replaced (`writeLedger`).
+ * `start` is written once the slot is held and before anything is confirmed. For a slot that was just created, and for a
+ * namespace that is new to its slot, it is also written at once: rows are owed although nothing is streamed yet. Nothing is
+ * confirmed by that, so a closed ledger stays closed. The server checks which ledger may be replaced (`writeLedger`).
  */
 import { type Lsn, laterLsn } from '../../lsn.ts';
 import { type Continuity, effectiveLedger } from './judge.ts';

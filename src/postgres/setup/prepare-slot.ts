@@ -350,7 +350,7 @@ function reportLosses(
   }
 }
 
-/** The ledger to write when the slot is taken; for a new slot it is written at once. */
+/** The ledger to write when the slot is taken; for a new slot, and for a namespace that is new to it, it is written at once. */
 async function startLedger(
   control: Sql,
   { request, place, snapshot, continuity, usableSlot }: Attempt,
@@ -367,10 +367,14 @@ async function startLedger(
     entryOids: new Map(publications.map(({ name, entryOids }) => [name, entryOids])),
   });
   warnOfLeftNamespaces(next, effectiveLedger({ remembered, stored: snapshot.stored }), log);
-  if (usableSlot === undefined) {
-    // Changes are owed from now on, even if Kafka lets no process take the slot for a long time. A role that may not write the
-    // ledger is reported when the slot is taken.
-    const outcome = await writeLedger(control, { slot, ledger: next, replaces: storedLedger });
+  const isNew = publications.some(
+    ({ name, oid }) => !storedLedger?.publicationOids.has(name) && storedLedger?.left.get(name)?.oid !== oid,
+  );
+  if (usableSlot === undefined || isNew) {
+    // Changes are owed from now on, even if Kafka lets no process take the slot for a long time, or the namespace leaves the
+    // configuration before it is streamed. A role that may not write the ledger is reported when the slot is taken.
+    const closed = usableSlot !== undefined && storedLedger?.closed === true;
+    const outcome = await writeLedger(control, { slot, ledger: { ...next, closed }, replaces: storedLedger });
     refuseChanged(outcome === 'superseded', place);
   }
   return next;

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { ReservedSql } from 'postgres';
 import { parseLsn } from '../../../src/lsn.ts';
+import { quoteIdentifier } from '../../../src/postgres/client/quote.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -132,6 +133,35 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     await expectDelivered(fixture, expected);
     expect(service.failures()).toEqual([]);
   }, 60_000);
+
+  test.each([
+    ['the service', false],
+    ['an operator', true],
+  ])(
+    'reports a loss when a namespace that %s published was prepared, taken out unstreamed, and comes back',
+    async (_who, byHand) => {
+      const { fixture } = await openBacklog(postgres);
+      await using _ = fixture;
+      if (byHand) await publishByHand(fixture);
+      await kafka.deleteTopic(fixture.topics(NEW).lifecycle_topic);
+      const prepared = fixture.start();
+      await prepared.waitForFailure(fixture.slot('main'));
+      expect(await isPublished(fixture)).toBe(true);
+      await writeProcess(fixture, NEW, 'owed');
+      await prepared.stop();
+      const without = fixture.start({ slots: { main: [OLD] } });
+      await writeProcess(fixture, OLD, 'meanwhile');
+      await fixture.confirmed('main');
+      await without.stop();
+      await kafka.createTopic(fixture.topics(NEW).lifecycle_topic, { partitions: 3 });
+
+      const back = fixture.start();
+      await back.waitForFailure(fixture.slot('main'));
+      expect(back.failures().map(({ name }) => name)).toEqual(['LossError']);
+      expect(back.failures()[0]!.message).toContain(quoteIdentifier(NEW));
+    },
+    60_000,
+  );
 
   test('delivers every row of namespaces that an operator published one after the other', async () => {
     const { fixture, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);
