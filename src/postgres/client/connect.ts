@@ -7,6 +7,7 @@ import { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import postgres, { type Notice, type Options, type Sql } from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
+import { listenForFatalError } from './fatal-error.ts';
 import { guardLogin } from './login-guard.ts';
 import { renewingClient } from './renewing-client.ts';
 import { closedError, failedSocket, openSocket } from './socket.ts';
@@ -124,6 +125,7 @@ function openClient(
         // Before the driver listens: a query that follows a failure already gets another connection.
         socket.once('error', onLost);
         socket.once('close', onLost);
+        if (parameters.replication === undefined) endWithFatalError(socket);
         onSocket?.(socket);
         return socket;
       } catch (error) {
@@ -134,6 +136,15 @@ function openClient(
   };
   // The driver's types know neither `socket` nor lists of hosts.
   return postgres(driverOptions as unknown as Options<Record<string, never>>) as unknown as Sql;
+}
+
+/** Fails what runs with the server's last words: the driver would report only that the connection was closed. */
+function endWithFatalError(socket: Socket): void {
+  const fatalError = listenForFatalError(socket);
+  socket.once('end', () => {
+    const error = fatalError();
+    if (error !== undefined) socket.destroy(error);
+  });
 }
 
 /**

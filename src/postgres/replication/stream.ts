@@ -10,10 +10,10 @@ import type postgres from 'postgres';
 import type { DatabaseEndpoint } from '../../config/config.ts';
 import { SourceError } from '../../errors.ts';
 import { connectReplication, startCopyBoth } from '../client/connect.ts';
+import { listenForFatalError } from '../client/fatal-error.ts';
 import { OwnedConnection } from '../client/owned-connection.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from '../client/quote.ts';
 import { CopyDataInbox } from './copy-data.ts';
-import { listenForFatalError } from './fatal-error.ts';
 import type { LivenessTimings } from './liveness.ts';
 import { type ReportedPositions, StatusUpdates } from './status-updates.ts';
 

@@ -168,6 +168,31 @@ describe('connectControl', () => {
     }
   });
 
+  test.each([
+    ['57P01', 'SELECT pg_sleep(60)'],
+    ['25P04', "SET transaction_timeout = '100ms'; BEGIN; SELECT pg_sleep(60)"],
+    ['57P01', 'DO $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(60); END $$'],
+  ])('a query that the server ends with its session fails with SQLSTATE %s: %s', async (code, statement) => {
+    const admin = server.sql('postgres', { max: 1 });
+    const sql = connectControl(config(), { applicationName: 'ended' });
+    try {
+      const failed = sql.unsafe(statement).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (statement === 'SELECT pg_sleep(60)') {
+        const end = () => admin`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE application_name = 'ended' AND wait_event = 'PgSleep'`;
+        await waitFor('ended', async () => (await end()).length > 0);
+      }
+      expect(await failed).toMatchObject({ code, severity: 'FATAL' });
+      expect((await sql`SELECT 1 AS one`)[0]!.one).toBe(1);
+    } finally {
+      await sql.end({ timeout: 0 });
+      await admin.end();
+    }
+  });
+
   test('rejects with the reason when no process listens, none answers, or one answers in another protocol', async () => {
     const port = await withListener(
       () => {},

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { listenForFatalError, parseFatal } from '../../../../src/postgres/replication/fatal-error.ts';
+import { listenForFatalError, parseFatal } from '../../../../src/postgres/client/fatal-error.ts';
 
 /** ErrorResponse: 'E', i32 length, fields of a letter and a text each, a zero. */
 function errorResponse(fields: Readonly<Record<string, string>>): Buffer {
