@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { Progress } from '../flow/progress.ts';
-import { laterLsn } from '../lsn.ts';
+import { type Lsn, laterLsn } from '../lsn.ts';
 import { readEventTriggers } from '../postgres/catalog/event-triggers.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import {
@@ -41,11 +41,13 @@ export class LedgerKeeper {
   readonly #options: LedgerKeeperOptions;
   #writtenMs = performance.now();
   #writtenOrdinal = 0;
+  #watchedLsn: Lsn | undefined;
   #isOpen = false;
   #isClosing = false;
 
   constructor(options: LedgerKeeperOptions) {
     this.#options = options;
+    this.#watchedLsn = options.prepared.nextLedger.watchedLsn;
     this.remember();
   }
 
@@ -60,6 +62,21 @@ export class LedgerKeeper {
     const claim = { ...this.#options, prepared: { ...prepared, nextLedger } };
     await this.#noteOutcome(await claimSlot(control, claim));
     this.#isOpen = true;
+  }
+
+  /** What is confirmed at present. */
+  get confirmedLsn(): Lsn {
+    return this.#present(false).confirmedLsn;
+  }
+
+  /** What was confirmed when the publications were last seen as they must be. */
+  get watchedLsn(): Lsn {
+    return this.#watchedLsn ?? this.#options.prepared.nextLedger.confirmedLsn;
+  }
+
+  /** The publications were seen as they must be, by a look that began when this was confirmed. */
+  noteWatched(confirmedLsn: Lsn): void {
+    this.#watchedLsn = confirmedLsn;
   }
 
   /** To be called at intervals: writes at most once a minute, and only when records were made since. */
@@ -92,6 +109,7 @@ export class LedgerKeeper {
       ...ledger,
       confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn),
       deliveredLsn,
+      watchedLsn: this.#watchedLsn,
       closed,
       clusterIds: new Map(memory.clusterIds),
     };

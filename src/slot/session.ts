@@ -86,6 +86,9 @@ export class Session implements AsyncDisposable {
   /** Each rejects with a reason to end the session: another primary, a server that shuts down */
   readonly #watches: Promise<never>[] = [];
 
+  /** Why the control connection could not be opened again when that was last tried */
+  #controlError: unknown;
+
   constructor(options: SessionOptions, stopSignal: AbortSignal) {
     this.#options = options;
     this.#stopSignal = stopSignal;
@@ -173,7 +176,11 @@ export class Session implements AsyncDisposable {
       signal,
     });
     await this.#interruptible(standby);
-    this.#endWhenFailed(watchShutdown(control, signal));
+    const onRefused = (error: unknown) => {
+      this.#controlError = error;
+    };
+    const { reconnectTimeoutMs } = config;
+    this.#endWhenFailed(watchShutdown(control, { reconnectTimeoutMs, onRefused, signal }));
   }
 
   #setupRequest(endpoint: DatabaseEndpoint): SetupRequest {
@@ -305,8 +312,10 @@ export class Session implements AsyncDisposable {
       status.enter('streaming');
       this.#logStart(server);
       const namespaces = [...stream.namespaces.keys()];
-      const watch = { control: control.sql, slot: stream.slot, namespaces, prepared, ledger, status, log };
-      watchSlot({ ...watch, signal: this.#ended.signal }).catch((error: unknown) => flow.fail(error));
+      const watch = { control, slot: stream.slot, namespaces, prepared, ledger, status, log };
+      watchSlot({ ...watch, controlError: () => this.#controlError, signal: this.#ended.signal }).catch(
+        (error: unknown) => flow.fail(error),
+      );
       Promise.race(this.#watches).catch((error: unknown) => flow.fail(error));
       const stopped = aborted(this.#stopSignal, this.#ended.signal).then((): StreamEnd => ({ kind: 'signal' }));
       return await this.#conclude(await Promise.race([flow.ended, stopped]), { server, replication, sinks, flow });

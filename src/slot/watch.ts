@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { Sql } from 'postgres';
 import { within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
+import { explainFailure } from '../failure-policy.ts';
+import { formatLsn } from '../lsn.ts';
 import { readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
+import type { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
 import { findTableHazards, type TableHazard } from '../postgres/hazards/table-hazards.ts';
 import { walsenderName } from '../postgres/replication/stream.ts';
@@ -15,12 +17,16 @@ import type { SlotWarning } from '../status/slot-warnings.ts';
 import type { LedgerKeeper } from './ledger-keeper.ts';
 
 const LOOK_INTERVAL_MS = 5_000;
+/** After a look that failed: a connection that was ended once is open again by then */
+const SECOND_LOOK_MS = 1_000;
 /** A control connection that is silent for longer is half-open, and would not report a shutdown of the server */
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** Options of a watch. */
 export interface SlotWatchOptions {
-  readonly control: Sql;
+  readonly control: OwnedConnection;
+  /** Why the control connection could not be opened again */
+  readonly controlError: () => unknown;
   readonly slot: string;
   readonly namespaces: readonly string[];
   readonly prepared: PreparedSlot;
@@ -37,40 +43,53 @@ export interface SlotWatchOptions {
  * @throws SourceError when the server does not answer, a publication was altered, or rows are hidden
  */
 export async function watchSlot(options: SlotWatchOptions): Promise<void> {
-  const { signal } = options;
+  const { ledger, status, log, signal } = options;
+  let failures = 0;
   while (!signal.aborted) {
-    const failure = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options));
+    const confirmedLsn = ledger.confirmedLsn;
+    const seen = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options));
     // What is lost is judged by the next start: the server goes on without an error, and leaves rows out.
-    if (failure !== undefined) throw failure;
-    await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
+    if (seen instanceof SourceError) throw seen;
+    if (signal.aborted) return;
+    failures = seen === 'sound' ? 0 : failures + 1;
+    if (seen === 'sound') status.warnings.update('watch', [], log);
+    else if (failures > 1) status.warnings.update('watch', [blindWarning(options, seen.cause)], log);
+    if (seen === 'sound') {
+      ledger.noteWatched(confirmedLsn);
+      await within(
+        ANSWER_TIMEOUT_MS,
+        'write the ledger',
+        ledger.keep().catch(() => {}),
+      );
+    }
+    await sleep(failures === 1 ? SECOND_LOOK_MS : LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
   }
 }
 
 /**
- * Returns why the stream must end: rows are left out. Returns nothing also when the connection is lost, which the shutdown
- * watch judges.
+ * Returns why the stream must end, as rows are left out, or why nothing could be seen. To open a lost control connection
+ * again is left to the shutdown watch, so that one attempt to log in is made at a time.
  */
-async function look(options: SlotWatchOptions): Promise<SourceError | undefined> {
-  const { control, slot, namespaces, prepared, ledger, status, log } = options;
+async function look(options: SlotWatchOptions): Promise<SourceError | 'sound' | { readonly cause: unknown }> {
+  const { control, controlError, slot, namespaces, prepared, status, log } = options;
   const { serverMajor } = prepared;
+  if (control.socket?.destroyed !== false) return { cause: controlError() };
   try {
-    const facts = await readSlot(control, slot, serverMajor);
+    const facts = await readSlot(control.sql, slot, serverMajor);
     if (facts !== undefined) status.server = facts;
-    const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control, facts.activePid);
+    const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control.sql, facts.activePid);
     status.warnings.update('synchronous', synchronousWarnings(slot, syncState), log);
     const { entryOids } = prepared.nextLedger;
-    const publishing = await readPublishing(control, namespaces, serverMajor);
+    const publishing = await readPublishing(control.sql, namespaces, serverMajor);
     const alterations = describePublicationHazards(namespaces, publishing, entryOids);
     const hazards = findTableHazards(namespaces, publishing);
     status.warnings.update('tables', hazards.filter(({ effect }) => effect === 'refuses_updates').map(warnOf), log);
     // The session ends at once then, and closes the ledger.
     if (alterations.length > 0) return alteredPublicationError(alterations);
     const hidden = hazards.find(({ effect }) => effect === 'hides_rows');
-    if (hidden !== undefined) return hiddenRowsError(hidden);
-    await ledger.keep();
-    return undefined;
-  } catch {
-    return undefined;
+    return hidden === undefined ? 'sound' : hiddenRowsError(hidden);
+  } catch (cause) {
+    return { cause };
   }
 }
 
@@ -86,6 +105,18 @@ function synchronousWarnings(slot: string, syncState: string | undefined): SlotW
     `Name the standbys instead of *, for example: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (pg2, pg3)'; SELECT pg_reload_conf(); ` +
     `the walsender is called "${walsenderName(slot)}"`;
   return [{ code: 'synchronous_standby', subject: slot, message, advice }];
+}
+
+function blindWarning({ ledger, slot }: SlotWatchOptions, cause: unknown): SlotWarning {
+  const { message, advice } = explainFailure(cause);
+  return {
+    code: 'watch_blind',
+    subject: slot,
+    message:
+      'The publications and tables of the slot cannot be watched, because the server does not answer on the control connection: ' +
+      `${message}. An alteration after ${formatLsn(ledger.watchedLsn)} is noticed only when it is back`,
+    advice: advice ?? 'See the log of the server: it streams, but does not let a second connection in',
+  };
 }
 
 function warnOf(hazard: TableHazard): SlotWarning {

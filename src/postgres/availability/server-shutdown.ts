@@ -9,17 +9,27 @@ import { SourceError } from '../../errors.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import type { OwnedConnection } from '../client/owned-connection.ts';
 
-const PROBE_INTERVAL_MS = 500;
-
 /** What a server answers that stops, or that has not started yet. */
 const SHUTDOWN: readonly (string | undefined)[] = [SQL_STATE.adminShutdown, SQL_STATE.cannotConnectNow];
 
+/** Options of `watchShutdown`. */
+export interface ShutdownWatchOptions {
+  /** Between two attempts to log in: a refused login is repeated no faster */
+  readonly reconnectTimeoutMs: number;
+  /** Called with the error of each attempt that fails */
+  readonly onRefused: (error: unknown) => void;
+  readonly signal: AbortSignal;
+}
+
 /**
- * Resolves when the signal aborts.
+ * Keeps the control connection open, and resolves when the signal aborts.
  * @param control an ordinary connection; its client opens another one when it is asked again
  * @throws SourceError when the server shuts down
  */
-export async function watchShutdown(control: OwnedConnection, signal: AbortSignal): Promise<void> {
+export async function watchShutdown(
+  control: OwnedConnection,
+  { reconnectTimeoutMs, onRefused, signal }: ShutdownWatchOptions,
+): Promise<void> {
   while (!signal.aborted) {
     await closed(control.socket, signal);
     while (!signal.aborted) {
@@ -35,7 +45,8 @@ export async function watchShutdown(control: OwnedConnection, signal: AbortSigna
           });
         }
         // Any other error (no connection left, a refused one) says nothing about the replication connection.
-        await sleep(PROBE_INTERVAL_MS, undefined, { signal }).catch(() => {});
+        onRefused(error);
+        await sleep(reconnectTimeoutMs, undefined, { signal }).catch(() => {});
       }
     }
   }

@@ -107,14 +107,15 @@ export function judgeContinuity(facts: ContinuityFacts): Continuity {
 
   const shared = sharedLedger(effective, server);
   const isExact = effective === remembered || effective.closed;
+  const publications = publicationLosses(facts, shared);
   const moved = movedLoss(shared, { slot, isExact }) ?? recreatedLoss(effective, { slot, server });
   const isExplained = moved === undefined || !(effective === remembered && facts.isLedgerRefused);
   const reasons = [
     ...ledgers.flatMap((ledger) => divergedLoss(ledger, server) ?? []),
     ...(slot === undefined ? [missingLoss(shared, server.currentLsn)] : []),
     ...unusableLosses(slot, server.currentLsn, shared.confirmedLsn),
-    ...(moved !== undefined && isExplained ? [moved] : []),
-    ...publicationLosses(facts, shared),
+    ...(moved !== undefined && isExplained && !publications.some((loss) => includes(loss, moved)) ? [moved] : []),
+    ...publications,
   ];
   if (reasons.length > 0) return { verdict: 'loss', loss: joinReasons(reasons, ledgers) };
   const [{ timeline }] = ledgers;
@@ -246,6 +247,12 @@ function recreatedLoss(
   return { fromLsn: earlierLsn(ledger.confirmedLsn, forkLsn), toLsn: position, detail };
 }
 
+/** The ledger that shows an alteration may begin before the slot's position, which then is no news. */
+function includes(outer: LossReason, inner: LossReason): boolean {
+  const { fromLsn, toLsn } = outer;
+  return fromLsn <= inner.fromLsn && toLsn !== undefined && inner.toLsn !== undefined && toLsn >= inner.toLsn;
+}
+
 function publicationLosses(facts: ContinuityFacts, shared: SlotLedger): LossReason[] {
   const { slot, namespaces } = facts;
   const position = laterLsn(slot?.confirmedFlushLsn ?? 0n, shared.confirmedLsn);
@@ -279,7 +286,9 @@ function publicationLoss(
   if (oid === ALTERED_OID || (present?.oid === oid && alterations.length > 0)) {
     const how = alterations.length === 0 ? '' : ` (${alterations.join('; ')})`;
     const detail = `${publication} was altered while it was in use${how}, and some of what it left out may lie before`;
-    return { fromLsn: position, toLsn: laterLsn(server.currentLsn, position), detail, altered: name };
+    // The stream went on, and confirmed, between the last look at the publication and the one that found it altered.
+    const fromLsn = earlierLsn(position, shared.watchedLsn ?? shared.confirmedLsn);
+    return { fromLsn, toLsn: laterLsn(server.currentLsn, position), detail, altered: name };
   }
   if (present?.oid === oid) return undefined;
   const createdAtLsn = present?.createdAtLsn;

@@ -46,6 +46,11 @@ export interface SlotLedger {
   readonly deliveredLsn: Lsn;
   /** Nothing was confirmed after `confirmedLsn`; false while an instance streams, and after a crash */
   readonly closed: boolean;
+  /**
+   * Confirmed when the publications were last seen as they must be: what an alteration left out lies after it. Ledgers of
+   * older versions do not say
+   */
+  readonly watchedLsn?: Lsn | undefined;
   /** The server's WAL was found to end before `deliveredLsn`, which it passes soon, and that loss is not accepted yet */
   readonly isSetBack?: boolean | undefined;
   /** OID of the publication of each namespace that was streamed, by name; see `ALTERED_OID` */
@@ -83,6 +88,7 @@ export function encodeLedger(ledger: SlotLedger): string {
     confirmed: formatLsn(ledger.confirmedLsn),
     delivered: formatLsn(ledger.deliveredLsn),
     closed: ledger.closed,
+    watched: ledger.watchedLsn === undefined ? undefined : formatLsn(ledger.watchedLsn),
     setBack: ledger.isSetBack === true ? true : undefined,
     publications: Object.fromEntries(ledger.publicationOids),
     entries: ledger.entryOids.size === 0 ? undefined : Object.fromEntries(ledger.entryOids),
@@ -115,6 +121,7 @@ export function parseLedger(text: string): SlotLedger {
     // An older version, without this key, may have delivered all that it confirmed.
     deliveredLsn: fields.delivered === undefined ? confirmedLsn : parseLsn(field('delivered', isText)),
     closed: field('closed', (value) => typeof value === 'boolean'),
+    ...(fields.watched === undefined ? {} : { watchedLsn: parseLsn(field('watched', isText)) }),
     ...(fields.setBack === undefined ? {} : { isSetBack: field('setBack', (value) => typeof value === 'boolean') }),
     publicationOids: new Map(Object.entries(field('publications', isOids))),
     entryOids: new Map(fields.entries === undefined ? [] : Object.entries(field('entries', isEntries))),

@@ -75,6 +75,7 @@ export function nextOnStart(
     fromLsn: last !== undefined && last.fromLsn < position ? last.fromLsn : position,
     confirmedLsn,
     deliveredLsn,
+    watchedLsn: position,
     closed: false,
     publicationOids,
     entryOids,

@@ -263,6 +263,53 @@ describe.each([14, 17, 18] as const)('a loss on PostgreSQL %d', (major) => {
   }
 
   test(
+    'what a publication left out while no second connection was let in lies within the reported range',
+    async () => {
+      await using fixture = await openStreamFixture({ postgres, kafka, slots: { blind: ['blind'] } });
+      const admin = postgres.sql('postgres', { max: 1 });
+      const letIn = (allowed: boolean) =>
+        admin.unsafe(`ALTER DATABASE "${fixture.database}" ALLOW_CONNECTIONS ${allowed}`);
+      const warnings = (service: InProcessService) => service.log.filter(({ event }) => event === 'slot_warning');
+      const service = fixture.start();
+      try {
+        await fixture.confirmed('blind');
+        await writeProcess(fixture, 'blind', 'before');
+        await fixture.confirmed('blind');
+        const before = await fixture.currentLsn();
+        await letIn(false);
+        await admin`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE application_name = ${`cdc-notifier ${fixture.slot('blind')} control`}`;
+        await waitFor('a warning', () => warnings(service).length > 0);
+        expect(warnings(service)).toMatchObject([{ code: 'watch_blind', subject: fixture.slot('blind') }]);
+        await fixture.sql`ALTER PUBLICATION blind DROP TABLE blind_events`;
+        await writeProcess(fixture, 'blind', 'missed');
+        await fixture.sql`ALTER PUBLICATION blind ADD TABLE blind_events`;
+        const after = await fixture.currentLsn();
+        await writeProcess(fixture, 'blind', 'later');
+        await fixture.confirmed('blind');
+        expect(service.failures()).toEqual([]);
+        await letIn(true);
+        const loss = await waitForLoss(fixture, service, 'blind');
+        expect(loss.error.message).toContain('publication "blind" was altered while it was in use');
+        expect(loss.error.message).not.toContain('advanced by another program');
+        expect([loss.fromLsn <= before, loss.toLsn! >= after]).toEqual([true, true]);
+        expect(warnings(service)).toHaveLength(1);
+        await service.stop();
+        await using next = fixture.start();
+        expect((await waitForLoss(fixture, next, 'blind')).fromLsn).toBe(loss.fromLsn);
+        await next.stop();
+        await using accepted = fixture.start({ settings: accepting(fixture, { blind: loss }) });
+        await accepted.waitForStart(fixture.slot('blind'));
+        expect(accepted.failures()).toEqual([]);
+      } finally {
+        await letIn(true);
+        await admin.end();
+      }
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     'while the service is down after a graceful stop is reported by the next process with its exact range, until it is accepted',
     async () => {
       await using lossFixture = await openLossFixture(postgres, SLOTS);

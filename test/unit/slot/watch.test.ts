@@ -1,6 +1,7 @@
 /** Looks at slot and publications without a server: the queries are answered by their text. */
 import { expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
+import type { OwnedConnection } from '../../../src/postgres/client/owned-connection.ts';
 import type { PreparedSlot } from '../../../src/postgres/setup/prepare-slot.ts';
 import type { LedgerKeeper } from '../../../src/slot/ledger-keeper.ts';
 import { watchSlot } from '../../../src/slot/watch.ts';
@@ -31,7 +32,8 @@ function fakeControl(): Sql {
 async function watch(keep: () => Promise<void>): Promise<unknown> {
   const ended = new AbortController();
   const watching = watchSlot({
-    control: fakeControl(),
+    control: { sql: fakeControl(), socket: { destroyed: false } } as unknown as OwnedConnection,
+    controlError: () => undefined,
     slot: 'slot',
     namespaces: ['invoice'],
     prepared: {

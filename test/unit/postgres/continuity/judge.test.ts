@@ -380,6 +380,16 @@ describe('judgeContinuity of a publication that was altered', () => {
     expect(judgeContinuity(altered)).toMatchObject({ loss: { altered: ['b'], needsNewSlot: false } });
   });
 
+  test('begins where the publications were last seen as they must be, whatever was confirmed since', () => {
+    const watched = { ...remembered, watchedLsn: 70n };
+    expect(verdictOf({ ...altered, remembered: watched })).toEqual([70n, 1000n, expect.any(String)]);
+    const stored = { ...watched, confirmedLsn: 80n, closed: false };
+    expect(verdictOf({ ...altered, remembered: undefined, stored })).toEqual([70n, 1000n, expect.any(String)]);
+    const shown = { ...stored, confirmedLsn: 70n, closed: true };
+    const detail = expect.not.stringContaining('advanced');
+    expect(verdictOf({ ...altered, remembered: undefined, stored: shown })).toEqual([70n, 1000n, detail]);
+  });
+
   test('does not concern a slot that was not streamed with it', () => {
     expect(verdictOf({ ...altered, namespaces: ['a'] })).toBe('continues');
     expect(verdictOf({ ...altered, remembered: undefined, stored: undefined })).toBe('first');

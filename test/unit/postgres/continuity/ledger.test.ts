@@ -34,6 +34,11 @@ const ledger: SlotLedger = {
   acceptedLsn: 0x16_b374_0000n,
 };
 
+test('a ledger keeps where its publications were last watched', () => {
+  const watched = { ...ledger, watchedLsn: 0x40n };
+  expect(parseLedger(encodeLedger(watched))).toEqual(watched);
+});
+
 describe('a ledger', () => {
   test('is one readable line of JSON', () => {
     const left = new Map([...ledger.left].slice(0, 1));

@@ -42,6 +42,7 @@ describe('nextOnStart', () => {
       fromLsn: 50n,
       confirmedLsn: 50n,
       deliveredLsn: 50n,
+      watchedLsn: 50n,
       closed: false,
       publicationOids,
       entryOids: new Map(),
