@@ -19,14 +19,19 @@ export interface PublicationTask {
 
 const OPERATIONS = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
 
-/** All statements of a plan in their order, to be run as one transaction. */
+/**
+ * All statements of a plan in their order, to be run as one transaction.
+ *
+ * Both tables are locked whenever the publication is created or altered. The order is that of progressor's transactions, which
+ * write processes before events: the other order would meet them in a cycle.
+ */
 export function planStatements(task: PublicationTask): Statement[] {
   const { plan, tables } = task;
+  const alters = plan.setsTables || plan.setsOperations || plan.action === 'refuse';
   return [
-    // Processes first, as progressor writes: the other order would meet its transactions in a cycle.
     ...(plan.setsIdentity ? [identityStatement(tables.processes)] : []),
-    ...(plan.marks && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
-    ...(plan.setsTables ? [lockStatement(tables.events)] : []),
+    ...(alters && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
+    ...(alters ? [lockStatement(tables.events)] : []),
     ...publicationStatements(task),
     ...(plan.marks ? [markStatement(task)] : []),
   ];
@@ -57,8 +62,9 @@ function identityStatement({ name, owner }: TableFacts): Statement {
 }
 
 /**
- * Makes writers of a table wait until the publication exists. A transaction that wrote to the table before the publication
- * and commits after it would otherwise come without that row, on any version.
+ * Makes writers of a table wait until the publication is as configured. A transaction that wrote to the table before and
+ * commits after would otherwise come without that row, on any version. Servers before 14.18, 15.13, 16.9 and 17.5 would also
+ * decode its later changes, and those of transactions after it, with the publication as it was before.
  */
 function lockStatement({ name, owner }: TableFacts): Statement {
   const lock = 'SHARE ROW EXCLUSIVE';

@@ -18,6 +18,10 @@ import {
 
 const SYSTEM = '7710967555485513451';
 
+const LOCKED =
+  'BEGIN; LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; ' +
+  'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE;';
+
 const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
 const taskOf = (publication: PublicationFacts | undefined, given: NamespaceTables): PublicationTask => ({
   plan: planPublication(publication, given, WHOLE_ROWS),
@@ -41,22 +45,26 @@ describe('planSql', () => {
   });
 
   test('locks processes as well where its identity needs no change, so that no open transaction is left out', () => {
-    expect(sql(undefined)).toStartWith(
-      'BEGIN; LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; ' +
-        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; CREATE PUBLICATION',
+    expect(sql(undefined)).toStartWith(`${LOCKED} CREATE PUBLICATION`);
+  });
+
+  test('locks both tables for a change of the operations alone', () => {
+    expect(sql({ ...publication, operations: [] })).toBe(
+      `${LOCKED} ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete'); COMMIT;`,
     );
   });
 
-  test('is one statement without a transaction for one change', () => {
-    expect(sql({ ...publication, operations: [] })).toBe(
-      `ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete');`,
-    );
+  test('locks both tables for a change of the tables alone', () => {
+    expect(sql({ ...publication, tables: [plain(1)] })).toStartWith(`${LOCKED} ALTER PUBLICATION "a""b" SET TABLE`);
+  });
+
+  test('is one statement without a transaction for a replica identity', () => {
     expect(sql(publication, withoutIdentity)).toBe('ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL;');
   });
 
   test('replaces a publication FOR ALL TABLES in one transaction', () => {
     expect(sql({ ...publication, forAllTables: true })).toBe(
-      `BEGIN; DROP PUBLICATION "a""b"; CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); COMMIT;`,
+      `${LOCKED} DROP PUBLICATION "a""b"; CREATE PUBLICATION "a""b" FOR TABLE public."a""b_processes", public."a""b_events" WITH (publish = 'insert, update, delete'); COMMIT;`,
     );
   });
 
