@@ -41,6 +41,7 @@ export type FailureReason =
   | 'source'
   | 'loss'
   | 'invalid-row'
+  | 'row-too-large'
   | 'malformed'
   | 'setup'
   | 'secret'
@@ -56,6 +57,7 @@ export type Concern = 'instance' | 'stream';
 const STREAM_REASONS: ReadonlySet<FailureReason> = new Set([
   'loss',
   'invalid-row',
+  'row-too-large',
   'malformed',
   'wal-missing',
   'object-missing',
@@ -125,6 +127,11 @@ const REACH = { source: REACH_SOURCE, sink: REACH_SINK } as const;
 /** By SQLSTATE; two or three characters stand for a whole class (manual, "PostgreSQL Error Codes"). */
 const BY_SQL_STATE: Readonly<Record<string, SourceRow>> = {
   '08': { ...retry('not-reachable'), what: 'the connection failed', advice: REACH_SOURCE },
+  [SQL_STATE.protocolViolation]: {
+    ...needsOperator('configuration'),
+    what: 'a connection pooler answers, or another program',
+    advice: 'Point host and port of the database at PostgreSQL itself: poolers pass no replication on',
+  },
   [SQL_STATE.readOnlySqlTransaction]: {
     ...retry('not-primary'),
     what: 'the server accepts no writes',
@@ -154,6 +161,14 @@ const BY_SQL_STATE: Readonly<Record<string, SourceRow>> = {
     what: 'the slot or a publication does not exist',
     advice: 'No action is needed yet: the next attempt finds out what is missing, and reports what it means',
   },
+  [SQL_STATE.programLimitExceeded]: {
+    ...needsOperator('row-too-large'),
+    what: 'the server cannot send a row with its old version, together more than 1 GB',
+    advice:
+      'Set replica_identity: status_index for the namespace, so that old versions are no longer sent; for the row that is in the ' +
+      'WAL already see InvalidRowError in config/guide/runbooks.md',
+  },
+  [SQL_STATE.transactionTimeout]: { ...retry('server-busy'), what: 'a time limit for transactions ended the session' },
   '53': { ...retry('server-busy'), what: 'the server is short of memory, disk or another resource' },
   [SQL_STATE.tooManyConnections]: {
     ...retry('server-busy'),

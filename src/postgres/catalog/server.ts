@@ -12,8 +12,8 @@ export interface ServerFacts {
   readonly walLevel: string;
   /** The role of this connection */
   readonly role: string;
-  /** The role is a superuser or has REPLICATION */
-  readonly mayReplicate: boolean;
+  /** The role that logged in: another one than `role` when a default role is set */
+  readonly sessionRole: string;
   /** The database of this connection */
   readonly database: string;
   readonly maxReplicationSlots: number;
@@ -33,7 +33,7 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
   const [row] = await control`
     SELECT current_setting('server_version_num')::int4 AS version_number, current_setting('server_version') AS version,
       pg_is_in_recovery() AS in_recovery, current_setting('wal_level') AS wal_level, current_user::text AS role,
-      (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user) AS may_replicate,
+      session_user::text AS session_role,
       current_database()::text AS database,
       current_setting('max_replication_slots')::int4 AS max_replication_slots,
       (SELECT count(*)::int4 FROM pg_replication_slots) AS slot_count,
@@ -50,7 +50,7 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
     inRecovery: facts.in_recovery,
     walLevel: facts.wal_level,
     role: facts.role,
-    mayReplicate: facts.may_replicate ?? false,
+    sessionRole: facts.session_role,
     database: facts.database,
     maxReplicationSlots: facts.max_replication_slots,
     slotCount: facts.slot_count,

@@ -6,15 +6,19 @@ import postgres from 'postgres';
 
 /** Names of the manual, in its spelling. */
 export const SQL_STATE = {
+  protocolViolation: '08P01',
   uniqueViolation: '23505',
   readOnlySqlTransaction: '25006',
   invalidCatalogName: '3D000',
   serializationFailure: '40001',
   deadlockDetected: '40P01',
   insufficientPrivilege: '42501',
+  syntaxError: '42601',
   duplicateObject: '42710',
   undefinedObject: '42704',
+  transactionTimeout: '25P04',
   tooManyConnections: '53300',
+  programLimitExceeded: '54000',
   configurationLimitExceeded: '53400',
   objectNotInPrerequisiteState: '55000',
   objectInUse: '55006',

@@ -7,6 +7,7 @@ import { describeSessions, openWriters } from '../catalog/blocking-sessions.ts';
 import { OUTPUT_PLUGIN, type SlotFacts } from '../catalog/slots.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { quoteIdentifier, quoteLiteral } from '../client/quote.ts';
+import { asSessionUser } from '../client/session-user.ts';
 import { ledgerName } from '../continuity/ledger.ts';
 import { runReplicationCommand } from '../replication/command.ts';
 import { noFreeSlot } from './preconditions.ts';
@@ -99,7 +100,7 @@ export async function createSlot(
   }: { readonly place: ErrorPlace; readonly maxReplicationSlots: number; readonly timeoutMs?: number },
 ): Promise<void> {
   try {
-    await runStatements(control, [statement], { statementTimeoutMs: timeoutMs });
+    await asSessionUser(control, () => runStatements(control, [statement], { statementTimeoutMs: timeoutMs }));
   } catch (error) {
     const state = sqlStateOf(error);
     if (state === SQL_STATE.duplicateObject) return;
@@ -129,7 +130,7 @@ export async function createSlot(
  * @throws 55006 when it is in use
  */
 export async function dropSlot(control: Sql, statement: Statement): Promise<boolean> {
-  return (await control.unsafe(statement.sql)).length > 0;
+  return (await asSessionUser(control, () => control.unsafe(statement.sql))).length > 0;
 }
 
 /** Makes an inactive slot a failover slot (PostgreSQL 17 and newer). @throws 55006 when it is in use */
@@ -151,5 +152,5 @@ export async function advanceSlot(control: Sql, slot: string, lsn: Lsn): Promise
   await control`SELECT set_config('client_connection_check_interval', ${CONNECTION_CHECK_INTERVAL}, false)`.catch(
     () => {},
   );
-  await control`SELECT pg_replication_slot_advance(${slot}, ${formatLsn(lsn)}::pg_lsn)`;
+  await asSessionUser(control, () => control`SELECT pg_replication_slot_advance(${slot}, ${formatLsn(lsn)}::pg_lsn)`);
 }

@@ -67,13 +67,6 @@ export function serverMistake(
       advice: 'Run as a superuser: ALTER SYSTEM SET wal_level = logical; then restart the server',
     };
   }
-  if (!server.mayReplicate) {
-    return {
-      code: 'replication_privilege',
-      detail: `role ${server.role} has no REPLICATION attribute`,
-      advice: `Run as a superuser: ALTER ROLE ${quoteIdentifier(server.role)} REPLICATION;`,
-    };
-  }
   if (needs.slot && server.slotCount >= server.maxReplicationSlots) return noFreeSlot(server.maxReplicationSlots);
   if (needs.sender && server.walSenderCount >= server.maxWalSenders) {
     return {
@@ -85,6 +78,24 @@ export function serverMistake(
   }
   return undefined;
 }
+
+/** The mistake of a role that the server lets open no walsender. */
+export function replicationMistake({ sessionRole }: ServerFacts): Mistake {
+  const role = quoteIdentifier(sessionRole);
+  return {
+    code: 'replication_privilege',
+    detail: `the server lets role ${sessionRole} open no replication connection`,
+    advice: `On a managed server grant the role that it has for this, such as rds_replication; elsewhere run as a superuser: ALTER ROLE ${role} REPLICATION;`,
+  };
+}
+
+/** The mistake of a connection that ends in a pooler, which passes no replication on. */
+export const POOLER_MISTAKE: Mistake = {
+  code: 'connection_pooler',
+  detail: 'a connection pooler answers, or another program that does not know replication connections',
+  advice:
+    'Point host and port of the database at PostgreSQL itself: PgBouncer, Odyssey and their like pass no replication on',
+};
 
 /** The mistake of a server without a free replication slot. */
 export function noFreeSlot(maxReplicationSlots: number): Mistake {

@@ -7,7 +7,7 @@ import type { PublishSettings } from '../../config/config.ts';
 import { type ErrorPlace, SetupError, SlotInUseError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { readPublicationOids, readPublishing } from '../catalog/publications.ts';
-import { majorOf, readCurrentLsn, readServer } from '../catalog/server.ts';
+import { majorOf, readCurrentLsn, readServer, type ServerFacts } from '../catalog/server.ts';
 import { findAbandonedSlots, readSlot, type SlotFacts } from '../catalog/slots.ts';
 import {
   hasStatusIndex,
@@ -29,6 +29,7 @@ import { ledgerName, readLedger, type SlotLedger, writeLedger } from '../continu
 import type { Loss } from '../continuity/loss.ts';
 import { nextOnClaim, nextOnStart } from '../continuity/transitions.ts';
 import { findTableHazards, type TableHazard } from '../hazards/table-hazards.ts';
+import { tryWalsender } from '../replication/try-walsender.ts';
 import { refuseChanged, type SlotClaim } from './claim-slot.ts';
 import { createSlot, dropSlot, planSlot, setSlotFailover } from './create-slot.ts';
 import { ensurePublication, type PreparedPublication } from './ensure-publication.ts';
@@ -37,7 +38,9 @@ import {
   eventsIdentityMistake,
   failoverMistake,
   mistakeError,
+  POOLER_MISTAKE,
   refuse,
+  replicationMistake,
   STANDBY_MISTAKE,
   serverMistake,
   slotMistake,
@@ -173,10 +176,23 @@ async function readSnapshot(
   if (slot?.active && !mayBeHeld) throw slotInUseError(place);
   // The holder of the slot has a walsender, which its successor takes over.
   refuse(serverMistake(server, { slot: slot === undefined, sender: !slot?.active }), place);
+  if (!mayBeHeld) await requireWalsender(request, server, place);
   request.onSlotSeen(slot);
   const stored = await readLedger(control, name);
   const publishing = await readPublishing(control, namespaces, serverMajor);
   return { server, timeline: server.timeline, slot, stored, ...publishing };
+}
+
+/** Before anything is created: publications and a slot that nothing can stream from would hold WAL. @throws SetupError */
+async function requireWalsender(
+  { endpoint, slot }: SetupRequest,
+  server: ServerFacts,
+  place: ErrorPlace,
+): Promise<void> {
+  const refusal = await tryWalsender(endpoint, slot);
+  if (refusal === undefined) return;
+  const mistake = refusal.reason === 'pooler' ? POOLER_MISTAKE : replicationMistake(server);
+  throw mistakeError(mistake, place, refusal.cause);
 }
 
 /** The tables of every namespace. @throws SetupError when a table is missing or cannot be published */

@@ -5,6 +5,7 @@
  * publication that the service created holds its LSN in a mark; for one that an operator created, temporary copies of the
  * slot are decoded from different positions until the LSN is found.
  */
+
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
@@ -12,6 +13,7 @@ import { SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { publicationNames } from '../client/quote.ts';
+import { asSessionUser } from '../client/session-user.ts';
 import { noFreeSlot } from './preconditions.ts';
 
 /** WAL records begin at multiples of this, so a boundary does too. */
@@ -96,18 +98,27 @@ async function probe(control: Sql, request: BoundaryRequest, lsn: Lsn): Promise<
   const [row] = await copySlot(control, request, copy);
   try {
     if (lsn > parseLsn(row!.confirmed)) {
-      await control`SELECT pg_replication_slot_advance(${copy}, ${formatLsn(lsn)}::pg_lsn)`;
+      await asSessionUser(
+        control,
+        () => control`SELECT pg_replication_slot_advance(${copy}, ${formatLsn(lsn)}::pg_lsn)`,
+      );
     }
     return await decodes(control, copy, request.publication);
   } finally {
     // After an error the slot is gone already: the server drops temporary slots whenever a statement fails.
-    await control`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${copy}`;
+    await asSessionUser(
+      control,
+      () => control`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${copy}`,
+    );
   }
 }
 
 async function copySlot(control: Sql, request: BoundaryRequest, copy: string) {
   try {
-    await control`SELECT pg_copy_logical_replication_slot(${request.slot}, ${copy}, true)`;
+    await asSessionUser(
+      control,
+      () => control`SELECT pg_copy_logical_replication_slot(${request.slot}, ${copy}, true)`,
+    );
   } catch (error) {
     if (sqlStateOf(error) !== SQL_STATE.configurationLimitExceeded) throw error;
     const [setting] = await control`SELECT current_setting('max_replication_slots')::int4 AS slots`;

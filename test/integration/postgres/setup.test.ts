@@ -89,6 +89,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         entryOids: new Map(first.publications.map(({ name, entryOids }) => [name, entryOids])),
         left: new Map(),
         clusterIds: new Map(),
+        watchedLsn: first.confirmedFlushLsn,
         acceptedLsn: undefined,
       },
     });
@@ -419,8 +420,9 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN`);
     const control = fixture.connectAs(role);
 
-    const withoutReplication = await refused(fixture.prepare('slot_role', [namespace], { control }));
-    expect(withoutReplication.message).toContain('REPLICATION');
+    const endpoint = databaseEndpoint(server, fixture.database, role);
+    const withoutReplication = await refused(fixture.prepare('slot_role', [namespace], { control, endpoint }));
+    expect(withoutReplication).toMatchObject({ code: 'replication_privilege' });
     await fixture.script(adviceSql(withoutReplication));
 
     const withoutOwnership = await refused(fixture.prepare('slot_role', [namespace], { control }));

@@ -32,6 +32,8 @@ export interface SetupFixture extends AsyncDisposable {
 /** What differs from a process that has just started with default settings. */
 export interface PrepareOptions {
   readonly control?: Sql;
+  /** Of the role of `control`, for replication connections */
+  readonly endpoint?: DatabaseEndpoint | undefined;
   readonly isConfiguredSlot?: SetupRequest['isConfiguredSlot'];
   readonly remembered?: SlotLedger | undefined;
   readonly isLedgerRefused?: boolean;
@@ -85,7 +87,7 @@ function fixtureOn(server: PostgresServer, database: string): SetupFixture {
   const prepare: SetupFixture['prepare'] = (slot, namespaces, options = {}) =>
     prepareSlot(options.control ?? control, {
       databaseRef: 'main',
-      endpoint,
+      endpoint: options.endpoint ?? endpoint,
       slot,
       settings: { failover: false, acceptLossAfterLsn: undefined, ...options.settings },
       namespaces,
