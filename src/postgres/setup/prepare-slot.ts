@@ -171,6 +171,9 @@ async function readSnapshot(
   if (server.timeline === undefined) throw mistakeError(STANDBY_MISTAKE, place);
   if (settings.failover) refuse(failoverMistake(server, place), place);
   const serverMajor = majorOf(server.versionNumber);
+  // Before the slot, which is created before its ledger: a slot that another process creates at this moment is not one that
+  // a ledger knows and that is gone.
+  const stored = await readLedger(control, name);
   const slot = await readSlot(control, name, serverMajor);
   if (slot !== undefined) refuse(slotMistake(slot, server.database), place);
   if (slot?.active && !mayBeHeld) throw slotInUseError(place);
@@ -178,7 +181,6 @@ async function readSnapshot(
   refuse(serverMistake(server, { slot: slot === undefined, sender: !slot?.active }), place);
   if (!mayBeHeld) await requireWalsender(request, server, place);
   request.onSlotSeen(slot);
-  const stored = await readLedger(control, name);
   const publishing = await readPublishing(control, namespaces, serverMajor);
   return { server, timeline: server.timeline, slot, stored, ...publishing };
 }

@@ -1,7 +1,7 @@
 /** Start-up of a slot on real servers: what is created and in which order, what is changed, what is refused. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import type { Sql } from 'postgres';
-import { SetupError, SlotInUseError } from '../../../src/errors.ts';
+import { LossError, SetupError, SlotInUseError } from '../../../src/errors.ts';
 import { parseLsn } from '../../../src/lsn.ts';
 import { readPublishing } from '../../../src/postgres/catalog/publications.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
@@ -38,6 +38,20 @@ function adviceSql(error: SetupError): string {
 /** Of the publication of namespace `ns`. */
 async function hazardsOf(control: Sql, major: PostgresMajor): Promise<readonly string[]> {
   return describePublicationHazards(['ns'], await readPublishing(control, ['ns'], major));
+}
+
+/** A client that runs `action` after each query that matches, before its caller goes on. */
+function afterQuery(sql: Sql, pattern: RegExp, action: () => Promise<void>): Sql {
+  return new Proxy(sql, {
+    apply(target, _this, parameters: [TemplateStringsArray, ...unknown[]]) {
+      const query = Reflect.apply(target as unknown as (...args: unknown[]) => Promise<unknown>, undefined, parameters);
+      if (!Array.isArray(parameters[0]) || !pattern.test(parameters[0].join('?'))) return query;
+      return query.then(async (rows) => {
+        await action();
+        return rows;
+      });
+    },
+  });
 }
 
 describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: PostgresMajor) => {
@@ -608,6 +622,21 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     const [x, y] = [await attempt('slot_x'), await attempt('slot_y')];
     expect(x.publications).toEqual(y.publications);
     expect((await admin`SELECT FROM pg_publication WHERE pubname IN ${admin(namespaces)}`).length).toBe(3);
+  });
+
+  test('a slot that another process creates between two looks of a first attempt is no loss', async () => {
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'a');
+    let meanwhile: Promise<unknown> | undefined;
+    // The other process prepares the slot when this one has looked for it, and before it looks at anything else.
+    const control = afterQuery(fixture.connectAs('postgres'), /FROM pg_replication_slots, \(/, async () => {
+      meanwhile ??= fixture.prepare('slot_a', ['a'], { instance: 'other' });
+      await meanwhile;
+    });
+    const attempt = await fixture.prepare('slot_a', ['a'], { control }).catch((error: unknown) => error);
+    expect(meanwhile).toBeDefined();
+    expect(attempt).not.toBeInstanceOf(LossError);
+    await fixture.prepare('slot_a', ['a']);
   });
 
   test('a slot that is missing with its ledger, although its publications are there, is created with a warning', async () => {
