@@ -248,6 +248,34 @@ const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
   SELF_SIGNED_CERT_IN_CHAIN: { ...UNTRUSTED, what: 'its certificate chain is not trusted' },
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: { ...UNTRUSTED, what: 'its certificate chain is not trusted' },
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: { ...UNTRUSTED, what: 'its certificate is not trusted' },
+  UNABLE_TO_GET_ISSUER_CERT: { ...UNTRUSTED, what: 'its certificate chain is not trusted' },
+  INVALID_CA: { ...UNTRUSTED, what: 'its certificate chain has an authority that may not sign' },
+  CERT_UNTRUSTED: { ...UNTRUSTED, what: 'its certificate is not trusted' },
+  CERT_REJECTED: { ...UNTRUSTED, what: 'its certificate is rejected' },
+  CERT_SIGNATURE_FAILURE: { ...UNTRUSTED, what: 'its certificate was not signed by the authority that is trusted' },
+  CERT_CHAIN_TOO_LONG: { ...UNTRUSTED, what: 'its certificate chain is too long' },
+  PATH_LENGTH_EXCEEDED: { ...UNTRUSTED, what: 'its certificate chain is longer than an authority in it allows' },
+  CERT_REVOKED: {
+    ...needsOperator('tls'),
+    what: 'its certificate is revoked',
+    advice: { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' },
+  },
+  CERT_NOT_YET_VALID: {
+    ...needsOperator('tls'),
+    what: 'its certificate is not valid yet',
+    advice: {
+      source: 'Correct the clock of this machine, or renew the certificate of the server',
+      sink: 'Correct the clock of this machine, or renew the certificate of the brokers',
+    },
+  },
+  INVALID_PURPOSE: {
+    ...needsOperator('tls'),
+    what: 'its certificate is not made for servers',
+    advice: {
+      source: 'Issue a certificate for the server with the extended key usage serverAuth',
+      sink: 'Issue certificates for the brokers with the extended key usage serverAuth',
+    },
+  },
   ERR_TLS_CERT_ALTNAME_INVALID: {
     ...needsOperator('tls'),
     what: 'its certificate is for another host name',

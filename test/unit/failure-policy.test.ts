@@ -115,6 +115,8 @@ describe('judgeFailure', () => {
     ['ERR_BORINGSSL', 'needs_operator', 'tls'],
     ['ERR_OSSL_X509_KEY_VALUES_MISMATCH', 'needs_operator', 'tls'],
     ['CERT_HAS_EXPIRED', 'needs_operator', 'tls'],
+    ['CERT_NOT_YET_VALID', 'needs_operator', 'tls'],
+    ['INVALID_PURPOSE', 'needs_operator', 'tls'],
     ['ESOMETHING', 'retry', 'source'],
   ] as const)('judges %s as %s, %s', (code, action, reason) => {
     expect(judgeFailure(failed(code))).toEqual({ action, reason });
