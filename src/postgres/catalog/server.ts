@@ -14,6 +14,8 @@ export interface ServerFacts {
   readonly role: string;
   /** The role that logged in: another one than `role` when a default role is set */
   readonly sessionRole: string;
+  /** Of the database: UTF8, WIN1251, SQL_ASCII */
+  readonly encoding: string;
   /** The database of this connection */
   readonly database: string;
   readonly maxReplicationSlots: number;
@@ -34,7 +36,7 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
     SELECT current_setting('server_version_num')::int4 AS version_number, current_setting('server_version') AS version,
       pg_is_in_recovery() AS in_recovery, current_setting('wal_level') AS wal_level, current_user::text AS role,
       session_user::text AS session_role,
-      current_database()::text AS database,
+      current_database()::text AS database, current_setting('server_encoding') AS encoding,
       current_setting('max_replication_slots')::int4 AS max_replication_slots,
       (SELECT count(*)::int4 FROM pg_replication_slots) AS slot_count,
       current_setting('max_wal_senders')::int4 AS max_wal_senders,
@@ -51,6 +53,7 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
     walLevel: facts.wal_level,
     role: facts.role,
     sessionRole: facts.session_role,
+    encoding: facts.encoding,
     database: facts.database,
     maxReplicationSlots: facts.max_replication_slots,
     slotCount: facts.slot_count,

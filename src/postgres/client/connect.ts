@@ -71,6 +71,8 @@ export function connectReplication(endpoint: DatabaseEndpoint, options: ConnectO
   return connect(endpoint, options, {
     ...OWN_SETTINGS,
     replication: 'database',
+    // No conversion: progressor's client asks for none, so records carry the bytes that the database holds.
+    client_encoding: 'SQL_ASCII',
     // With wal_sender_timeout = 0, a walsender whose client's machine is gone would otherwise keep the slot for hours.
     tcp_keepalives_idle: '30',
     tcp_keepalives_interval: '10',

@@ -79,6 +79,19 @@ export function serverMistake(
   return undefined;
 }
 
+/**
+ * Judges the encoding of the database. Its bytes are delivered as they are; names of tables and publications are compared
+ * with those of the configuration, which are UTF-8.
+ */
+export function encodingMistake({ encoding }: ServerFacts, namespace: string): Mistake | undefined {
+  if (encoding === 'UTF8' || /^[\x20-\x7e]*$/.test(namespace)) return undefined;
+  return {
+    code: 'database_encoding',
+    detail: `the database has encoding ${encoding}, in which the name of namespace ${quoteIdentifier(namespace)} has other bytes than in UTF-8`,
+    advice: 'Stream only namespaces with ASCII names from this database, or move it to a database with encoding UTF8',
+  };
+}
+
 /** The mistake of a role that the server lets open no walsender. */
 export function replicationMistake({ sessionRole }: ServerFacts): Mistake {
   const role = quoteIdentifier(sessionRole);

@@ -35,6 +35,7 @@ import { createSlot, dropSlot, planSlot, setSlotFailover } from './create-slot.t
 import { ensurePublication, type PreparedPublication } from './ensure-publication.ts';
 import { hazardAdvice } from './hazard-advice.ts';
 import {
+  encodingMistake,
   eventsIdentityMistake,
   failoverMistake,
   mistakeError,
@@ -207,6 +208,7 @@ function requireTables(
   const hazards = hazardsOfPreparation(publishing, snapshot);
   return Array.from(publishing, ([namespace, settings]) => {
     const place = { ...slotPlace, namespace };
+    refuse(encodingMistake(server, namespace), place);
     for (const table of tableNames([namespace])) refuse(tableMistake(table, facts.get(table)), place);
     const tables = tablesOf(namespace, facts)!; // neither is missing
     refuse(eventsIdentityMistake(tables.events), place);

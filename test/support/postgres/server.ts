@@ -51,7 +51,8 @@ export interface PostgresServer extends AsyncDisposable {
   /** A client of a database as the superuser, unless `options` say otherwise; notices are dropped; the caller ends it */
   sql(database: string, options?: Options<Record<string, never>>): Sql;
   /** Creates a database; any name */
-  createDatabase(name: string): Promise<void>;
+  /** @param encoding default that of the server, UTF8 */
+  createDatabase(name: string, encoding?: string): Promise<void>;
   /** Stops the server; resolves when the process has ended */
   stop(mode?: StopMode): Promise<void>;
   /** Starts it again on the same port and data; resolves when it accepts connections */
@@ -146,10 +147,11 @@ export async function startPostgresOn(
         return child?.pid;
       },
       sql,
-      async createDatabase(name) {
+      async createDatabase(name, encoding) {
         const admin = sql('postgres', { max: 1 });
         try {
-          await admin`CREATE DATABASE ${admin(name)}`;
+          const options = encoding === undefined ? '' : ` ENCODING '${encoding}' LOCALE 'C' TEMPLATE template0`;
+          await admin`CREATE DATABASE ${admin(name)}${admin.unsafe(options)}`;
         } finally {
           await admin.end();
         }

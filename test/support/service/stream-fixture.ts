@@ -35,6 +35,8 @@ export interface StreamFixtureOptions {
   readonly kafka: KafkaServer;
   /** Namespaces by short slot name; `slot` gives the unique name on the server */
   readonly slots: Readonly<Record<string, readonly string[]>>;
+  /** Of the database; default UTF8 */
+  readonly encoding?: string | undefined;
   /** Default `new` */
   readonly generation?: Generation | undefined;
 }
@@ -110,7 +112,7 @@ export async function openStreamFixture(options: StreamFixtureOptions): Promise<
     const stem = `${database}-${namespaces.indexOf(namespace)}`;
     return { eventsink_topic: `${stem}-eventsink`, lifecycle_topic: `${stem}-lifecycle` };
   };
-  await postgres.createDatabase(database);
+  await postgres.createDatabase(database, options.encoding);
   const sql = postgres.sql(database, { max: 8 });
   for (const namespace of namespaces) {
     await createNamespace(sql, namespace, options.generation);

@@ -18,6 +18,7 @@ const server: ServerFacts = {
   walLevel: 'logical',
   role: `odd "role"`,
   sessionRole: `odd "role"`,
+  encoding: 'UTF8',
   database: 'main',
   maxReplicationSlots: 10,
   slotCount: 9,
