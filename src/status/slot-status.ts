@@ -166,6 +166,7 @@ export class SlotStatus {
     if (state === 'standby') {
       this.server = undefined;
       this.stream = undefined;
+      this.warnings.forget();
     }
     this.#state = state;
     this.#stateSinceMs = Date.now();

@@ -33,6 +33,11 @@ export class SlotWarnings {
     return [...this.#bySource.values()].flatMap((warnings) => [...warnings.values()]);
   }
 
+  /** Drops every warning, and logs nothing: this process does not look any more, so nothing is known. */
+  forget(): void {
+    this.#bySource.clear();
+  }
+
   /** Replaces the warnings of a source, such as `catalog` or `ledger`, by what it sees now. */
   update(source: string, warnings: readonly SlotWarning[], log: Logger): void {
     const before = this.#bySource.get(source) ?? new Map<string, StandingWarning>();

@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test';
 import { type SlotWarning, SlotWarnings } from '../../../src/status/slot-warnings.ts';
 import { recordingLogger } from '../../support/service/recording-logger.ts';
+import { createStatus } from '../../support/service/statuses.ts';
 
 const warning = (code: string, subject: string, message = `${subject} is wrong`): SlotWarning => ({
   code,
@@ -53,4 +54,15 @@ test('a warning keeps its beginning while it holds, and gets the last text', () 
   warnings.update('catalog', [warning('row_filter', 'orders', 'two')], logger);
   expect(warnings.current).toEqual([{ ...warning('row_filter', 'orders', 'two'), sinceMs: since }]);
   expect(seen()).toHaveLength(1);
+});
+
+test('a process that gives the slot up forgets its warnings, and logs them again when it sees them again', () => {
+  const status = createStatus();
+  const { logger, seen } = observe();
+  status.warnings.update('catalog', [warning('child_table', 'orders')], logger);
+  status.enter('standby');
+  expect(status.warnings.current).toEqual([]);
+  status.enter('streaming');
+  status.warnings.update('catalog', [warning('child_table', 'orders')], logger);
+  expect(seen()).toEqual(['warn slot_warning child_table orders', 'warn slot_warning child_table orders']);
 });
