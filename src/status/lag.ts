@@ -1,4 +1,4 @@
-/** How far a slot's stream is behind: the differences that readiness, report and metrics are based on. */
+/** How far a slot's stream lags: the differences that readiness, report and metrics are based on. */
 import type { SlotStatus } from './slot-status.ts';
 
 /** One moment on both clocks that a status uses. */
@@ -27,12 +27,14 @@ export function presentMoment(): Moment {
 }
 
 /**
- * The lag of a slot's stream. While the slot does not stream, nothing is in flight, and the oldest unconfirmed commit of
+ * The lag of a slot's stream. Before the first stream of this process the slot itself tells what is not confirmed, as when
+ * Kafka is away from the start. While the slot does not stream, nothing is in flight, and the oldest unconfirmed commit of
  * its last session continues to age. The lag of a standby is unknown: only the slot holder knows it.
  */
 export function measureLag(status: SlotStatus, { nowMs, wallMs }: Moment): Lag {
   const { state, stream, server } = status;
-  if (stream === undefined || state === 'standby') return UNKNOWN;
+  if (state === 'standby') return UNKNOWN;
+  if (stream === undefined) return { ...UNKNOWN, bytes: slotLagBytes(server) };
   const { receivedLsn, flushedLsn, oldestCommitTimeMs, inFlightSinceMs } = stream;
   const endLsn = server === undefined || server.serverLsn < receivedLsn ? receivedLsn : server.serverLsn;
   const isStreaming = state === 'streaming';
@@ -42,4 +44,8 @@ export function measureLag(status: SlotStatus, { nowMs, wallMs }: Moment): Lag {
     ms: oldestCommitTimeMs === undefined ? none : Math.max(0, wallMs - oldestCommitTimeMs),
     inFlightMs: isStreaming && inFlightSinceMs !== undefined ? Math.max(0, nowMs - inFlightSinceMs) : none,
   };
+}
+
+function slotLagBytes(server: SlotStatus['server']): number | undefined {
+  return server?.confirmedFlushLsn === undefined ? undefined : Number(server.serverLsn - server.confirmedFlushLsn);
 }

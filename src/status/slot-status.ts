@@ -63,6 +63,8 @@ export interface ServerSlotView {
   readonly retainedWalBytes: number | undefined;
   /** WAL that can be written before the slot may be invalidated; undefined = no limit (max_slot_wal_keep_size -1) */
   readonly safeWalBytes: number | undefined;
+  /** Position that the server has stored as confirmed; undefined for a slot without one */
+  readonly confirmedFlushLsn: Lsn | undefined;
   /** End of the server's WAL when the row was read */
   readonly serverLsn: Lsn;
   /** Walsender that holds the slot */

@@ -221,6 +221,18 @@ test('a row that cannot be converted makes its slot unhealthy with a reason, and
   expect((await observed.get('/live')).status).toBe(200);
 }, 120_000);
 
+test('a process that starts while Kafka is away reports the lag of the slot', async () => {
+  await using fixture = await openFixture();
+  const slots = { one: [ONE] };
+  const former = await start(fixture, { slots });
+  await becomesReady(former);
+  await former.service.stop();
+  await fixture.commit((tx) => insertProcess(tx, ONE, 'p'));
+  const observed = await start(fixture, { slots, kafkaSettings: { brokers: ['127.0.0.1:1'] } });
+  await waitFor('a failed attempt', async () => (await observed.status()).consecutiveFailures > 0);
+  expect(await observed.metric('lag_bytes')).toBeGreaterThan(0);
+}, 60_000);
+
 test('the second of two processes is a ready standby, and takes over', async () => {
   await using fixture = await openFixture();
   const slots = { one: [ONE] };

@@ -48,6 +48,7 @@ export function serverView(changes: Partial<ServerSlotView> = {}): ServerSlotVie
     walStatus: 'reserved',
     retainedWalBytes: 4096,
     safeWalBytes: undefined,
+    confirmedFlushLsn: undefined,
     serverLsn: 0x1_0000_1000n,
     activePid: 42,
     ...changes,

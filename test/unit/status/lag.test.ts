@@ -51,6 +51,12 @@ describe('measureLag', () => {
     expect(measureLag(status, MOMENT)).toEqual(UNKNOWN);
   });
 
+  test('before the first session of a process, the position of the slot counts', () => {
+    const status = createStatus({ state: 'retrying', server: { serverLsn: 0x5000n, confirmedFlushLsn: 0x1000n } });
+    status.stream = undefined;
+    expect(measureLag(status, MOMENT)).toEqual({ ...UNKNOWN, bytes: 0x4000 });
+  });
+
   test('without a view of the server, the received position counts', () => {
     const status = createStatus({ stream: behind });
     status.server = undefined;
