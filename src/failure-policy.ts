@@ -331,6 +331,12 @@ const BY_KAFKA_ERROR: Readonly<Record<string, KafkaRow>> = {
     verdict: 'refused',
     advice: 'Set tls of the Kafka client when the listener of its brokers uses TLS, remove it when it does not',
   },
+  TLS_HANDSHAKE_CLOSED: {
+    verdict: 'resend',
+    advice:
+      'See whether a broker runs there: a load balancer without one closes the connection. When the listener of the brokers ' +
+      'uses no TLS, remove tls of the Kafka client',
+  },
   SASL_AUTHENTICATION_FAILED: {
     verdict: 'refused',
     advice: 'Check kafka_clients.*.sasl: the broker does not accept this user, password or mechanism',

@@ -45,6 +45,7 @@ describe('judgeKafkaError', () => {
     ['ECONNREFUSED', true, 'resend'],
     ['UNREADABLE_ANSWER', true, 'resend'],
     ['TLS_MISMATCH', false, 'refused'],
+    ['TLS_HANDSHAKE_CLOSED', true, 'resend'],
     ['SASL_AUTHENTICATION_FAILED', false, 'refused'],
     ['Error', false, 'refused'],
   ] as const)('%s (retriable: %s) is %s', (id, isRetriable, verdict) => {

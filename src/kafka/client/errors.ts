@@ -16,8 +16,8 @@ import { NotifierError } from '../../errors.ts';
 /** An error by its name. */
 export interface IdentifiedError {
   /**
-   * Kafka's name of the error, an errno, a TLS code, or one of ours: `NETWORK`, `TIMEOUT`, `TLS_MISMATCH` (TLS on one side
-   * only), `UNREADABLE_ANSWER`. For an error of none of these kinds, its class.
+   * Kafka's name of the error, an errno, a TLS code, or one of ours: `NETWORK`, `TIMEOUT`, `TLS_MISMATCH` (a
+   * listener with TLS and a client without), `TLS_HANDSHAKE_CLOSED`, `UNREADABLE_ANSWER`. For an error of none of these kinds, its class.
    */
   readonly id: string;
   /** The protocol's own flag; true for every error of the connection, false for errors of unknown kind */
@@ -34,6 +34,7 @@ const CODES: Readonly<Record<string, string>> = {
   ILLEGAL_SASL_STATE: 'sasl_not_offered',
   UNSUPPORTED_SASL_MECHANISM: 'sasl_mechanism_unsupported',
   TLS_MISMATCH: 'tls_mismatch',
+  TLS_HANDSHAKE_CLOSED: 'tls_handshake_closed',
 };
 
 /** The `code` of an error that this service raises for an id; `otherwise` where the id alone does not name the cause. */
@@ -54,8 +55,13 @@ export function identifyCode(code: number): IdentifiedError {
  * says otherwise: the broker recognizes a batch that it has stored by its sequence.
  */
 export function identify(error: unknown): IdentifiedError {
-  // While it connects, the library raises UserError for two things: TLS in answer to plain bytes, and the reverse.
-  if (firstOfClass(error, UserError) !== undefined) return { id: 'TLS_MISMATCH', isRetriable: false };
+  // While it connects, the library raises UserError for two things: TLS in answer to plain bytes, and a connection that ends
+  // within the TLS handshake, as a listener without TLS ends it, and a load balancer without a broker as well.
+  const user = firstOfClass(error, UserError);
+  if (user !== undefined) {
+    const isClosed = user.cause instanceof Error && 'code' in user.cause && user.cause.code === 'ECONNRESET';
+    return isClosed ? { id: 'TLS_HANDSHAKE_CLOSED', isRetriable: true } : { id: 'TLS_MISMATCH', isRetriable: false };
+  }
   const protocol = firstOfClass(error, ProtocolError);
   if (protocol !== undefined) {
     const code = (protocol as { apiCode?: unknown }).apiCode;

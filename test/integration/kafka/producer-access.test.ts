@@ -1,6 +1,8 @@
 /** The producer's access to a cluster: rights of its user, and secrets that change while it runs. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { once } from 'node:events';
 import { copyFile, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import type { KafkaClientConfig } from '../../../src/config/config.ts';
 import { fileSecret, type Secret, textSecret } from '../../../src/config/secret.ts';
@@ -121,6 +123,31 @@ describe('rights', () => {
     },
     TIMEOUT_MS,
   );
+});
+
+describe('a load balancer without a broker', () => {
+  test.each([
+    ['at once', (socket: Socket) => socket.destroy()],
+    ['in the TLS handshake', (socket: Socket) => socket.once('data', () => socket.end())],
+  ])('that closes %s is a broker that is away, and no wrong setting', async (_, close) => {
+    const listener = createServer((socket) => {
+      socket.on('error', () => {});
+      close(socket);
+    });
+    listener.listen(0, '127.0.0.1');
+    await once(listener, 'listening');
+    try {
+      const { port } = listener.address() as AddressInfo;
+      const client = secureClient({}, { brokers: [{ host: 'localhost', port }] });
+      await expect(openProducer(client, ['any'])).rejects.toMatchObject({
+        code: 'tls_handshake_closed',
+        retriable: true,
+        advice: expect.stringContaining('load balancer'),
+      });
+    } finally {
+      listener.close();
+    }
+  });
 });
 
 describe('secrets', () => {

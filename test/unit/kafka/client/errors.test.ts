@@ -61,6 +61,14 @@ describe('identify', () => {
       false,
       'TLS_MISMATCH',
     ],
+    [
+      'a connection that ends within the TLS handshake',
+      new NetworkError('x', {
+        cause: new UserError('x', { cause: Object.assign(new Error('x'), { code: 'ECONNRESET' }) }),
+      }),
+      true,
+      'TLS_HANDSHAKE_CLOSED',
+    ],
     ['an answer that the library cannot parse', new TypeError('x'), true, 'UNREADABLE_ANSWER'],
     ['an error of unknown kind', new Error('x'), false, 'Error'],
   ] as const)('%s', (_, error, isRetriable, id) => {
