@@ -116,10 +116,13 @@ export class SetupError extends NotifierError {
   override readonly name = 'SetupError';
   /** True for a cause that goes away by itself: a lock, an open transaction, a failover in progress */
   readonly mayPass: boolean;
+  /** True for what others did to the tables, which every process meets */
+  readonly isHazard: boolean;
 
-  constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean }) {
+  constructor(message: string, details: ErrorDetails & { readonly mayPass?: boolean; readonly isHazard?: boolean }) {
     super(message, details);
     this.mayPass = details.mayPass ?? false;
+    this.isHazard = details.isHazard ?? false;
   }
 }
 

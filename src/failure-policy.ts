@@ -44,6 +44,7 @@ export type FailureReason =
   | 'row-too-large'
   | 'malformed'
   | 'setup'
+  | 'hazard'
   | 'secret'
   | 'kafka-unavailable'
   | 'kafka-refused';
@@ -56,6 +57,7 @@ export type Concern = 'instance' | 'stream';
 
 const STREAM_REASONS: ReadonlySet<FailureReason> = new Set([
   'loss',
+  'hazard',
   'invalid-row',
   'row-too-large',
   'malformed',
@@ -112,6 +114,7 @@ function byClass(error: unknown): FailureVerdict | undefined {
   if (error instanceof LossError) return needsOperator('loss');
   if (error instanceof InvalidRowError) return needsOperator('invalid-row');
   if (error instanceof MalformedError) return needsOperator('malformed');
+  if (error instanceof SetupError && error.isHazard) return needsOperator('hazard');
   if (error instanceof SetupError) return error.mayPass ? retry('setup') : needsOperator('setup');
   if (error instanceof SecretError) return retry('secret');
   if (error instanceof SinkError) return error.retriable ? retry('kafka-unavailable') : needsOperator('kafka-refused');

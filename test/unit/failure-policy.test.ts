@@ -142,6 +142,7 @@ describe('judgeFailure by class', () => {
     [new RecordTooLargeError('x'), 'needs_operator', 'invalid-row'],
     [new MalformedError('pgoutput', 0, 'x'), 'needs_operator', 'malformed'],
     [new SetupError('x', { code: 'x' }), 'needs_operator', 'setup'],
+    [new SetupError('x', { code: 'x', isHazard: true }), 'needs_operator', 'hazard'],
     [new SecretError('x'), 'retry', 'secret'],
     [new SinkError('x', { code: 'x', retriable: true }), 'retry', 'kafka-unavailable'],
     [new SinkError('x', { code: 'x', retriable: false }), 'needs_operator', 'kafka-refused'],

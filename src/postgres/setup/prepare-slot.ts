@@ -125,6 +125,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const mustReplace = continuity.verdict === 'loss' && continuity.loss.needsNewSlot;
   const usableSlot = mustReplace ? undefined : snapshot.slot;
   const attempt: Attempt = { request, place, snapshot, continuity, usableSlot };
+  if (mustCreate(attempt)) await requireWalsender(request, snapshot.server, place);
   request.signal.throwIfAborted();
   const publications = await ensurePublications(control, attempt, namespaces);
   request.signal.throwIfAborted();
@@ -180,10 +181,14 @@ async function readSnapshot(
   if (slot?.active && !mayBeHeld) throw slotInUseError(place);
   // The holder of the slot has a walsender, which its successor takes over.
   refuse(serverMistake(server, { slot: slot === undefined, sender: !slot?.active }), place);
-  if (!mayBeHeld) await requireWalsender(request, server, place);
   request.onSlotSeen(slot);
   const publishing = await readPublishing(control, namespaces, serverMajor);
   return { server, timeline: server.timeline, slot, stored, ...publishing };
+}
+
+/** An ordinary start finds all of it, and opens its walsender at once. */
+function mustCreate({ request, snapshot, usableSlot }: Attempt): boolean {
+  return usableSlot === undefined || request.namespaces.some((name) => !snapshot.publications.has(name));
 }
 
 /** Before anything is created: publications and a slot that nothing can stream from would hold WAL. @throws SetupError */
@@ -213,7 +218,7 @@ function requireTables(
     const tables = tablesOf(namespace, facts)!; // neither is missing
     refuse(eventsIdentityMistake(tables.events), place);
     const hazard = hazards.find((one) => one.namespace === namespace);
-    refuse(hazard && { ...hazard, advice: hazardAdvice(hazard) }, place);
+    if (hazard !== undefined) throw hazardError(hazard, place);
     if (settings.publishColumns === 'needed') refuse(columnListMistake(server), place);
     if (settings.replicaIdentity === 'status_index') {
       refuse(statusIndexMistake(namespace, tables.processes), place);
@@ -221,6 +226,12 @@ function requireTables(
     }
     return { tables, settings };
   });
+}
+
+function hazardError(hazard: TableHazard, place: ErrorPlace): SetupError {
+  const { code, detail, table } = hazard;
+  const advice = hazardAdvice(hazard);
+  return new SetupError(`Cannot prepare slot: ${detail}`, { code, place: { ...place, table }, advice, isHazard: true });
 }
 
 /**

@@ -175,6 +175,7 @@ describe('judgeReadiness', () => {
     failing('streaming', 'invalid-row', 'Nothing has been confirmed yet'),
     failing('needs_operator', 'invalid-row', 'Needs an operator'),
     failing('needs_operator', 'loss', 'Needs an operator'),
+    failing('needs_operator', 'hazard', 'Needs an operator'),
     failing('needs_operator', 'malformed', 'Needs an operator'),
     failing('retrying', 'wal-missing', 'Waiting for the next attempt'),
     failing('retrying', 'object-missing', 'Waiting for the next attempt'),
