@@ -220,6 +220,7 @@ const UNUSABLE_TLS: ConnectionRow = {
   what: 'a certificate or key of the configuration cannot be used',
   advice: { source: UNUSABLE_TLS_ADVICE, sink: UNUSABLE_TLS_ADVICE },
 };
+const RENEW = { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' } as const;
 const UNREACHABLE = { ...retry('not-reachable'), advice: REACH } as const;
 const LOST = retry('connection-lost');
 
@@ -261,7 +262,7 @@ const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
   CERT_REVOKED: {
     ...needsOperator('tls'),
     what: 'its certificate is revoked',
-    advice: { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' },
+    advice: RENEW,
   },
   CERT_NOT_YET_VALID: {
     ...needsOperator('tls'),
@@ -292,7 +293,7 @@ const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
   CERT_HAS_EXPIRED: {
     ...needsOperator('tls'),
     what: 'its certificate has expired',
-    advice: { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' },
+    advice: RENEW,
   },
 };
 

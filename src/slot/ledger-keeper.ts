@@ -57,16 +57,17 @@ export class LedgerKeeper {
    * @throws SlotInUseError when the slot, its ledger or its publications have changed since it was prepared
    */
   async open(): Promise<void> {
-    const { control, prepared, memory } = this.#options;
-    const nextLedger = { ...prepared.nextLedger, clusterIds: new Map(memory.clusterIds) };
-    const claim = { ...this.#options, prepared: { ...prepared, nextLedger } };
+    const { control, prepared } = this.#options;
+    const claim = { ...this.#options, prepared: { ...prepared, nextLedger: this.#present(false) } };
     await this.#noteOutcome(await claimSlot(control, claim));
     this.#isOpen = true;
   }
 
   /** What is confirmed at present. */
   get confirmedLsn(): Lsn {
-    return this.#present(false).confirmedLsn;
+    const { prepared, progress } = this.#options;
+    // A server that crashed may be at an earlier position than it had confirmed; that stays delivered.
+    return laterLsn(progress.flushed, prepared.nextLedger.confirmedLsn);
   }
 
   /** What was confirmed when the publications were last seen as they must be. */
@@ -103,12 +104,10 @@ export class LedgerKeeper {
   #present(closed: boolean): SlotLedger {
     const { prepared, progress, memory } = this.#options;
     const ledger = prepared.nextLedger;
-    // A server that crashed may be at an earlier position than it had confirmed; that stays delivered.
-    const deliveredLsn = progress.delivered ?? ledger.deliveredLsn;
     return {
       ...ledger,
-      confirmedLsn: laterLsn(progress.flushed, ledger.confirmedLsn),
-      deliveredLsn,
+      confirmedLsn: this.confirmedLsn,
+      deliveredLsn: progress.delivered ?? ledger.deliveredLsn,
       watchedLsn: this.#watchedLsn,
       closed,
       clusterIds: new Map(memory.clusterIds),

@@ -85,7 +85,6 @@ export class Session implements AsyncDisposable {
   readonly #stopped: Promise<never>;
   /** Each rejects with a reason to end the session: another primary, a server that shuts down */
   readonly #watches: Promise<never>[] = [];
-
   /** Why the control connection could not be opened again when that was last tried */
   #controlError: unknown;
 

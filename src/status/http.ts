@@ -68,20 +68,21 @@ export function startHttpListener(options: HttpListenerOptions): HttpListener {
 function createHandlers({ config, statuses, version }: HttpListenerOptions): ReadonlyMap<string, Handler> {
   const { inFlightLimitMs } = config;
   const metrics = createMetrics({ statuses, version, inFlightLimitMs });
+  const options = () => ({ ...presentMoment(), inFlightLimitMs });
   return new Map<string, Handler>([
     // A response at all shows that the event loop runs.
     ['/live', () => json(200, { live: true })],
     [
       '/ready',
       () => {
-        const report = reportReadiness(statuses, { ...presentMoment(), inFlightLimitMs });
+        const report = reportReadiness(statuses, options());
         return json(report.ready ? 200 : 503, report);
       },
     ],
     [
       '/health',
       () => {
-        const report = reportHealth(statuses, { ...presentMoment(), inFlightLimitMs });
+        const report = reportHealth(statuses, options());
         return json(report.healthy ? 200 : 503, report);
       },
     ],

@@ -1,7 +1,7 @@
 /** The JSON of `/ready`, `/health` and `/status`. Unknown values are null, so every key is always present. */
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { type Moment, measureLag } from './lag.ts';
-import { judgeHealth, judgeReadiness, type ReadinessOptions } from './readiness.ts';
+import { type Health, judgeHealth, judgeReadiness, type Readiness, type ReadinessOptions } from './readiness.ts';
 import type { NamespaceCounts, SlotState, SlotStatus } from './slot-status.ts';
 
 /** Response of `/ready`. */
@@ -11,15 +11,16 @@ export interface ReadinessReport {
   readonly streams: readonly StreamReadinessReport[];
 }
 
-/** One stream in the response of `/ready`. A standby can be ready too; see `state`. */
-export interface StreamReadinessReport {
+/** Which stream a report is about. A standby can be ready and healthy too; see `state`. */
+interface StreamIdentity {
   /** db_ref */
   readonly database: string;
   readonly slot: string;
   readonly state: SlotState;
-  readonly ready: boolean;
-  readonly reasons: readonly string[];
 }
+
+/** One stream in the response of `/ready`. */
+export interface StreamReadinessReport extends StreamIdentity, Readiness {}
 
 /** Response of `/health`. */
 export interface HealthReport {
@@ -29,21 +30,10 @@ export interface HealthReport {
 }
 
 /** One stream in the response of `/health`. */
-export interface StreamHealthReport {
-  /** db_ref */
-  readonly database: string;
-  readonly slot: string;
-  readonly state: SlotState;
-  readonly healthy: boolean;
-  readonly reasons: readonly string[];
-}
+export interface StreamHealthReport extends StreamIdentity, Health {}
 
 /** One stream in the response of `/status`. LSNs in PostgreSQL's text form, times in RFC 3339. */
-export interface StreamReport {
-  /** db_ref */
-  readonly database: string;
-  readonly slot: string;
-  readonly state: SlotState;
+export interface StreamReport extends StreamIdentity {
   /** Start of the state */
   readonly since: string;
   readonly receivedLsn: string | null;
@@ -84,20 +74,18 @@ export interface StreamReport {
 
 /** Readiness of all streams, for `/ready`. */
 export function reportReadiness(statuses: readonly SlotStatus[], options: ReadinessOptions): ReadinessReport {
-  const streams = statuses.map((status) => {
-    const { database, slot, state } = status;
-    return { database, slot, state, ...judgeReadiness(status, options) };
-  });
+  const streams = statuses.map((status) => ({ ...identityOf(status), ...judgeReadiness(status, options) }));
   return { ready: streams.every(({ ready }) => ready), streams };
 }
 
 /** Health of all streams, for `/health`. */
 export function reportHealth(statuses: readonly SlotStatus[], options: ReadinessOptions): HealthReport {
-  const streams = statuses.map((status) => {
-    const { database, slot, state } = status;
-    return { database, slot, state, ...judgeHealth(status, options) };
-  });
+  const streams = statuses.map((status) => ({ ...identityOf(status), ...judgeHealth(status, options) }));
   return { healthy: streams.every(({ healthy }) => healthy), streams };
+}
+
+function identityOf({ database, slot, state }: SlotStatus): StreamIdentity {
+  return { database, slot, state };
 }
 
 /** One stream, for `/status`. */

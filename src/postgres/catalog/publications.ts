@@ -47,7 +47,7 @@ export interface OtherPublication {
 }
 
 /** First version with column lists, row filters and FOR TABLES IN SCHEMA, and with the catalog columns for them. */
-const COLUMN_LISTS_MAJOR = 15;
+export const COLUMN_LISTS_MAJOR = 15;
 /** First version that judges generated columns in publications. */
 const GENERATED_COLUMNS_MAJOR = 18;
 

@@ -10,8 +10,13 @@ import postgres, { type Sql } from 'postgres';
  */
 const SEARCH_PATH = 'SET LOCAL search_path = "$user", public';
 
-/** A role's setting for all of its transactions (PostgreSQL 17); the statements have limits of their own. */
-const NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'";
+/**
+ * The statement that lifts `transaction_timeout` for the transaction that is open, or for the session: a role's limit for all
+ * of its transactions (PostgreSQL 17), which no start parameter can lift, as older servers refuse unknown ones.
+ */
+export function liftTransactionTimeout(scope: 'transaction' | 'session'): string {
+  return `SELECT set_config(name, '0', ${scope === 'transaction'}) FROM pg_settings WHERE name = 'transaction_timeout'`;
+}
 
 /**
  * Runs statements as one transaction, sent as one message: either all of it reaches the server or nothing, so that the
@@ -19,7 +24,7 @@ const NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', true) FROM pg_setti
  */
 export async function runTransaction(control: Sql, statements: readonly string[]): Promise<void> {
   try {
-    const all = ['BEGIN', NO_TRANSACTION_TIMEOUT, SEARCH_PATH, ...statements, 'COMMIT'];
+    const all = ['BEGIN', liftTransactionTimeout('transaction'), SEARCH_PATH, ...statements, 'COMMIT'];
     await control.unsafe(all.join(';\n'));
   } catch (error) {
     // After any other failure the session has ended, and its transaction with it.

@@ -13,13 +13,10 @@ import { connectReplication, startCopyBoth } from '../client/connect.ts';
 import { listenForFatalError } from '../client/fatal-error.ts';
 import { OwnedConnection } from '../client/owned-connection.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from '../client/quote.ts';
+import { liftTransactionTimeout } from '../client/transaction.ts';
 import { CopyDataInbox } from './copy-data.ts';
 import type { LivenessTimings } from './liveness.ts';
 import { type ReportedPositions, StatusUpdates } from './status-updates.ts';
-
-/** A transaction that takes longer to stream than a role's limit (PostgreSQL 17) would end the connection at every attempt. */
-const NO_TRANSACTION_TIMEOUT =
-  "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'";
 
 /** Options of ReplicationStream. */
 export interface ReplicationStreamOptions {
@@ -123,7 +120,8 @@ export class ReplicationStream {
     signal.addEventListener('abort', () => connection[Symbol.dispose](), { once: true });
     try {
       signal.throwIfAborted();
-      await connection.sql.unsafe(NO_TRANSACTION_TIMEOUT);
+      // A transaction that takes longer to stream than the limit would end the connection at every attempt.
+      await connection.sql.unsafe(liftTransactionTimeout('session'));
       await refuseAnotherServer(connection.sql, options);
       const stream = await startCopyBoth(
         connection.sql,

@@ -22,6 +22,8 @@ export interface Mistake {
   readonly advice: string;
   /** The table that it is about, without schema and quotes */
   readonly table?: string | undefined;
+  /** What others did to the table, see SetupError */
+  readonly isHazard?: boolean;
 }
 
 /** The mistake of a standby. */
@@ -38,12 +40,14 @@ export function refuse(mistake: Mistake | undefined, place: ErrorPlace): void {
 }
 
 /** The error that says a mistake. */
-export function mistakeError({ code, detail, advice, table }: Mistake, place: ErrorPlace, cause?: unknown): SetupError {
+export function mistakeError(mistake: Mistake, place: ErrorPlace, cause?: unknown): SetupError {
+  const { code, detail, advice, table, isHazard } = mistake;
   return new SetupError(`Cannot prepare slot: ${detail}`, {
     code,
     place: { ...place, ...(table === undefined ? {} : { table }) },
     advice,
     cause,
+    ...(isHazard === undefined ? {} : { isHazard }),
   });
 }
 

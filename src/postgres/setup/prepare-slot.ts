@@ -218,7 +218,7 @@ function requireTables(
     const tables = tablesOf(namespace, facts)!; // neither is missing
     refuse(eventsIdentityMistake(tables.events), place);
     const hazard = hazards.find((one) => one.namespace === namespace);
-    if (hazard !== undefined) throw hazardError(hazard, place);
+    refuse(hazard && { ...hazard, advice: hazardAdvice(hazard), isHazard: true }, place);
     if (settings.publishColumns === 'needed') refuse(columnListMistake(server), place);
     if (settings.replicaIdentity === 'status_index') {
       refuse(statusIndexMistake(namespace, tables.processes), place);
@@ -226,12 +226,6 @@ function requireTables(
     }
     return { tables, settings };
   });
-}
-
-function hazardError(hazard: TableHazard, place: ErrorPlace): SetupError {
-  const { code, detail, table } = hazard;
-  const advice = hazardAdvice(hazard);
-  return new SetupError(`Cannot prepare slot: ${detail}`, { code, place: { ...place, table }, advice, isHazard: true });
 }
 
 /**

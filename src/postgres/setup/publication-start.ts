@@ -5,7 +5,6 @@
  * publication that the service created holds its LSN in a mark; for one that an operator created, temporary copies of the
  * slot are decoded from different positions until the LSN is found.
  */
-
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
@@ -48,7 +47,7 @@ export async function findBoundary(control: Sql, request: BoundaryRequest): Prom
   const works = async (lsn: Lsn): Promise<boolean> => {
     signal.throwIfAborted();
     probeCount += 1;
-    return probe(control, request, lsn);
+    return asSessionUser(control, () => probe(control, request, lsn));
   };
   const boundary = await firstThatWorks({ from: request.confirmedFlushLsn, to: end }, works);
   log.info(
@@ -98,27 +97,18 @@ async function probe(control: Sql, request: BoundaryRequest, lsn: Lsn): Promise<
   const [row] = await copySlot(control, request, copy);
   try {
     if (lsn > parseLsn(row!.confirmed)) {
-      await asSessionUser(
-        control,
-        () => control`SELECT pg_replication_slot_advance(${copy}, ${formatLsn(lsn)}::pg_lsn)`,
-      );
+      await control`SELECT pg_replication_slot_advance(${copy}, ${formatLsn(lsn)}::pg_lsn)`;
     }
     return await decodes(control, copy, request.publication);
   } finally {
     // After an error the slot is gone already: the server drops temporary slots whenever a statement fails.
-    await asSessionUser(
-      control,
-      () => control`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${copy}`,
-    );
+    await control`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = ${copy}`;
   }
 }
 
 async function copySlot(control: Sql, request: BoundaryRequest, copy: string) {
   try {
-    await asSessionUser(
-      control,
-      () => control`SELECT pg_copy_logical_replication_slot(${request.slot}, ${copy}, true)`,
-    );
+    await control`SELECT pg_copy_logical_replication_slot(${request.slot}, ${copy}, true)`;
   } catch (error) {
     if (sqlStateOf(error) !== SQL_STATE.configurationLimitExceeded) throw error;
     const [setting] = await control`SELECT current_setting('max_replication_slots')::int4 AS slots`;

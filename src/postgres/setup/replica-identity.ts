@@ -6,13 +6,11 @@
  * Source: PostgreSQL manual, "ALTER TABLE", REPLICA IDENTITY.
  */
 import { STATUS_IDENTITY_COLUMNS } from '../../progressor/tables.ts';
+import { COLUMN_LISTS_MAJOR } from '../catalog/publications.ts';
 import { majorOf, type ServerFacts } from '../catalog/server.ts';
 import { showsStatusChanges, type TableFacts } from '../catalog/tables.ts';
 import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 import type { Mistake } from './preconditions.ts';
-
-/** First version whose publications may name columns. */
-const COLUMN_LISTS_MAJOR = 15;
 
 /** What the owner of a processes table runs, one statement at a time: CREATE INDEX CONCURRENTLY refuses transactions. */
 export function statusIndexSql(namespace: string, processes: TableFacts): string {

@@ -1,29 +1,20 @@
 /** Databases that are not UTF-8: records carry the bytes that the database holds, as progressor wrote them. Real servers. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { describe, expect, test } from 'bun:test';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import { encodePayload, int } from '../../support/codecs/etf.ts';
-import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
-import { openStreamFixture, PARTITIONS } from '../../support/service/stream-fixture.ts';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
+import { openStreamFixture, PARTITIONS, type StreamFixtureOptions } from '../../support/service/stream-fixture.ts';
 
 const NS = 'orders';
 const TIMEOUT_MS = 120_000;
 
-let kafka: KafkaServer;
-beforeAll(async () => {
-  kafka = await startKafka();
-}, 120_000);
-afterAll(async () => {
-  await kafka?.[Symbol.asyncDispose]();
-}, 30_000);
+const kafka = useKafka();
 
 describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   test.each([
     ['WIN1251', [0xf1, 0xf7, 0xb8, 0xf2]],
@@ -32,7 +23,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   ] as const)(
     'ids of a database with encoding %s are its own bytes in key and value, and select the partition',
     async (encoding, bytes) => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] }, encoding });
+      await using fixture = await openFixture({ encoding });
       const service = fixture.start();
       await fixture.confirmed('one');
       const id = Buffer.from(bytes);
@@ -65,7 +56,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a namespace whose name has other bytes in the encoding of the database is refused by name',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] }, encoding: 'WIN1251' });
+      await using fixture = await openFixture({ encoding: 'WIN1251' });
       const service = fixture.start({ slots: { one: ['счёт'] }, namespaceSettings: { счёт: fixture.topics(NS) } });
       expect(await service.waitForFailure(fixture.slot('one'), 1)).toMatchObject({
         code: 'database_encoding',

@@ -1,19 +1,17 @@
 /** Event triggers run for every DDL statement of the service. Real servers. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
-import { openStreamFixture, type StreamFixture, writeProcess } from '../../support/service/stream-fixture.ts';
+import { describe, expect, test } from 'bun:test';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
+import {
+  openStreamFixture,
+  type StreamFixture,
+  type StreamFixtureOptions,
+  writeProcess,
+} from '../../support/service/stream-fixture.ts';
 
 const NS = 'orders';
 const TIMEOUT_MS = 120_000;
 
-let kafka: KafkaServer;
-beforeAll(async () => {
-  kafka = await startKafka();
-}, 120_000);
-afterAll(async () => {
-  await kafka?.[Symbol.asyncDispose]();
-}, 30_000);
+const kafka = useKafka();
 
 /** An audit trigger as tutorials show it: its table has no schema. */
 const AUDIT = `
@@ -32,16 +30,14 @@ const dropTriggers = (fixture: StreamFixture) =>
   fixture.sql.unsafe('DROP EVENT TRIGGER IF EXISTS audit_ddl; DROP EVENT TRIGGER IF EXISTS no_ddl');
 
 describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   test(
     'an audit trigger whose table has no schema logs our statements, and stops nothing',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.sql.unsafe(AUDIT);
       const service = fixture.start();
       await fixture.confirmed('one');
@@ -60,7 +56,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a trigger that refuses COMMENT is named by one warning while the stream goes on without its ledger',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       // Publication and slot exist: the service has nothing else to create.
       const first = fixture.start();
       await fixture.confirmed('one');
@@ -94,7 +90,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a trigger that refuses a publication is named by the error, with the statements to run',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.sql.unsafe(refuse('CREATE PUBLICATION'));
       const service = fixture.start();
       expect(await service.waitForFailure(fixture.slot('one'), 2)).toMatchObject({

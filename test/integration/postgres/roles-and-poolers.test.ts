@@ -1,22 +1,21 @@
 /** Who may replicate, as the server decides it, and connections that end in a pooler. Real servers. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { describe, expect, test } from 'bun:test';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import type { PostgresServer } from '../../support/postgres/server.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
-import { openStreamFixture, type StreamFixture, writeProcess } from '../../support/service/stream-fixture.ts';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
+import {
+  openStreamFixture,
+  type StreamFixture,
+  type StreamFixtureOptions,
+  writeProcess,
+} from '../../support/service/stream-fixture.ts';
 
 const NS = 'orders';
 const TIMEOUT_MS = 120_000;
 
-let kafka: KafkaServer;
-beforeAll(async () => {
-  kafka = await startKafka();
-}, 120_000);
-afterAll(async () => {
-  await kafka?.[Symbol.asyncDispose]();
-}, 30_000);
+const kafka = useKafka();
 
 /** Starts the service as this role, at this port. */
 function startAs(fixture: StreamFixture, postgres: PostgresServer, { username, port = postgres.port }: Login) {
@@ -77,22 +76,20 @@ async function startPooler(postgres: PostgresServer, kind: 'refuses' | 'ignores'
 }
 
 describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   test(
     'a role whose default role owns the tables streams with its own right to replicate',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       const { sql, database } = fixture;
       await sql.unsafe('CREATE ROLE app_owner NOLOGIN; CREATE ROLE v_app LOGIN REPLICATION IN ROLE app_owner');
       await sql.unsafe('ALTER ROLE v_app SET role TO app_owner');
       await sql.unsafe(`ALTER DATABASE ${database} OWNER TO app_owner`);
       for (const table of Object.values(tablesOf(NS))) await sql.unsafe(`ALTER TABLE ${table} OWNER TO app_owner`);
-      const service = startAs(fixture, postgres, { username: 'v_app' });
+      const service = startAs(fixture, postgres(), { username: 'v_app' });
       await fixture.confirmed('one');
       const record = await writeProcess(fixture, NS, 'p');
       await fixture.confirmed('one');
@@ -101,7 +98,7 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       const [row] = await sql`SELECT pg_get_userbyid(pubowner) AS owner FROM pg_publication WHERE pubname = ${NS}`;
       expect(row!.owner).toBe('app_owner');
       await service.stop();
-      await sql.unsafe(`ALTER DATABASE ${database} OWNER TO ${postgres.superuser}`);
+      await sql.unsafe(`ALTER DATABASE ${database} OWNER TO ${postgres().superuser}`);
       await sql.unsafe('REASSIGN OWNED BY app_owner TO CURRENT_USER; DROP ROLE v_app; DROP ROLE app_owner');
     },
     TIMEOUT_MS,
@@ -110,12 +107,12 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   test(
     'a role that the server lets open no replication connection is named, and nothing is created',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       const { sql } = fixture;
       await sql.unsafe('CREATE ROLE plain LOGIN');
       await sql.unsafe(`GRANT CREATE ON DATABASE ${fixture.database} TO plain`);
       for (const table of Object.values(tablesOf(NS))) await sql.unsafe(`ALTER TABLE ${table} OWNER TO plain`);
-      const service = startAs(fixture, postgres, { username: 'plain' });
+      const service = startAs(fixture, postgres(), { username: 'plain' });
       expect(await service.waitForFailure(fixture.slot('one'), 2)).toMatchObject({
         code: 'replication_privilege',
         message: expect.stringContaining('role plain'),
@@ -134,9 +131,9 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   ] as const)(
     'a pooler that %s start parameters is named, and nothing is created',
     async (kind, expected) => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
-      using pooler = await startPooler(postgres, kind);
-      const service = startAs(fixture, postgres, { username: postgres.superuser, port: pooler.port });
+      await using fixture = await openFixture();
+      using pooler = await startPooler(postgres(), kind);
+      const service = startAs(fixture, postgres(), { username: postgres().superuser, port: pooler.port });
       expect(await service.waitForFailure(fixture.slot('one'), 2)).toMatchObject(expected);
       expect(await leftBehind(fixture)).toEqual([]);
       await service.stop();

@@ -2,14 +2,14 @@
  * Settings of the role, the database or the server that would end, block or change a session of the service: it delivers
  * each row once, in one session, whatever they are. Real servers.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { describe, expect, test } from 'bun:test';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
 import {
   expectEmitted,
   insertEvent,
   openStreamFixture,
   type StreamFixture,
+  type StreamFixtureOptions,
   writeProcess,
 } from '../../support/service/stream-fixture.ts';
 
@@ -49,20 +49,12 @@ const SETTINGS: readonly (readonly [name: string, value: string, since: number])
   ['event_triggers', 'off', 17],
 ];
 
-let kafka: KafkaServer;
-beforeAll(async () => {
-  kafka = await startKafka();
-}, 120_000);
-afterAll(async () => {
-  await kafka?.[Symbol.asyncDispose]();
-}, 30_000);
+const kafka = useKafka();
 
 describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   const set = async (fixture: StreamFixture, settings: readonly (readonly [string, string, number])[]) => {
     for (const [name, value] of settings) {
@@ -76,7 +68,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major) => {
   test.each(cases.map((settings) => [settings.length === 1 ? settings[0]![0] : 'all of them', settings] as const))(
     'a stream is undisturbed by %s',
     async (_, settings) => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await set(fixture, settings);
       const service = fixture.start();
       await fixture.confirmed('one');
@@ -97,14 +89,14 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major) => {
   test(
     'a transaction that takes longer to stream than any time limit is delivered once, in one session',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await set(
         fixture,
         known.filter(([name]) => name.endsWith('_timeout') && name !== 'wal_sender_timeout'),
       );
       const service = fixture.start();
       await fixture.confirmed('one');
-      kafka.pause();
+      kafka().pause();
       try {
         await fixture.commit(async (tx) => {
           if (major >= 17) await tx`SET LOCAL transaction_timeout = 0`;
@@ -116,7 +108,7 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major) => {
         });
         await Bun.sleep(PAUSE_MS);
       } finally {
-        kafka.resume();
+        kafka().resume();
       }
       await fixture.confirmed('one', { timeoutMs: 60_000 });
       expect(service.failures()).toEqual([]);

@@ -230,7 +230,7 @@ test.each([
   60_000,
 );
 
-test('a server that counts our walsender as a synchronous standby is warned of within seconds, until it names its standbys', async () => {
+test('one warning shows within seconds that the server counts our walsender as a synchronous standby, until it names its standbys', async () => {
   await using fixture = await openFixture();
   const service = await start(fixture);
   const set = async (names: string) => {

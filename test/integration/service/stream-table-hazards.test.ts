@@ -2,17 +2,17 @@
  * What others do to progressor's tables: child tables hide rows, and column lists and generated columns make PostgreSQL
  * refuse progressor's statements. The service refuses to cause it, and notices it while it streams. Real servers.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
-import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { describe, expect, test } from 'bun:test';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
 import type { InProcessService } from '../../support/service/in-process.ts';
 import type { LogLine } from '../../support/service/recording-logger.ts';
 import {
   insertProcess,
   openStreamFixture,
   type StreamFixture,
+  type StreamFixtureOptions,
   writeProcess,
 } from '../../support/service/stream-fixture.ts';
 
@@ -20,13 +20,7 @@ const NS = 'orders';
 const { processes, events } = tablesOf(NS);
 const TIMEOUT_MS = 120_000;
 
-let kafka: KafkaServer;
-beforeAll(async () => {
-  kafka = await startKafka();
-}, 120_000);
-afterAll(async () => {
-  await kafka?.[Symbol.asyncDispose]();
-}, 30_000);
+const kafka = useKafka();
 
 const updateAll = (fixture: StreamFixture) => fixture.sql`UPDATE ${fixture.sql(processes)} SET aux_state = 'x'`;
 const createChild = (fixture: StreamFixture) =>
@@ -70,16 +64,14 @@ async function expectWarning(fixture: StreamFixture, service: InProcessService, 
 }
 
 describe.each([14, 17] as const)('child tables on PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   test(
     'that exist before the start are refused by name, and statements of progressor go on',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
       await createChild(fixture);
       const service = fixture.start();
@@ -96,7 +88,7 @@ describe.each([14, 17] as const)('child tables on PostgreSQL %d', (major) => {
   test(
     'that appear while it streams end the stream within seconds, until they are detached',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       const service = fixture.start();
       await fixture.confirmed('one');
       await createChild(fixture);
@@ -113,16 +105,14 @@ describe.each([14, 17] as const)('child tables on PostgreSQL %d', (major) => {
 });
 
 describe.each([15, 18] as const)('a column list of another publication on PostgreSQL %d', (major) => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(major);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   test(
     'is refused before REPLICA IDENTITY FULL would break the updates of progressor',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
       await createList(fixture);
       const service = fixture.start();
@@ -137,9 +127,9 @@ describe.each([15, 18] as const)('a column list of another publication on Postgr
   );
 
   test(
-    'that appears while it streams is warned of within seconds, once, and ends with its cause',
+    'that appears while it streams leads to one warning within seconds, which ends with its cause',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       const service = fixture.start();
       await fixture.confirmed('one');
       await createList(fixture);
@@ -154,7 +144,7 @@ describe.each([15, 18] as const)('a column list of another publication on Postgr
   test(
     'of a publication FOR ALL TABLES or IN SCHEMA beside it hides nothing and endangers nothing',
     async () => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.sql.unsafe('CREATE PUBLICATION everything FOR ALL TABLES');
       await fixture.sql.unsafe('CREATE PUBLICATION whole_schema FOR TABLES IN SCHEMA public');
       await fixture.sql.unsafe(`CREATE PUBLICATION rows FOR TABLE public.${processes} WHERE (process_id = 'none')`);
@@ -171,11 +161,9 @@ describe.each([15, 18] as const)('a column list of another publication on Postgr
 });
 
 describe('generated columns on PostgreSQL 18', () => {
-  let postgres: PostgresServer;
-  beforeAll(async () => {
-    postgres = await startPostgres({ major: 18, settings: { track_commit_timestamp: 'on' } });
-  }, 120_000);
-  afterAll(() => postgres?.[Symbol.asyncDispose]());
+  const postgres = usePostgres(18);
+  const openFixture = (options: Partial<StreamFixtureOptions> = {}) =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] }, ...options });
 
   const addColumn = (fixture: StreamFixture, kind: string) =>
     fixture.sql.unsafe(
@@ -188,7 +176,7 @@ describe('generated columns on PostgreSQL 18', () => {
   ])(
     '%s: refused before REPLICA IDENTITY FULL would break the updates of progressor',
     async (kind, code, advice) => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
       await addColumn(fixture, kind);
       const service = fixture.start();
@@ -218,9 +206,9 @@ describe('generated columns on PostgreSQL 18', () => {
     ['STORED', 'identity_stored_columns'],
     ['VIRTUAL', 'identity_virtual_columns'],
   ])(
-    '%s: warned of when it is added while the service streams',
+    '%s: a column that is added while the service streams leads to one warning',
     async (kind, code) => {
-      await using fixture = await openStreamFixture({ postgres, kafka, slots: { one: [NS] } });
+      await using fixture = await openFixture();
       const service = fixture.start();
       await fixture.confirmed('one');
       await addColumn(fixture, kind);
