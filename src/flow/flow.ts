@@ -362,9 +362,24 @@ export class Flow implements StreamView {
 
   /** True when this position lies at or after a boundary: everything before the boundary is received, and the flow ends. */
   #reachBoundaryBefore(lsn: Lsn): boolean {
-    const reached = this.#options.plan.boundaries.find((one) => one.kind === 'lsn' && one.lsn <= lsn);
+    const { plan, currentLsn, log } = this.#options;
+    // A transaction whose marker the catalogs showed when the session was prepared had ended by then.
+    const reached = plan.boundaries.find((one) => (one.kind === 'lsn' ? one.lsn <= lsn : currentLsn < lsn));
     if (reached === undefined) return false;
-    this.#progress.reached(reached.lsn);
+    const { kind, publication, lsn: fromLsn } = reached;
+    if (kind === 'marker') {
+      log.warn(
+        {
+          event: 'publication_mark_missing',
+          namespace: publication,
+          fromLsn: formatLsn(fromLsn),
+          toLsn: formatLsn(currentLsn),
+          advice: 'Compare the tables of the namespace with its topics for this range',
+        },
+        'the WAL has no mark of the publication at the LSN in its comment: rows of the namespace in this range are not delivered',
+      );
+    }
+    this.#progress.reached(kind === 'lsn' ? fromLsn : currentLsn);
     this.#renew('publication boundary');
     return true;
   }

@@ -42,12 +42,14 @@ export class LedgerKeeper {
   #writtenMs = performance.now();
   #writtenOrdinal = 0;
   #watchedLsn: Lsn | undefined;
+  #entryOids: ReadonlyMap<string, readonly number[]>;
   #isOpen = false;
   #isClosing = false;
 
   constructor(options: LedgerKeeperOptions) {
     this.#options = options;
     this.#watchedLsn = options.prepared.nextLedger.watchedLsn;
+    this.#entryOids = options.prepared.nextLedger.entryOids;
     this.remember();
   }
 
@@ -75,9 +77,18 @@ export class LedgerKeeper {
     return this.#watchedLsn ?? this.#options.prepared.nextLedger.confirmedLsn;
   }
 
-  /** The publications were seen as they must be, by a look that began when this was confirmed. */
-  noteWatched(confirmedLsn: Lsn): void {
+  /** Entries of the publications as they were last seen, by namespace. */
+  get entryOids(): ReadonlyMap<string, readonly number[]> {
+    return this.#entryOids;
+  }
+
+  /**
+   * The publications were seen as they must be, by a look that began when this was confirmed.
+   * @param entryOids by namespace; other ones than before follow those without a gap
+   */
+  noteWatched(confirmedLsn: Lsn, entryOids: ReadonlyMap<string, readonly number[]>): void {
     this.#watchedLsn = confirmedLsn;
+    this.#entryOids = new Map([...this.#entryOids, ...entryOids]);
   }
 
   /** To be called at intervals: writes at most once a minute, and only when records were made since. */
@@ -109,6 +120,7 @@ export class LedgerKeeper {
       confirmedLsn: this.confirmedLsn,
       deliveredLsn: progress.delivered ?? ledger.deliveredLsn,
       watchedLsn: this.#watchedLsn,
+      entryOids: this.#entryOids,
       closed,
       clusterIds: new Map(memory.clusterIds),
     };

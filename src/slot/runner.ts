@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RecordTooLargeError } from '../errors.ts';
 import { explainFailure, judgeFailure } from '../failure-policy.ts';
+import type { Lsn } from '../lsn.ts';
 import { createSlotMemory } from './memory.ts';
 import { Session, type SessionOptions } from './session.ts';
 
@@ -16,6 +17,18 @@ const WAIT_FOR_SLOT_PAUSE_MS = 250;
  */
 const REFUSED_TRIAL_ATTEMPTS = 12;
 
+/** Why a session ended without a failure, and what was confirmed then. */
+export interface Renewal {
+  readonly reason: string;
+  /** Undefined when no session has prepared the slot */
+  readonly confirmedLsn: Lsn | undefined;
+}
+
+/** True when a renewal has brought the slot no further than the one before: the next one would not either, and so on. */
+export function repeats(renewal: Renewal, former: Renewal | undefined): boolean {
+  return former?.reason === renewal.reason && former.confirmedLsn === renewal.confirmedLsn;
+}
+
 /**
  * The failure cycle of one slot: a session until it fails, `reconnect_timeout`, another session, until the signal aborts.
  * It never rejects: every failure is logged and tried again. Slots know nothing of each other, so none disturbs another.
@@ -25,6 +38,7 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
   const { reconnectTimeoutMs } = config;
   const memory = createSlotMemory();
   let reconnectReason: string | undefined;
+  let renewal: Renewal | undefined;
   for (let reconnectCount = 0; !stopSignal.aborted; reconnectCount++) {
     let pauseMs = 0;
     try {
@@ -32,6 +46,9 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       const outcome = await session.run();
       if (outcome === 'stopped') break;
       reconnectReason = outcome;
+      const former = renewal;
+      renewal = { reason: outcome, confirmedLsn: memory.remembered?.confirmedLsn };
+      if (repeats(renewal, former)) pauseMs = reconnectTimeoutMs;
       status.enter('starting');
     } catch (thrown) {
       if (stopSignal.aborted && thrown instanceof Error && thrown.name === 'AbortError') break;

@@ -195,8 +195,8 @@ export class Session implements AsyncDisposable {
       remembered: memory.remembered,
       isLedgerRefused: memory.isLedgerRefused,
       instance,
-      isConfiguredSlot: (name) => this.#options.isConfiguredSlot(name) || memory.warnedSlots.has(name),
-      onAbandonedSlot: (name) => memory.warnedSlots.add(name),
+      isConfiguredSlot: this.#options.isConfiguredSlot,
+      warnedSlots: memory.warnedSlots,
       onSlotSeen: (facts) => {
         status.server = facts;
       },
@@ -310,8 +310,9 @@ export class Session implements AsyncDisposable {
       status.stream = flow;
       status.enter('streaming');
       this.#logStart(server);
-      const namespaces = [...stream.namespaces.keys()];
-      const watch = { control, slot: stream.slot, namespaces, prepared, ledger, status, log };
+      const { isConfiguredSlot } = this.#options;
+      const { slot, namespaces: publishing } = stream;
+      const watch = { control, slot, publishing, isConfiguredSlot, prepared, ledger, status, log };
       watchSlot({ ...watch, controlError: () => this.#controlError, signal: this.#ended.signal }).catch(
         (error: unknown) => flow.fail(error),
       );

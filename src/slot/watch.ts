@@ -1,16 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import type { PublishSettings } from '../config/config.ts';
 import { within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
 import { explainFailure } from '../failure-policy.ts';
 import { formatLsn } from '../lsn.ts';
-import { readPublishing } from '../postgres/catalog/publications.ts';
+import { entriesOf, readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
 import type { OwnedConnection } from '../postgres/client/owned-connection.ts';
+import { readOtherReaders } from '../postgres/continuity/other-readers.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
+import { findSharingHazards, type SharingHazard } from '../postgres/hazards/sharing-hazards.ts';
 import { findTableHazards, type TableHazard } from '../postgres/hazards/table-hazards.ts';
+import type { MarkedDatabase } from '../postgres/replication/publication-marker.ts';
 import { walsenderName } from '../postgres/replication/stream.ts';
-import { hazardAdvice } from '../postgres/setup/hazard-advice.ts';
+import { hazardAdvice, sharingAdvice } from '../postgres/setup/hazard-advice.ts';
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import type { SlotWarning } from '../status/slot-warnings.ts';
@@ -28,7 +32,10 @@ export interface SlotWatchOptions {
   /** Why the control connection could not be opened again */
   readonly controlError: () => unknown;
   readonly slot: string;
-  readonly namespaces: readonly string[];
+  /** Settings of each namespace */
+  readonly publishing: ReadonlyMap<string, PublishSettings>;
+  /** True for a slot that the configuration names */
+  readonly isConfiguredSlot: (slot: string) => boolean;
   readonly prepared: PreparedSlot;
   readonly ledger: LedgerKeeper;
   readonly status: SlotStatus;
@@ -51,11 +58,13 @@ export async function watchSlot(options: SlotWatchOptions): Promise<void> {
     // What is lost is judged by the next start: the server goes on without an error, and leaves rows out.
     if (seen instanceof SourceError) throw seen;
     if (signal.aborted) return;
-    failures = seen === 'sound' ? 0 : failures + 1;
-    if (seen === 'sound') status.warnings.update('watch', [], log);
-    else if (failures > 1) status.warnings.update('watch', [blindWarning(options, seen.cause)], log);
-    if (seen === 'sound') {
-      ledger.noteWatched(confirmedLsn);
+    if ('cause' in seen) {
+      failures += 1;
+      if (failures > 1) status.warnings.update('watch', [blindWarning(options, seen.cause)], log);
+    } else {
+      failures = 0;
+      status.warnings.update('watch', [], log);
+      ledger.noteWatched(confirmedLsn, seen.entryOids);
       await within(
         ANSWER_TIMEOUT_MS,
         'write the ledger',
@@ -66,12 +75,19 @@ export async function watchSlot(options: SlotWatchOptions): Promise<void> {
   }
 }
 
+/** Nothing is left out. */
+interface Sound {
+  /** Entries of the publications, by namespace */
+  readonly entryOids: ReadonlyMap<string, readonly number[]>;
+}
+
 /**
  * Returns why the stream must end, as rows are left out, or why nothing could be seen. To open a lost control connection
  * again is left to the shutdown watch, so that one attempt to log in is made at a time.
  */
-async function look(options: SlotWatchOptions): Promise<SourceError | 'sound' | { readonly cause: unknown }> {
-  const { control, controlError, slot, namespaces, prepared, status, log } = options;
+async function look(options: SlotWatchOptions): Promise<SourceError | Sound | { readonly cause: unknown }> {
+  const { control, controlError, slot, publishing: settings, prepared, ledger, status, log } = options;
+  const namespaces = [...settings.keys()];
   const { serverMajor } = prepared;
   if (control.socket?.destroyed !== false) return { cause: controlError() };
   try {
@@ -79,15 +95,23 @@ async function look(options: SlotWatchOptions): Promise<SourceError | 'sound' | 
     if (facts !== undefined) status.server = facts;
     const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control.sql, facts.activePid);
     status.warnings.update('synchronous', synchronousWarnings(slot, syncState), log);
-    const { entryOids } = prepared.nextLedger;
     const publishing = await readPublishing(control.sql, namespaces, serverMajor);
-    const alterations = describePublicationHazards(namespaces, publishing, entryOids);
+    const otherReaders = await readOtherReaders(control.sql, options.isConfiguredSlot);
+    const sharing = findSharingHazards(settings, publishing, { database: prepared, otherReaders });
+    const warnings = sharing.map((hazard) => warnOfSharing(hazard, prepared));
+    status.warnings.update('publications', warnings, log);
+    const alterations = describePublicationHazards(namespaces, publishing, ledger.entryOids);
     const hazards = findTableHazards(namespaces, publishing);
     status.warnings.update('tables', hazards.filter(({ effect }) => effect === 'refuses_updates').map(warnOf), log);
     // The session ends at once then, and closes the ledger.
     if (alterations.length > 0) return alteredPublicationError(alterations);
     const hidden = hazards.find(({ effect }) => effect === 'hides_rows');
-    return hidden === undefined ? 'sound' : hiddenRowsError(hidden);
+    if (hidden !== undefined) return hiddenRowsError(hidden);
+    return {
+      entryOids: new Map(
+        Array.from(publishing.publications, ([name, one]) => [name, entriesOf(one, publishing.tables).entryOids]),
+      ),
+    };
   } catch (cause) {
     return { cause };
   }
@@ -122,6 +146,11 @@ function blindWarning({ ledger, slot }: SlotWatchOptions, cause: unknown): SlotW
 function warnOf(hazard: TableHazard): SlotWarning {
   const { code, table, detail } = hazard;
   return { code, subject: table, message: detail, advice: hazardAdvice(hazard) };
+}
+
+function warnOfSharing(hazard: SharingHazard, database: MarkedDatabase): SlotWarning {
+  const { code, namespace, detail } = hazard;
+  return { code, subject: namespace, message: detail, advice: sharingAdvice(hazard, database) };
 }
 
 function alteredPublicationError(hazards: readonly string[]): SourceError {

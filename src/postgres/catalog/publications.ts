@@ -4,6 +4,8 @@
  * Source: PostgreSQL manual, system catalogs pg_publication, pg_publication_rel, pg_publication_namespace.
  */
 import type { Sql } from 'postgres';
+import { type Lsn, parseLsn } from '../../lsn.ts';
+import { type MarkedDatabase, parseCreationComment, parseSuccession } from '../replication/publication-marker.ts';
 import { readTables, type TableFacts, tableNames } from './tables.ts';
 
 /** One publication as the catalogs describe it. */
@@ -23,6 +25,8 @@ export interface PublicationFacts {
   readonly publishesStoredColumns: boolean;
   /** COMMENT ON PUBLICATION */
   readonly comment: string | undefined;
+  /** End of the server's WAL when this was read */
+  readonly serverLsn: Lsn;
 }
 
 /** A table of a publication. */
@@ -96,6 +100,7 @@ export async function readPublications(
   const publications = await control`
     SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
       pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment,
+      CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text AS server_lsn,
       (
         SELECT coalesce(json_agg(json_build_object('oid', prrelid::int8, 'entryOid', oid::int8,
           'filtered', ${modern ? control`prqual IS NOT NULL` : control`false`},
@@ -131,6 +136,7 @@ export async function readPublications(
         holdsPublic: row.schemas.includes(true),
         publishesStoredColumns: row.publishes_stored_columns,
         comment: row.comment ?? undefined,
+        serverLsn: parseLsn(row.server_lsn),
       },
     ]),
   );
@@ -169,19 +175,32 @@ export interface PublicationEntries {
   readonly entryOids: readonly number[];
   /** Of tables with other names */
   readonly otherEntryOids: readonly number[];
+  /** Entries that those of the namespace's tables follow, in the transaction that removed them, as the comment says */
+  readonly formerOids: readonly number[];
 }
 
 /** @param facts the tables of the namespace that exist, by name */
 export function entriesOf(
-  { name, tables }: PublicationFacts,
+  { name, tables, comment }: PublicationFacts,
   facts: ReadonlyMap<string, TableFacts>,
 ): PublicationEntries {
   const needed = tableNames([name]).map((table) => facts.get(table)?.oid);
   const entries = tables.toSorted((one, other) => one.entryOid - other.entryOid);
+  const entryOids = entries.filter(({ oid }) => needed.includes(oid)).map(({ entryOid }) => entryOid);
+  const succession = parseSuccession(comment);
   return {
-    entryOids: entries.filter(({ oid }) => needed.includes(oid)).map(({ entryOid }) => entryOid),
+    entryOids,
+    formerOids: succession?.entryOids.join() === entryOids.join() ? succession.formerOids : [],
     otherEntryOids: entries.filter(({ oid }) => !needed.includes(oid)).map(({ entryOid }) => entryOid),
   };
+}
+
+/**
+ * LSN of the message that marks the publication's creation; undefined for one that an operator created, or that came with a
+ * restored dump.
+ */
+export function createdAtLsn({ comment, serverLsn }: PublicationFacts, database: MarkedDatabase): Lsn | undefined {
+  return parseCreationComment(comment, { ...database, serverLsn });
 }
 
 /** The entry of a table in a publication; undefined when the publication does not list the table. */

@@ -18,6 +18,7 @@ export interface ServerFacts {
   readonly encoding: string;
   /** The database of this connection */
   readonly database: string;
+  readonly databaseOid: number;
   readonly maxReplicationSlots: number;
   readonly slotCount: number;
   readonly maxWalSenders: number;
@@ -36,7 +37,8 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
     SELECT current_setting('server_version_num')::int4 AS version_number, current_setting('server_version') AS version,
       pg_is_in_recovery() AS in_recovery, current_setting('wal_level') AS wal_level, current_user::text AS role,
       session_user::text AS session_role,
-      current_database()::text AS database, current_setting('server_encoding') AS encoding,
+      current_database()::text AS database,
+      (SELECT oid::int8 FROM pg_database WHERE datname = current_database()) AS database_oid, current_setting('server_encoding') AS encoding,
       current_setting('max_replication_slots')::int4 AS max_replication_slots,
       (SELECT count(*)::int4 FROM pg_replication_slots) AS slot_count,
       current_setting('max_wal_senders')::int4 AS max_wal_senders,
@@ -55,6 +57,7 @@ export async function readServer(control: Sql): Promise<ServerFacts> {
     sessionRole: facts.session_role,
     encoding: facts.encoding,
     database: facts.database,
+    databaseOid: Number(facts.database_oid),
     maxReplicationSlots: facts.max_replication_slots,
     slotCount: facts.slot_count,
     maxWalSenders: facts.max_wal_senders,

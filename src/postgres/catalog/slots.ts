@@ -8,6 +8,18 @@ import { type Lsn, parseLsn } from '../../lsn.ts';
 /** The output plugin of all slots of the service. */
 export const OUTPUT_PLUGIN = 'pgoutput';
 
+const PROBE_START = 'cdc_notifier_probe_';
+
+/** The name of a temporary copy of a slot. @param suffix makes it unique */
+export function probeName(suffix: string): string {
+  return `${PROBE_START}${suffix}`;
+}
+
+/** True for a temporary copy that this service has made of a slot. */
+export function isProbe(slot: string): boolean {
+  return slot.startsWith(PROBE_START);
+}
+
 /** A slot as pg_replication_slots describes it. */
 export interface SlotFacts {
   readonly name: string;
@@ -118,4 +130,26 @@ export async function findAbandonedSlots(
   return rows
     .filter((row) => !isConfigured(row.slot_name))
     .map((row) => ({ slot: row.slot_name, retainedWalBytes: Number(row.retained) }));
+}
+
+/**
+ * Those who may read the publications of this database: its logical pgoutput slots, temporary ones too, and walsenders that
+ * have no slot yet, by their application_name. What a slot reads is not stored. Walsenders of other roles are visible to
+ * members of pg_read_all_stats alone.
+ */
+export async function readPublicationReaders(
+  control: Sql,
+): Promise<{ readonly slots: readonly string[]; readonly walsenders: readonly string[] }> {
+  const [row] = await control<{ slots: string[]; walsenders: string[] }[]>`
+    SELECT
+      (
+        SELECT coalesce(json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots
+        WHERE plugin = ${OUTPUT_PLUGIN} AND database = current_database()
+      ) AS slots,
+      (
+        SELECT coalesce(json_agg(DISTINCT application_name), '[]') FROM pg_stat_activity
+        WHERE backend_type = 'walsender' AND datname = current_database()
+          AND pid NOT IN (SELECT active_pid FROM pg_replication_slots WHERE active_pid IS NOT NULL)
+      ) AS walsenders`;
+  return row!;
 }

@@ -6,12 +6,11 @@ import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import type { DatabaseEndpoint, SlotSettings } from '../../config/config.ts';
 import { formatLsn, type Lsn, laterLsn } from '../../lsn.ts';
-import { entriesOf, type PublicationFacts, type PublishingFacts } from '../catalog/publications.ts';
+import { createdAtLsn, entriesOf, type PublicationFacts, type PublishingFacts } from '../catalog/publications.ts';
 import { readCurrentLsn, type ServerFacts } from '../catalog/server.ts';
 import type { SlotFacts } from '../catalog/slots.ts';
 import { tablesOf } from '../catalog/tables.ts';
 import { describeOmissions } from '../hazards/publication-hazards.ts';
-import { parseCreationComment } from '../replication/publication-marker.ts';
 import { type Continuity, judgeContinuity, type PublicationOrigin } from './judge.ts';
 import { type SlotLedger, writeLedger } from './ledger.ts';
 import { type Loss, lossError, wrongServerError } from './loss.ts';
@@ -85,7 +84,7 @@ function originOf(publication: PublicationFacts, { server, tables }: SlotSnapsho
   const namespaceTables = tablesOf(publication.name, tables);
   return {
     oid: publication.oid,
-    createdAtLsn: parseCreationComment(publication.comment, server.systemIdentifier),
+    createdAtLsn: createdAtLsn(publication, server),
     entries: entriesOf(publication, tables),
     // A publication leaves nothing out of a table that does not exist; the preparation refuses a missing table later.
     omissions: namespaceTables === undefined ? [] : describeOmissions(publication, namespaceTables),

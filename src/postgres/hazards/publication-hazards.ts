@@ -59,6 +59,18 @@ export function describeMissingOperations({ operations }: PublicationFacts): str
   return missing.length === 0 ? [] : [`it does not publish ${missing.join(', ')}`];
 }
 
+/** What a publication holds beside the two tables. */
+export function describeExcess(
+  { tables, schemaCount }: PublicationFacts,
+  { processes, events }: NamespaceTables,
+): string[] {
+  const count = tables.filter(({ oid }) => oid !== processes.oid && oid !== events.oid).length;
+  return [
+    ...(count === 0 ? [] : [`it holds ${count} other table${count === 1 ? '' : 's'}`]),
+    ...(schemaCount === 0 ? [] : ['it is FOR TABLES IN SCHEMA']),
+  ];
+}
+
 /** Tables, rows and columns that a publication leaves out. */
 export function describeTableOmissions(
   publication: PublicationFacts,
@@ -103,11 +115,12 @@ export function uncoveredHazard({ name }: TableFacts): string {
  * gives no entry the OID of an earlier one. Empty where the earlier entries are unknown.
  */
 export function describeEntries(
-  { entryOids, otherEntryOids }: PublicationEntries,
+  { entryOids, otherEntryOids, formerOids }: PublicationEntries,
   knownOids: readonly number[] | undefined,
 ): string[] {
   if (knownOids === undefined) return [];
-  const isReadded = entryOids.some((oid) => !knownOids.includes(oid));
+  const isSucceeded = formerOids.length > 0 && knownOids.every((oid) => [...entryOids, ...formerOids].includes(oid));
+  const isReadded = !isSucceeded && entryOids.some((oid) => !knownOids.includes(oid));
   const isRenamed = otherEntryOids.some((oid) => knownOids.includes(oid));
   return [
     ...(isReadded ? ['a table was removed from it and added again'] : []),

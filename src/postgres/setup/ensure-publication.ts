@@ -10,15 +10,20 @@ import { type ErrorPlace, SetupError } from '../../errors.ts';
 import type { Lsn } from '../../lsn.ts';
 import { describeSessions, lockHolders, openWriters } from '../catalog/blocking-sessions.ts';
 import { readEventTriggers } from '../catalog/event-triggers.ts';
-import { entriesOf, readPublications } from '../catalog/publications.ts';
+import { createdAtLsn, entriesOf, readPublications } from '../catalog/publications.ts';
 import { majorOf, type ServerFacts } from '../catalog/server.ts';
 import { type NamespaceTables, readTables } from '../catalog/tables.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { quoteIdentifier } from '../client/quote.ts';
-import { parseCreationComment } from '../replication/publication-marker.ts';
 import { type Mistake, mistakeError } from './preconditions.ts';
 import { planPublication } from './publication-plan.ts';
-import { createEmptyStatement, type PublicationTask, planAdvice, planStatements } from './publication-sql.ts';
+import {
+  createEmptyStatement,
+  type PublicationTask,
+  planAdvice,
+  planStatements,
+  removeListsSql,
+} from './publication-sql.ts';
 import { runStatements, type Statement } from './statements.ts';
 
 /** A DDL statement that waits for a lock blocks every later session that wants a conflicting one. */
@@ -44,6 +49,8 @@ export interface PublishContext {
   readonly server: ServerFacts;
   /** Of the namespace */
   readonly settings: PublishSettings;
+  /** Slots and walsenders of other programs in the database */
+  readonly otherReaders: readonly string[];
   /** The slot exists, so that transactions from before the publication may still be streamed */
   readonly slotExists: boolean;
   readonly place: ErrorPlace;
@@ -80,10 +87,11 @@ export async function ensurePublication(
     context.signal.throwIfAborted();
     const task = await planTask(control, current, context);
     if (task.plan.action === 'none' && task.publication !== undefined) {
-      const { oid, comment } = task.publication;
-      const createdAtLsn = parseCreationComment(comment, context.server.systemIdentifier);
+      const { publication } = task;
       const facts = new Map([current.processes, current.events].map((table) => [table.name, table]));
-      return { name: namespace, oid, entryOids: entriesOf(task.publication, facts).entryOids, createdAtLsn };
+      const { entryOids } = entriesOf(publication, facts);
+      const lsn = createdAtLsn(publication, context.server);
+      return { name: namespace, oid: publication.oid, entryOids, createdAtLsn: lsn };
     }
     try {
       await carryOut(control, task, context);
@@ -108,12 +116,12 @@ export async function ensurePublication(
 async function planTask(
   control: Sql,
   tables: NamespaceTables,
-  { server, settings }: PublishContext,
+  { server, settings, otherReaders }: PublishContext,
 ): Promise<PublicationTask> {
   const publications = await readPublications(control, [tables.namespace], majorOf(server.versionNumber));
   const publication = publications.get(tables.namespace);
-  const plan = planPublication(publication, tables, settings);
-  return { plan, publication, tables, systemIdentifier: server.systemIdentifier };
+  const plan = planPublication(publication, tables, { settings, database: server, otherReaders });
+  return { plan, publication, tables, database: server };
 }
 
 async function refreshTables(
@@ -271,7 +279,8 @@ function privilegeMistake(task: PublicationTask, role: string): Mistake {
   };
 }
 
-function report({ plan, tables }: PublicationTask, log: Logger): void {
+function report(task: PublicationTask, log: Logger): void {
+  const { plan, tables } = task;
   const { namespace } = tables;
   if (plan.marks) {
     log.info({ event: 'publication_created', namespace }, 'created publication');
@@ -279,6 +288,12 @@ function report({ plan, tables }: PublicationTask, log: Logger): void {
     log.warn(
       { event: 'publication_changed', namespace, findings: plan.findings },
       'changed publication that was not as configured; changes that it left out before are not delivered',
+    );
+  }
+  if (plan.setsTables && Object.values(plan.columnLists).some((list) => list !== undefined)) {
+    log.info(
+      { event: 'column_lists_set', namespace, advice: removeListsSql(task) },
+      'publication has column lists: PostgreSQL refuses to drop listed columns or to change their type until an operator removes the lists; the next start restores them',
     );
   }
   if (plan.setsIdentity && !plan.marks) {

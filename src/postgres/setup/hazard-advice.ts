@@ -1,5 +1,28 @@
-import { quoteIdentifier, quoteTable } from '../client/quote.ts';
+import { quoteIdentifier, quoteLiteral, quoteTable } from '../client/quote.ts';
+import type { SharingHazard } from '../hazards/sharing-hazards.ts';
 import type { TableHazard } from '../hazards/table-hazards.ts';
+import { creationCommentParts, type MarkedDatabase } from '../replication/publication-marker.ts';
+
+/** From here on the service may have created a publication, for one that it takes over: before all WAL that a slot can need. */
+const TAKEN_OVER_LSN = '0/1';
+
+/** What an operator does about a publication that other programs may read. Pure. */
+export function sharingAdvice({ code, namespace, isOurs }: SharingHazard, database: MarkedDatabase): string {
+  const name = quoteIdentifier(namespace);
+  switch (code) {
+    case 'column_lists_withheld': {
+      const mark = quoteLiteral(creationCommentParts(database).join(TAKEN_OVER_LSN));
+      const takeOver = isOurs
+        ? ''
+        : ` give it to the service as its owner, COMMENT ON PUBLICATION ${name} IS ${mark};, and`;
+      return `Set publish_columns: all for namespace ${name}; or, once no other program reads it,${takeOver} restart the service`;
+    }
+    case 'column_lists_shared':
+      return `If one of them reads publication ${name}, set publish_columns: all for the namespace and restart the service`;
+    case 'publication_excess':
+      return `If no other program reads publication ${name}, remove them: ALTER PUBLICATION ${name} DROP TABLE ... (or DROP TABLES IN SCHEMA ...)`;
+  }
+}
 
 /** What an operator does about a hazard of a table. Pure. */
 export function hazardAdvice({ code, namespace, table, objects }: TableHazard): string {

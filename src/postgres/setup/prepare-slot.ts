@@ -27,6 +27,7 @@ import {
 import { type Continuity, effectiveLedger } from '../continuity/judge.ts';
 import { ledgerName, readLedger, type SlotLedger, writeLedger } from '../continuity/ledger.ts';
 import type { Loss } from '../continuity/loss.ts';
+import { readOtherReaders } from '../continuity/other-readers.ts';
 import { nextOnClaim, nextOnStart } from '../continuity/transitions.ts';
 import { findTableHazards, type TableHazard } from '../hazards/table-hazards.ts';
 import { tryWalsender } from '../replication/try-walsender.ts';
@@ -60,10 +61,10 @@ import {
 export interface SetupRequest extends ContinuityRequest {
   /** By namespace: of the same namespaces, in the same order */
   readonly publishing: ReadonlyMap<string, PublishSettings>;
-  /** True for a slot that needs no warning: the configuration names it, or a warning about it is in the log already */
+  /** True for a slot that the configuration names */
   readonly isConfiguredSlot: (slot: string) => boolean;
-  /** Called for each slot after a warning about it */
-  readonly onAbandonedSlot: (slot: string) => void;
+  /** Abandoned slots of which a warning is in the log already; those of this attempt are added */
+  readonly warnedSlots: Set<string>;
   /** Called with the slot as it is found, before it is created or changed */
   readonly onSlotSeen: (slot: SlotFacts | undefined) => void;
   /** Checked between steps; a step in progress ends with its connection */
@@ -74,6 +75,7 @@ export interface SetupRequest extends ContinuityRequest {
 export interface PreparedSlot extends SlotClaim {
   /** Identifies the cluster; another one at the same address has another */
   readonly systemIdentifier: string;
+  readonly databaseOid: number;
   readonly timeline: number;
   /** Of this service, on the server */
   readonly role: string;
@@ -137,6 +139,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const { server, timeline } = snapshot;
   return {
     systemIdentifier: server.systemIdentifier,
+    databaseOid: server.databaseOid,
     timeline,
     serverMajor: majorOf(server.versionNumber),
     role: server.role,
@@ -250,12 +253,14 @@ function hazardsOfPreparation(
 }
 
 async function warnOfAbandonedSlots(control: Sql, request: SetupRequest): Promise<void> {
-  const abandoned = await findAbandonedSlots(control, request.isConfiguredSlot);
+  const { isConfiguredSlot, warnedSlots } = request;
+  const isKnown = (slot: string) => isConfiguredSlot(slot) || warnedSlots.has(slot);
+  const abandoned = await findAbandonedSlots(control, isKnown);
   if (abandoned.length === 0) return;
   const names = abandoned.map(({ slot }) => ledgerName(slot));
   const ledgers = await readPublicationOids(control, names);
   for (const one of abandoned) {
-    request.onAbandonedSlot(one.slot);
+    warnedSlots.add(one.slot);
     warnOfAbandonedSlot(one, ledgers.has(ledgerName(one.slot)), request.log);
   }
 }
@@ -267,9 +272,10 @@ async function ensurePublications(
 ): Promise<PreparedPublication[]> {
   const { log, signal } = request;
   const slotExists = usableSlot !== undefined;
+  const otherReaders = await readOtherReaders(control, request.isConfiguredSlot);
   const publications: PreparedPublication[] = [];
   for (const { tables, settings } of namespaces) {
-    const context = { server: snapshot.server, settings, slotExists, place, log, signal };
+    const context = { server: snapshot.server, settings, otherReaders, slotExists, place, log, signal };
     publications.push(await ensurePublication(control, tables, context));
   }
   return publications;

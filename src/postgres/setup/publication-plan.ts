@@ -6,10 +6,22 @@
  */
 import type { PublishSettings } from '../../config/config.ts';
 import { RECORD_COLUMNS } from '../../progressor/tables.ts';
-import { coversIdentity, missingColumns, type PublicationFacts, publishedTable } from '../catalog/publications.ts';
+import {
+  coversIdentity,
+  createdAtLsn,
+  missingColumns,
+  type PublicationFacts,
+  publishedTable,
+} from '../catalog/publications.ts';
 import { hasStatusIndex, type NamespaceTables, type TableFacts } from '../catalog/tables.ts';
 import { quoteTable } from '../client/quote.ts';
-import { describeMissingOperations, describeTableOmissions, uncoveredHazard } from '../hazards/publication-hazards.ts';
+import {
+  describeExcess,
+  describeMissingOperations,
+  describeTableOmissions,
+  uncoveredHazard,
+} from '../hazards/publication-hazards.ts';
+import type { MarkedDatabase } from '../replication/publication-marker.ts';
 
 /** What must change so that a namespace is published as configured. */
 export interface PublicationPlan {
@@ -28,6 +40,8 @@ export interface PublicationPlan {
   /** The published operations are set */
   readonly setsOperations: boolean;
   readonly columnLists: ColumnLists;
+  /** What else the publication holds stays: another program has created it, and may need that */
+  readonly keepsExcess: boolean;
   /**
    * The publication publishes its tables from here on, which is marked in the WAL and in its comment. False for one that
    * published a table before: rows since then are owed, and a mark would hide them.
@@ -35,6 +49,16 @@ export interface PublicationPlan {
   readonly marks: boolean;
   /** How the publication differs, for the log: `it does not publish update`; empty for `none` and `create` */
   readonly findings: readonly string[];
+}
+
+/** What a plan depends on, beside publication and tables. */
+export interface PublicationContext {
+  /** Of the namespace */
+  readonly settings: PublishSettings;
+  /** In which the publication is */
+  readonly database: MarkedDatabase;
+  /** Slots and walsenders of other programs in the database, see `readOtherReaders` */
+  readonly otherReaders: readonly string[];
 }
 
 /** The columns to list for each of the two tables; undefined = no list, which publishes all columns. */
@@ -47,22 +71,37 @@ export interface ColumnLists {
  * While a column list does not cover a table's replica identity, PostgreSQL refuses every update and delete of the table, and
  * no list covers FULL. So there is no list before the index exists.
  */
-function planColumnLists({ publishColumns }: PublishSettings, { processes, events }: NamespaceTables): ColumnLists {
-  if (publishColumns === 'all' || !hasStatusIndex(processes)) return {};
-  const list = (table: TableFacts, columns: readonly string[]) =>
-    table.replicaIdentity === 'f' ? undefined : [...new Set([...columns, ...table.identityColumns])];
+function planColumnLists(
+  publication: PublicationFacts | undefined,
+  { processes, events }: NamespaceTables,
+  { settings, mayNarrow }: { readonly settings: PublishSettings; readonly mayNarrow: boolean },
+): ColumnLists {
+  if (settings.publishColumns === 'all' || !hasStatusIndex(processes)) return {};
+  const list = (table: TableFacts, columns: readonly string[]) => {
+    if (table.replicaIdentity === 'f') return undefined;
+    const present = (publication && publishedTable(publication, table)?.columns) ?? undefined;
+    if (!mayNarrow && present === undefined) return undefined;
+    return [...new Set([...columns, ...table.identityColumns, ...(mayNarrow ? [] : present!)])];
+  };
   return { processes: list(processes, RECORD_COLUMNS.processes), events: list(events, RECORD_COLUMNS.events) };
 }
 
-/** Compares a publication (undefined = it does not exist) with what the settings ask for. */
+/**
+ * Compares a publication (undefined = it does not exist) with what the settings ask for. What other programs may read is
+ * only ever extended: a publication without the mark of this service, and the columns of any while such a program is seen.
+ */
 export function planPublication(
   publication: PublicationFacts | undefined,
   tables: NamespaceTables,
-  settings: PublishSettings,
+  { settings, database, otherReaders }: PublicationContext,
 ): PublicationPlan {
-  const columnLists = planColumnLists(settings, tables);
+  const isOurs = publication === undefined || createdAtLsn(publication, database) !== undefined;
+  const mayNarrow = isOurs && otherReaders.length === 0;
+  const columnLists = planColumnLists(publication, tables, { settings, mayNarrow });
+  // One without tables gets them, and a mark, from the service.
+  const keepsExcess = !isOurs && !isEmpty(publication);
   const setsIdentity = settings.replicaIdentity === 'full' && tables.processes.replicaIdentity !== 'f';
-  const same = { setsIdentity, columnLists };
+  const same = { setsIdentity, columnLists, keepsExcess };
   if (publication === undefined) {
     return { action: 'create', ...same, setsTables: true, setsOperations: false, marks: true, findings: [] };
   }
@@ -73,7 +112,7 @@ export function planPublication(
   const tableFindings = [
     ...describeTableOmissions(publication, tables),
     ...describeColumnLists(publication, tables, columnLists),
-    ...describeExcess(publication, [tables.processes, tables.events]),
+    ...(keepsExcess ? [] : describeExcess(publication, tables)),
   ];
   const operationFindings = describeMissingOperations(publication);
   const setsTables = tableFindings.length > 0;
@@ -83,7 +122,7 @@ export function planPublication(
     ...same,
     setsTables,
     setsOperations,
-    marks: publication.tables.length === 0 && publication.schemaCount === 0,
+    marks: isEmpty(publication),
     findings: [
       ...tableFindings,
       ...operationFindings,
@@ -114,10 +153,6 @@ function describeColumnLists(
   return findings;
 }
 
-function describeExcess(publication: PublicationFacts, needed: readonly TableFacts[]): string[] {
-  const findings: string[] = [];
-  const others = publication.tables.filter(({ oid }) => !needed.some((table) => table.oid === oid)).length;
-  if (others > 0) findings.push(`it holds ${others} other table${others === 1 ? '' : 's'}`);
-  if (publication.schemaCount > 0) findings.push('it is FOR TABLES IN SCHEMA');
-  return findings;
+function isEmpty({ tables, schemaCount }: PublicationFacts): boolean {
+  return tables.length === 0 && schemaCount === 0;
 }

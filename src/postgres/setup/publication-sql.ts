@@ -1,9 +1,14 @@
 /** The statements for a publication and a replica identity, as a start runs them and as advice prints them. Pure. */
-import type { PublicationFacts } from '../catalog/publications.ts';
+import { type PublicationFacts, publishedTable } from '../catalog/publications.ts';
 import type { NamespaceTables, TableFacts } from '../catalog/tables.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from '../client/quote.ts';
 import { NEEDED_OPERATIONS } from '../hazards/publication-hazards.ts';
-import { creationCommentParts, MARKER_PREFIX } from '../replication/publication-marker.ts';
+import {
+  COMMENT_START,
+  creationCommentParts,
+  MARKER_PREFIX,
+  type MarkedDatabase,
+} from '../replication/publication-marker.ts';
 import type { PublicationPlan } from './publication-plan.ts';
 import { roleOf, type Statement, statementsText } from './statements.ts';
 
@@ -13,11 +18,10 @@ export interface PublicationTask {
   /** Undefined = it does not exist */
   readonly publication: PublicationFacts | undefined;
   readonly tables: NamespaceTables;
-  /** Of the server */
-  readonly systemIdentifier: string;
+  readonly database: MarkedDatabase;
 }
 
-const OPERATIONS = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
+const OPERATIONS = publishing(NEEDED_OPERATIONS);
 
 /**
  * All statements of a plan in their order, to be run as one transaction.
@@ -28,18 +32,29 @@ const OPERATIONS = `(publish = '${NEEDED_OPERATIONS.join(', ')}')`;
 export function planStatements(task: PublicationTask): Statement[] {
   const { plan, tables } = task;
   const alters = plan.setsTables || plan.setsOperations || plan.action === 'refuse';
+  const replacesEntries = plan.action === 'change' && plan.setsTables && !plan.marks;
   return [
     ...(plan.setsIdentity ? [identityStatement(tables.processes)] : []),
     ...(alters && !plan.setsIdentity ? [lockStatement(tables.processes)] : []),
     ...(alters ? [lockStatement(tables.events)] : []),
+    ...(replacesEntries ? [formerEntriesStatement(task)] : []),
     ...publicationStatements(task),
     ...(plan.marks ? [markStatement(task)] : []),
+    ...(replacesEntries ? [successionStatement(task)] : []),
   ];
 }
 
 /** What an operator runs instead of the service. */
 export function planSql(task: PublicationTask): string {
   return statementsText(planStatements(task));
+}
+
+/** What an operator runs before a migration of listed columns, which PostgreSQL refuses; nothing is lost by it. */
+export function removeListsSql(task: PublicationTask): string {
+  return planSql({
+    ...task,
+    plan: { ...task.plan, action: 'change', setsTables: true, marks: false, columnLists: {} },
+  });
 }
 
 /** Advice for a plan that the service may not or must not run. */
@@ -72,7 +87,8 @@ function lockStatement({ name, owner }: TableFacts): Statement {
 }
 
 /** The statements for the publication itself, in their order. */
-function publicationStatements({ plan, publication, tables }: PublicationTask): Statement[] {
+function publicationStatements(task: PublicationTask): Statement[] {
+  const { plan, publication, tables } = task;
   const { action, columnLists } = plan;
   const { processes, events } = tables;
   const name = quoteIdentifier(tables.namespace);
@@ -87,13 +103,39 @@ function publicationStatements({ plan, publication, tables }: PublicationTask): 
   if (action === 'create') return [create];
   const owner = publication?.owner;
   if (action === 'refuse') return [{ sql: `DROP PUBLICATION ${name}`, role: owner, ...unlocked }, create];
-  const setTables = {
-    sql: `ALTER PUBLICATION ${name} SET TABLE ${list}`,
+  const alterTables = (action: string): Statement => ({
+    sql: `ALTER PUBLICATION ${name} ${action}`,
     role: ownerOf(tables) === owner ? owner : undefined,
     ...locked,
-  };
-  const setOperations = { sql: `ALTER PUBLICATION ${name} SET ${OPERATIONS}`, role: owner, ...unlocked };
-  return [...(plan.setsTables ? [setTables] : []), ...(plan.setsOperations ? [setOperations] : [])];
+  });
+  const setTables = plan.keepsExcess ? replaceTables(task).map(alterTables) : [alterTables(`SET TABLE ${list}`)];
+  const operations = publishing(new Set([...NEEDED_OPERATIONS, ...(publication?.operations ?? [])]));
+  const setOperations = { sql: `ALTER PUBLICATION ${name} SET ${operations}`, role: owner, ...unlocked };
+  return [...(plan.setsTables ? setTables : []), ...(plan.setsOperations ? [setOperations] : [])];
+}
+
+/** Sets those of the two tables that differ, and leaves all others in the publication. */
+function replaceTables({
+  plan: { columnLists },
+  publication,
+  tables: { processes, events },
+}: PublicationTask): string[] {
+  return [
+    { table: processes, list: columnLists.processes },
+    { table: events, list: columnLists.events },
+  ].flatMap(({ table, list }) => {
+    const present = publication && publishedTable(publication, table);
+    const isSame = present !== undefined && !present.filtered && (present.columns ?? []).join() === (list ?? []).join();
+    if (isSame) return [];
+    return [
+      ...(present === undefined ? [] : [`DROP TABLE ${quoteTable(table.name)}`]),
+      `ADD TABLE ${tableClause(table, list)}`,
+    ];
+  });
+}
+
+function publishing(operations: Iterable<string>): string {
+  return `(publish = '${[...operations].join(', ')}')`;
 }
 
 function tableClause({ name }: TableFacts, columns: readonly string[] | undefined): string {
@@ -107,13 +149,47 @@ function ownerOf({ processes, events }: NamespaceTables): string | undefined {
 }
 
 /** Writes both marks of the publication's creation (publication-marker.ts): one statement, as a comment takes no parameter. */
-function markStatement({ publication, tables, systemIdentifier }: PublicationTask): Statement {
+function markStatement({ publication, tables, database }: PublicationTask): Statement {
   const { namespace } = tables;
-  const [start, end] = creationCommentParts(systemIdentifier);
+  const [start, end] = creationCommentParts(database);
   const body =
     `DECLARE lsn pg_lsn; BEGIN lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ` +
     `${quoteLiteral(namespace)}::text); EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ` +
     `${quoteLiteral(start)} || lsn || ${quoteLiteral(end)}); END`;
   const role = publication === undefined ? ownerOf(tables) : publication.owner;
   return { sql: `DO ${quoteLiteral(body)}`, role, lock: undefined, tables: [] };
+}
+
+/** Where a transaction keeps the entries that it is about to replace. */
+const FORMER_ENTRIES = 'cdc_notifier.former_entries';
+
+/** The entries of the two tables in the publication, as a list of OIDs; NULL when there is none. */
+function entriesQuery({ namespace, processes, events }: NamespaceTables): string {
+  return (
+    `SELECT string_agg(r.oid::text, ',' ORDER BY r.oid) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid ` +
+    `WHERE p.pubname = ${quoteLiteral(namespace)} AND r.prrelid IN (${[processes, events].map(({ name }) => `${quoteLiteral(quoteTable(name))}::regclass`).join(', ')})`
+  );
+}
+
+/** Keeps the entries for `successionStatement`. */
+function formerEntriesStatement({ tables, publication }: PublicationTask): Statement {
+  const sql = `SELECT set_config('${FORMER_ENTRIES}', coalesce((${entriesQuery(tables)}), ''), true)`;
+  return { sql, role: publication?.owner, lock: undefined, tables: [] };
+}
+
+/**
+ * Says in the comment that the present entries follow the former ones, with nothing in between (publication-marker.ts), so that
+ * a ledger with the former ones shows no loss. A comment of another program stays as it is.
+ */
+function successionStatement({ publication, tables }: PublicationTask): Statement {
+  const name = quoteLiteral(tables.namespace);
+  const start = quoteLiteral(COMMENT_START);
+  const body =
+    `DECLARE former text := current_setting('${FORMER_ENTRIES}'); present text := (${entriesQuery(tables)}); stored text; BEGIN ` +
+    `SELECT obj_description(oid, 'pg_publication') INTO stored FROM pg_publication WHERE pubname = ${name}; ` +
+    `IF former <> '' AND present <> former AND coalesce(starts_with(stored, ${start}), true) THEN ` +
+    `EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${name}, ${start} || ` +
+    `coalesce(substring(stored FROM 'created at [^;]+') || '; ', '') || 'entries ' || present || ' follow ' || former); ` +
+    'END IF; END';
+  return { sql: `DO ${quoteLiteral(body)}`, role: publication?.owner, lock: undefined, tables: [] };
 }

@@ -10,6 +10,7 @@ import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
 import { SetupError } from '../../errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.ts';
+import { probeName } from '../catalog/slots.ts';
 import { SQL_STATE, sqlStateOf } from '../client/errors.ts';
 import { publicationNames } from '../client/quote.ts';
 import { asSessionUser } from '../client/session-user.ts';
@@ -93,7 +94,7 @@ function align(lsn: Lsn): Lsn {
 
 /** True when the transactions from `lsn` on can be decoded with the publication, judged by the first change of a table. */
 async function probe(control: Sql, request: BoundaryRequest, lsn: Lsn): Promise<boolean> {
-  const copy = `cdc_notifier_probe_${randomBytes(8).toString('hex')}`;
+  const copy = probeName(randomBytes(8).toString('hex'));
   const [row] = await copySlot(control, request, copy);
   try {
     if (lsn > parseLsn(row!.confirmed)) {

@@ -1,12 +1,12 @@
 /** What an operator should know about a slot that is prepared nevertheless: lines of the log. */
 import type { Logger } from 'pino';
 import { formatLsn, type Lsn } from '../../lsn.ts';
+import { createdAtLsn } from '../catalog/publications.ts';
 import type { AbandonedSlot } from '../catalog/slots.ts';
 import type { NamespaceTables } from '../catalog/tables.ts';
 import { quoteIdentifier } from '../client/quote.ts';
 import type { SlotSnapshot } from '../continuity/check.ts';
 import type { SlotLedger } from '../continuity/ledger.ts';
-import { parseCreationComment } from '../replication/publication-marker.ts';
 import { dropSlotSql } from './create-slot.ts';
 import type { PreparedPublication } from './ensure-publication.ts';
 import { statusIndexSql } from './replica-identity.ts';
@@ -51,9 +51,7 @@ export function reportCreation(
   { isFirst, confirmedFlushLsn }: { readonly isFirst: boolean; readonly confirmedFlushLsn: Lsn },
   log: Logger,
 ): void {
-  const marked = [...publications.values()].filter(({ comment }) =>
-    parseCreationComment(comment, server.systemIdentifier),
-  );
+  const marked = [...publications.values()].filter((one) => createdAtLsn(one, server) !== undefined);
   // Where an accepted loss ends.
   const lsn = formatLsn(confirmedFlushLsn);
   if (!isFirst || marked.length === 0) {

@@ -76,6 +76,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     const publications = await admin`SELECT pubname, oid::int4 AS oid FROM pg_publication`;
     expect(first).toEqual({
       systemIdentifier: truth!.system_identifier,
+      databaseOid: expect.any(Number) as unknown as number,
       timeline: 1,
       serverMajor: major,
       role: 'postgres',
@@ -216,6 +217,20 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       SELECT p.xmin AS publication, c.xmin AS identity, d.xmin AS comment FROM pg_publication p, pg_class c, pg_description d
       WHERE c.relname = 'one_processes' AND d.objoid = p.oid AND d.classoid = 'pg_publication'::regclass`;
     expect(row).toEqual({ publication: row!.identity, identity: row!.identity, comment: row!.identity });
+  });
+
+  test('the mark of a publication that was restored into another database of the server is none', async () => {
+    await using fixture = await openSetupFixture(server);
+    await using restored = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    await createTables(restored.admin, 'ns');
+    await fixture.prepare('slot_dumped', ['ns']);
+    const [row] =
+      await fixture.admin`SELECT obj_description(oid, 'pg_publication') AS mark FROM pg_publication WHERE pubname = 'ns'`;
+    await restored.admin`CREATE PUBLICATION ns FOR TABLE public.ns_processes, public.ns_events`;
+    await restored.admin.unsafe(`COMMENT ON PUBLICATION ns IS '${row!.mark}'`);
+    const prepared = await restored.prepare('slot_restored', ['ns']);
+    expect(prepared.publications[0]!.createdAtLsn).toBeUndefined();
   });
 
   test('sets the replica identity for a publication that an operator created, and warns of the consequence', async () => {
@@ -379,16 +394,42 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     });
   });
 
+  const EXCESS = [
+    ['another table', 'ADD TABLE other_events'],
+    ...(modern ? [['a schema', 'ADD TABLES IN SCHEMA public']] : []),
+  ];
+  test.each(EXCESS)(
+    'removes %s from its own publication, and leaves it in one of another program',
+    async (_, addition) => {
+      await using fixture = await openSetupFixture(server);
+      const { admin } = fixture;
+      for (const name of ['ns', 'foreign', 'other']) await createTables(admin, name);
+      await fixture.prepare('slot_ns', ['ns']);
+      await admin`CREATE PUBLICATION "foreign" FOR TABLE foreign_processes WITH (publish = 'insert, truncate')`;
+      for (const name of ['ns', 'foreign']) await admin.unsafe(`ALTER PUBLICATION "${name}" ${addition}`);
+      const tablesIn = async (name: string) =>
+        (await admin`SELECT tablename FROM pg_publication_tables WHERE pubname = ${name} ORDER BY 1`).map(
+          (row) => row.tablename,
+        );
+      await fixture.prepare('slot_ns', ['ns', 'foreign']);
+      expect(await tablesIn('ns')).toEqual(['ns_events', 'ns_processes']);
+      expect(await tablesIn('foreign')).toEqual(
+        expect.arrayContaining(['foreign_events', 'foreign_processes', 'other_events']),
+      );
+      const [row] =
+        await admin`SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname = 'foreign'`;
+      expect(row).toEqual({ pubinsert: true, pubupdate: true, pubdelete: true, pubtruncate: true });
+    },
+  );
+
   test.each([
     ['lacks a table', 'CREATE PUBLICATION ns FOR TABLE ns_events'],
     ['holds nothing', 'CREATE PUBLICATION ns'],
-    ['holds another table', 'CREATE PUBLICATION ns FOR TABLE ns_events, ns_processes, other_events'],
     ['lacks operations', `CREATE PUBLICATION ns FOR TABLE ns_events, ns_processes WITH (publish = 'insert, truncate')`],
     ...(modern
       ? [
           ['has a row filter', `CREATE PUBLICATION ns FOR TABLE ns_events, ns_processes WHERE (process_id > 'a')`],
           ['has a column list', 'CREATE PUBLICATION ns FOR TABLE ns_events (process_id, event_id), ns_processes'],
-          ['is for a schema', 'CREATE PUBLICATION ns FOR TABLE ns_events, TABLES IN SCHEMA public'],
         ]
       : []),
   ])('changes a publication that %s', async (_, statement) => {

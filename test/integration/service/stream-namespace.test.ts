@@ -52,6 +52,13 @@ async function publishByHand(fixture: StreamFixture, namespace = NEW): Promise<v
   await sql`CREATE PUBLICATION ${sql(namespace)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
 }
 
+/** Gives the publication a comment as older versions of the service wrote it. */
+async function markByHand({ sql }: StreamFixture, lsn: () => Promise<string>): Promise<void> {
+  const [row] = await sql`SELECT system_identifier::text AS system FROM pg_control_system()`;
+  const comment = `cdc-notifier: created at ${await lsn()} of system ${row!.system}`;
+  await sql.unsafe(`COMMENT ON PUBLICATION ${quoteIdentifier(NEW)} IS '${comment}'`);
+}
+
 /** True when rows of the new namespace are published from now on. */
 async function isPublished(fixture: StreamFixture): Promise<boolean> {
   return (await fixture.sql`SELECT FROM pg_publication_tables WHERE pubname = ${NEW}`).length === 2;
@@ -199,6 +206,38 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expected.push(await writeProcess(fixture, NEW, 'live'));
     await expectDelivered(fixture, expected);
     expect(service.failures().map(({ name }) => name)).toEqual(service.failures().map(() => 'SinkError'));
+  }, 60_000);
+
+  test('streams a publication whose mark came with a dump from another copy of the server, ahead of the WAL', async () => {
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NEW] } });
+    await publishByHand(fixture);
+    await markByHand(fixture, async () => 'FFFF/0');
+    const service = fixture.start();
+    await fixture.confirmed('main');
+    await expectDelivered(fixture, [await writeProcess(fixture, NEW, 'p'), await writeProcess(fixture, NEW, 'q')]);
+    expect(service.failures()).toEqual([]);
+    expect(service.log.filter(({ event }) => event === 'replication_started')).toHaveLength(1);
+  }, 60_000);
+
+  test('streams a publication whose mark is in no WAL of this database, and reports the range that is passed over', async () => {
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    await publishByHand(fixture);
+    await markByHand(fixture, async () => {
+      const [row] = await fixture.sql`SELECT pg_current_wal_insert_lsn()::text AS lsn`;
+      expected.push(await writeProcess(fixture, OLD, 'after the mark'));
+      return row!.lsn;
+    });
+    const service = fixture.start();
+    await fixture.confirmed('main');
+    // The WAL goes on after the start.
+    expected.push(await writeProcess(fixture, OLD, 'live'));
+    const line = await service.waitForLog('the warning', ({ event }) => event === 'publication_mark_missing');
+    expect(line).toMatchObject({ namespace: NEW });
+    await fixture.confirmed('main');
+    expected.push(await writeProcess(fixture, NEW, 'live'));
+    await expectDelivered(fixture, expected);
+    expect(service.failures()).toEqual([]);
   }, 60_000);
 
   test('is not added while another process streams from the slot, which would confirm its rows unread', async () => {

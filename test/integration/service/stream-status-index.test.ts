@@ -11,6 +11,7 @@ import { type PostgresMajor, type PostgresServer, startPostgres } from '../../su
 import { waitFor } from '../../support/process/wait.ts';
 import { migrateNamespace, tablesOf } from '../../support/progressor/tables.ts';
 import { ProgressorWriter } from '../../support/progressor/writer.ts';
+import type { InProcessService } from '../../support/service/in-process.ts';
 import {
   type Emitted,
   firstOccurrences,
@@ -364,6 +365,114 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
     expect(skipped).toBeGreaterThan(0);
     expect(delivered + skipped).toBe(3);
   }, 60_000);
+
+  if (hasLists) {
+    const NEEDED = { [NS]: { replica_identity: 'status_index', publish_columns: 'needed' } } as const;
+    const openIndexed = async () => {
+      const fixture = await openStreamFixture({ postgres, kafka, slots: { main: [NS] } });
+      await createIndex(fixture.sql, NS);
+      await useIndex(fixture.sql, NS);
+      return fixture;
+    };
+    /** Resolves when a warning of this code shows. */
+    const warned = (service: InProcessService, code: string) =>
+      service.waitForLog(`the warning ${code}`, (line) => line.event === 'slot_warning' && line.code === code);
+    /** Runs the statements that an advice holds. */
+    const run = async (sql: Sql, advice: unknown) => {
+      const session = await sql.reserve();
+      await session.unsafe(advice as string).finally(() => session.release());
+    };
+    const deliversOne = async (fixture: StreamFixture, id: string) => {
+      const createdAt = await fixture.commit((tx) => insertProcess(tx, NS, id));
+      await fixture.confirmed('main');
+      expect(await fixture.emitted()).toContainEqual(lifecycle(NS, id, 'created', createdAt));
+    };
+
+    test('columns of a publication that another program created are never taken away', async () => {
+      await using fixture = await openIndexed();
+      const { sql } = fixture;
+      const { processes, events } = tablesOf(NS);
+      await sql`CREATE TABLE public.other (id int PRIMARY KEY)`;
+      await sql`CREATE PUBLICATION ${sql(NS)} FOR TABLE ${sql(processes)}, ${sql(events)}, public.other`;
+      const service = fixture.start({ namespaceSettings: NEEDED });
+      const { advice } = await warned(service, 'column_lists_withheld');
+      await warned(service, 'publication_excess');
+      expect(await columnLists(sql)).toEqual([null, null, null]);
+      await deliversOne(fixture, 'p');
+      await service.stop();
+
+      // An operator gives it to the service.
+      await run(sql, /COMMENT ON [^;]*;/.exec(advice as string)![0]);
+      const owner = fixture.start({ namespaceSettings: NEEDED });
+      await fixture.confirmed('main');
+      expect(await columnLists(sql)).not.toContain(null);
+      await deliversOne(fixture, 'q');
+      expect([...service.failures(), ...owner.failures()]).toEqual([]);
+    }, 60_000);
+
+    test('columns are not taken away while another program may read them, and a warning shows when one appears later', async () => {
+      await using fixture = await openIndexed();
+      const { sql } = fixture;
+      const reader = await sql.reserve();
+      const appear = () => reader`SELECT pg_create_logical_replication_slot('cache_00', 'pgoutput', true)`;
+      await appear();
+      const first = fixture.start({ namespaceSettings: NEEDED });
+      expect((await warned(first, 'column_lists_withheld')).msg).toContain('slot cache_00');
+      expect(await columnLists(sql)).toEqual([null, null]);
+      await first.stop();
+      await reader`SELECT pg_drop_replication_slot('cache_00')`;
+
+      const second = fixture.start({ namespaceSettings: NEEDED });
+      await fixture.confirmed('main');
+      expect(await columnLists(sql)).not.toContain(null);
+      await appear();
+      await warned(second, 'column_lists_shared');
+      await deliversOne(fixture, 'p');
+      await reader`SELECT pg_drop_replication_slot('cache_00')`;
+      reader.release();
+      expect([...first.failures(), ...second.failures()]).toEqual([]);
+    }, 60_000);
+
+    test('the lists are removed by the statement that a start logs, for a migration, and restored by the next start, without a loss', async () => {
+      await using fixture = await openIndexed();
+      const { sql } = fixture;
+      const { processes } = tablesOf(NS);
+      const migrate = () => sql`ALTER TABLE ${sql(processes)} ALTER COLUMN detail TYPE varchar(4000)`;
+      const first = fixture.start({ namespaceSettings: NEEDED });
+      const { advice } = await first.waitForLog('the statement', ({ event }) => event === 'column_lists_set');
+      await fixture.confirmed('main');
+      await expect(migrate()).rejects.toMatchObject({ code: '0A000' });
+      await run(sql, advice);
+      await migrate();
+      expect(await columnLists(sql)).toEqual([null, null]);
+      await deliversOne(fixture, 'while it streams');
+      await first.stop();
+
+      const second = fixture.start({ namespaceSettings: NEEDED });
+      await fixture.confirmed('main');
+      expect(await columnLists(sql)).not.toContain(null);
+      await second.stop();
+      await run(sql, advice);
+      const third = fixture.start({ namespaceSettings: NEEDED });
+      await deliversOne(fixture, 'after a stop');
+      expect([first, second, third].flatMap((service) => service.failures())).toEqual([]);
+    }, 60_000);
+
+    test('that statement hides no loss: a table that was missing before it is reported', async () => {
+      await using fixture = await openIndexed();
+      const { sql } = fixture;
+      const { events } = tablesOf(NS);
+      const first = fixture.start({ namespaceSettings: NEEDED });
+      const { advice } = await first.waitForLog('the statement', ({ event }) => event === 'column_lists_set');
+      await deliversOne(fixture, 'p');
+      await first.stop();
+      await sql`ALTER PUBLICATION ${sql(NS)} DROP TABLE ${sql(events)}`;
+      await sql`ALTER PUBLICATION ${sql(NS)} ADD TABLE ${sql(events)}`;
+      await run(sql, advice);
+      const second = fixture.start({ namespaceSettings: NEEDED });
+      expect(await second.waitForFailure(fixture.slot('main'))).toMatchObject({ name: 'LossError' });
+    }, 60_000);
+  }
 
   // Only once: it takes until the service's next look at the catalog.
   if (major === 18) {

@@ -2,6 +2,7 @@
 import type { PublicationFacts, PublishedTable } from '../../../src/postgres/catalog/publications.ts';
 import type { SlotFacts } from '../../../src/postgres/catalog/slots.ts';
 import type { NamespaceTables, TableFacts } from '../../../src/postgres/catalog/tables.ts';
+import { creationCommentParts, type MarkedDatabase } from '../../../src/postgres/replication/publication-marker.ts';
 
 /** An ordinary table with replica identity FULL, with these changes. */
 export function table(name: string, oid: number, change: Partial<TableFacts> = {}): TableFacts {
@@ -38,7 +39,10 @@ export function plainEntry(oid: number): PublishedTable {
   return { oid, entryOid: oid + 10_000, filtered: false, columns: null };
 }
 
-/** The publication of the namespace, as it must be. */
+/** The database of these facts. */
+export const DATABASE: MarkedDatabase = { systemIdentifier: '7710967555485513451', databaseOid: 16_384 };
+
+/** The publication of the namespace, as it must be, created by the service. */
 export const PUBLICATION: PublicationFacts = {
   name: `a"b`,
   oid: 10,
@@ -49,7 +53,8 @@ export const PUBLICATION: PublicationFacts = {
   schemaCount: 0,
   holdsPublic: false,
   publishesStoredColumns: false,
-  comment: undefined,
+  comment: creationCommentParts(DATABASE).join('0/40'),
+  serverLsn: 0x80n,
 };
 
 /** A slot that can be streamed from, and that no process holds. */

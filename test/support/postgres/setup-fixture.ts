@@ -96,7 +96,7 @@ function fixtureOn(server: PostgresServer, database: string): SetupFixture {
       remembered: options.remembered,
       isLedgerRefused: options.isLedgerRefused ?? false,
       isConfiguredSlot: options.isConfiguredSlot ?? (() => true),
-      onAbandonedSlot: () => {},
+      warnedSlots: new Set(),
       onSlotSeen: () => {},
       log: logger,
       signal: new AbortController().signal,

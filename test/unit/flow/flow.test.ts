@@ -408,6 +408,7 @@ describe('Flow: the end', () => {
 });
 
 describe('Flow: boundaries', () => {
+  const MARKED = { kind: 'marker', publication: 'later', lsn: 0x2f0n } as const;
   const marker = (content: string, options: { transactional?: boolean } = {}) =>
     wire.logicalMessage({
       transactional: options.transactional ?? true,
@@ -417,7 +418,7 @@ describe('Flow: boundaries', () => {
     });
 
   test("the Commit of a marker's transaction ends the session when everything before it is acknowledged", async () => {
-    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+    const fixture = new FlowFixture({ currentLsn: 0x500n, boundaries: [MARKED] });
     const frames = wire.transaction([marker('later'), eventsRelation(), event('p2')], { commitLsn: 0x300n });
     await fixture.receive(...events(0x200n, 'p1'), ...frames, ...events(0x400n, 'p3'));
     expect([fixture.keys, fixture.ending]).toEqual([['invoice p1', 'invoice p2'], undefined]);
@@ -431,7 +432,7 @@ describe('Flow: boundaries', () => {
     ['of a publication that is streamed', 'invoice', {}],
     ['outside of a transaction', 'later', { transactional: false }],
   ])('a marker %s ends nothing', async (_, content, options) => {
-    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+    const fixture = new FlowFixture({ currentLsn: 0x500n, boundaries: [MARKED] });
     await fixture.receive(
       ...wire.transaction([marker(content, options)], { commitLsn: 0x300n }),
       ...events(0x400n, 'p1'),
@@ -451,7 +452,7 @@ describe('Flow: boundaries', () => {
   );
 
   test('frames after a boundary are not processed, also in the same chunk', async () => {
-    const fixture = new FlowFixture({ boundaries: [{ kind: 'marker', publication: 'later', lsn: 0x2f0n }] });
+    const fixture = new FlowFixture({ currentLsn: 0x500n, boundaries: [MARKED] });
     const frames = wire.transaction([marker('later')], { commitLsn: 0x300n });
     await fixture.receiveAtOnce(...frames, wire.keepalive(0x380n), ...events(0x400n, 'p1'));
     expect([fixture.ending, fixture.keys, fixture.progress.flushed]).toEqual([
@@ -460,6 +461,25 @@ describe('Flow: boundaries', () => {
       endOf(0x300n),
     ]);
   });
+
+  test.each<[string, Buffer[]]>([
+    ['a transaction', events(0x510n, 'p2')],
+    ['a keepalive', [wire.keepalive(0x510n)]],
+  ])(
+    '%s after the end of the WAL, as it was at the start, ends a session whose marker has not come',
+    async (_, frames) => {
+      const fixture = new FlowFixture({ currentLsn: 0x500n, boundaries: [MARKED] });
+      await fixture.receive(...events(0x300n, 'p1'), wire.keepalive(0x500n));
+      await fixture.acknowledge();
+      expect(fixture.ending).toBeUndefined();
+      await fixture.receive(...frames);
+      expect([fixture.keys, fixture.ending, fixture.progress.flushed]).toEqual([
+        ['invoice p1'],
+        'publication boundary',
+        0x500n,
+      ]);
+    },
+  );
 
   test('a keepalive reaches an LSN boundary, so that an idle server does not delay a publication', async () => {
     const fixture = new FlowFixture({ boundaries: [{ kind: 'lsn', publication: 'later', lsn: 0x400n }] });

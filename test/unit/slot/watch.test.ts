@@ -20,9 +20,11 @@ function fakeControl(): Sql {
     tables: [{ oid: 70, entryOid: ENTRY_OID, filtered: false, columns: null }],
     schemas: [],
     comment: null,
+    server_lsn: '0/40',
   };
   const answer = (strings: TemplateStringsArray) => {
     const text = strings.join('?');
+    if (text.includes('AS walsenders')) return Promise.resolve([{ slots: [], walsenders: [] }]);
     return Promise.resolve(text.includes('FROM pg_publication WHERE') ? [publication] : []);
   };
   return answer as unknown as Sql;
@@ -35,12 +37,10 @@ async function watch(keep: () => Promise<void>): Promise<unknown> {
     control: { sql: fakeControl(), socket: { destroyed: false } } as unknown as OwnedConnection,
     controlError: () => undefined,
     slot: 'slot',
-    namespaces: ['invoice'],
-    prepared: {
-      serverMajor: 17,
-      nextLedger: { entryOids: new Map([['invoice', [ENTRY_OID]]]) },
-    } as unknown as PreparedSlot,
-    ledger: { keep } as unknown as LedgerKeeper,
+    publishing: new Map([['invoice', { replicaIdentity: 'full', publishColumns: 'all' }]]),
+    isConfiguredSlot: () => true,
+    prepared: { serverMajor: 17 } as unknown as PreparedSlot,
+    ledger: { keep, entryOids: new Map([['invoice', [ENTRY_OID]]]) } as unknown as LedgerKeeper,
     status: new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }),
     log: recordingLogger().logger,
     signal: ended.signal,

@@ -11,7 +11,11 @@ describe('the entries of a publication', () => {
 
   test('are separated by the names of their tables, in ascending order', () => {
     const mixed = { ...publication, tables: [plain(9), plain(2), plain(1)] };
-    expect(entriesOf(mixed, facts)).toEqual({ entryOids: [10_001, 10_002], otherEntryOids: [10_009] });
-    expect(entriesOf(mixed, new Map())).toEqual({ entryOids: [], otherEntryOids: [10_001, 10_002, 10_009] });
+    expect(entriesOf(mixed, facts)).toEqual({ entryOids: [10_001, 10_002], otherEntryOids: [10_009], formerOids: [] });
+    expect(entriesOf(mixed, new Map())).toEqual({
+      entryOids: [],
+      otherEntryOids: [10_001, 10_002, 10_009],
+      formerOids: [],
+    });
   });
 });

@@ -9,7 +9,7 @@ const US = 'this process';
 const PEER = 'another process';
 
 /** The last session of this process confirmed up to 100. */
-const NO_ENTRIES = { entryOids: [], otherEntryOids: [] };
+const NO_ENTRIES = { entryOids: [], otherEntryOids: [], formerOids: [] };
 
 const remembered: SlotLedger = {
   systemIdentifier: '1',

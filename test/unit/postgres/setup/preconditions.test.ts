@@ -16,6 +16,7 @@ const server: ServerFacts = {
   version: '14.23',
   inRecovery: false,
   walLevel: 'logical',
+  databaseOid: 16_384,
   role: `odd "role"`,
   sessionRole: `odd "role"`,
   encoding: 'UTF8',

@@ -6,6 +6,7 @@ import { describeOmissions, describeUncovered } from '../../../../src/postgres/h
 import { type PublicationPlan, planPublication } from '../../../../src/postgres/setup/publication-plan.ts';
 import { planSql } from '../../../../src/postgres/setup/publication-sql.ts';
 import {
+  DATABASE,
   plainEntry as plain,
   PUBLICATION as publication,
   table,
@@ -14,12 +15,19 @@ import {
 } from '../../../support/postgres/catalog-facts.ts';
 
 const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
+const planOf = (
+  facts: PublicationFacts | undefined,
+  given: NamespaceTables,
+  settings: PublishSettings,
+  otherReaders: readonly string[] = [],
+) => planPublication(facts, given, { settings, database: DATABASE, otherReaders });
 const nothing: PublicationPlan = {
   action: 'none',
   setsIdentity: false,
   setsTables: false,
   setsOperations: false,
   columnLists: {},
+  keepsExcess: false,
   marks: false,
   findings: [],
 };
@@ -120,7 +128,7 @@ describe('planPublication', () => {
       { action: 'refuse', findings: ['it is FOR ALL TABLES'] },
     ],
   ])('asks for %s', (_, facts, given, expected) => {
-    const plan = planPublication(facts, given, WHOLE_ROWS);
+    const plan = planOf(facts, given, WHOLE_ROWS);
     expect(plan).toEqual({ ...nothing, ...expected });
     // What is published in addition leaves nothing out, and the replica identity is only about the old tuple.
     const isOmission = (finding: string) => /^it (does not|has)/.test(finding);
@@ -145,13 +153,13 @@ describe('planPublication with a status index', () => {
     ],
   });
   const plan = (facts: PublicationFacts | undefined, given: NamespaceTables, settings: PublishSettings) => {
-    const { action, setsIdentity, findings } = planPublication(facts, given, settings);
+    const { action, setsIdentity, findings } = planOf(facts, given, settings);
     const omissions: readonly string[] = facts === undefined ? [] : describeOmissions(facts, given);
     return { action, setsIdentity, findings, omissions };
   };
   const sqlOf = (publication: PublicationFacts | undefined, settings: PublishSettings) => {
-    const plan = planPublication(publication, indexed, settings);
-    return planSql({ plan, publication, tables: indexed, systemIdentifier: '1' });
+    const plan = planOf(publication, indexed, settings);
+    return planSql({ plan, publication, tables: indexed, database: DATABASE });
   };
   const none = { action: 'none', setsIdentity: false, findings: [], omissions: [] } as const;
 
@@ -172,11 +180,12 @@ describe('planPublication with a status index', () => {
       // All that records are made of was published all the time.
       omissions: [],
     });
-    expect(sqlOf(facts, WHOLE_ROWS)).toBe(
+    const sql = sqlOf(facts, WHOLE_ROWS);
+    expect(sql).toStartWith(
       'BEGIN; ALTER TABLE public."a""b_processes" REPLICA IDENTITY FULL; ' +
-        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; ' +
-        'ALTER PUBLICATION "a""b" SET TABLE public."a""b_processes", public."a""b_events"; COMMIT;',
+        'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE; SELECT set_config(',
     );
+    expect(sql).toContain('ALTER PUBLICATION "a""b" SET TABLE public."a""b_processes", public."a""b_events"; DO');
   });
 
   test('names the columns of records when they are to be published alone', () => {
@@ -243,5 +252,51 @@ describe('planPublication with a status index', () => {
     expect(describeUncovered(listed(processesList, null), tables)).toEqual([uncovered]);
     expect(describeUncovered(facts, indexed)).toEqual([]);
     expect(describeUncovered(publication, tables)).toEqual([]);
+  });
+
+  test.each<[string, PublicationFacts, readonly string[]]>([
+    ['which another program has created', { ...publication, comment: undefined }, []],
+    ['while another program is seen that may read it', publication, ['slot cache_00']],
+  ])('never takes columns from a publication %s', (_, facts, otherReaders) => {
+    expect(planOf(facts, indexed, COLUMNS, otherReaders)).toMatchObject({ action: 'none', columnLists: {} });
+    // A list that it has is completed, and keeps what it holds.
+    const cut = { ...facts, tables: [{ ...plain(1), columns: ['process_id', 'aux_state'] }, plain(2)] };
+    expect(planOf(cut, indexed, COLUMNS, otherReaders)).toMatchObject({
+      action: 'change',
+      columnLists: { processes: ['process_id', 'status', 'detail', 'aux_state'], events: undefined },
+    });
+  });
+
+  test('does not begin with lists where another program may read the new publication', () => {
+    expect(planOf(undefined, indexed, COLUMNS, ['slot cache_00'])).toMatchObject({ action: 'create', columnLists: {} });
+  });
+});
+
+describe('a publication of another program', () => {
+  const foreign = { ...publication, comment: 'of the search index' };
+
+  test('keeps its other tables and schemas', () => {
+    for (const facts of [
+      { ...foreign, tables: [plain(1), plain(2), plain(3)] },
+      { ...foreign, schemaCount: 1 },
+    ]) {
+      expect(planOf(facts, tables, WHOLE_ROWS)).toMatchObject({ action: 'none', findings: [] });
+    }
+  });
+
+  test('keeps them when a table is added or its filter removed, and its operations when others are added', () => {
+    const facts = {
+      ...foreign,
+      tables: [{ ...plain(1), filtered: true }, plain(3)],
+      operations: ['insert', 'truncate'],
+    };
+    const plan = planOf(facts, tables, WHOLE_ROWS);
+    const sql = planSql({ plan, publication: facts, tables, database: DATABASE });
+    expect(sql).toContain(
+      'ALTER PUBLICATION "a""b" DROP TABLE public."a""b_processes"; ALTER PUBLICATION "a""b" ADD TABLE public."a""b_processes"; ' +
+        'ALTER PUBLICATION "a""b" ADD TABLE public."a""b_events"; ' +
+        `ALTER PUBLICATION "a""b" SET (publish = 'insert, update, delete, truncate');`,
+    );
+    expect(sql).not.toContain('SET TABLE');
   });
 });

@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'bun:test';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { PublishSettings } from '../../../../src/config/config.ts';
 import type { PublicationFacts } from '../../../../src/postgres/catalog/publications.ts';
 import type { NamespaceTables } from '../../../../src/postgres/catalog/tables.ts';
@@ -8,26 +10,28 @@ import {
   planAdvice,
   planSql,
   planStatements,
+  removeListsSql,
 } from '../../../../src/postgres/setup/publication-sql.ts';
 import {
+  DATABASE,
   plainEntry as plain,
   PUBLICATION as publication,
+  table,
   TABLES as tables,
   TABLES_WITHOUT_IDENTITY as withoutIdentity,
 } from '../../../support/postgres/catalog-facts.ts';
-
-const SYSTEM = '7710967555485513451';
 
 const LOCKED =
   'BEGIN; LOCK TABLE public."a""b_processes" IN SHARE ROW EXCLUSIVE MODE; ' +
   'LOCK TABLE public."a""b_events" IN SHARE ROW EXCLUSIVE MODE;';
 
 const WHOLE_ROWS: PublishSettings = { replicaIdentity: 'full', publishColumns: 'all' };
+const CONTEXT = { settings: WHOLE_ROWS, database: DATABASE, otherReaders: [] };
 const taskOf = (publication: PublicationFacts | undefined, given: NamespaceTables): PublicationTask => ({
-  plan: planPublication(publication, given, WHOLE_ROWS),
+  plan: planPublication(publication, given, CONTEXT),
   publication,
   tables: given,
-  systemIdentifier: SYSTEM,
+  database: DATABASE,
 });
 
 describe('planSql', () => {
@@ -55,7 +59,9 @@ describe('planSql', () => {
   });
 
   test('locks both tables for a change of the tables alone', () => {
-    expect(sql({ ...publication, tables: [plain(1)] })).toStartWith(`${LOCKED} ALTER PUBLICATION "a""b" SET TABLE`);
+    const text = sql({ ...publication, tables: [plain(1)] });
+    expect(text).toStartWith(`${LOCKED} SELECT set_config(`);
+    expect(text).toContain('ALTER PUBLICATION "a""b" SET TABLE');
   });
 
   test('is one statement without a transaction for a replica identity', () => {
@@ -82,8 +88,8 @@ describe('planSql', () => {
   });
 
   test('every statement says which role may run it, and which lock it takes on which tables', () => {
-    const plan = planPublication(undefined, withoutIdentity, WHOLE_ROWS);
-    const task = { plan, publication: undefined, tables: withoutIdentity, systemIdentifier: SYSTEM };
+    const plan = planPublication(undefined, withoutIdentity, CONTEXT);
+    const task = { plan, publication: undefined, tables: withoutIdentity, database: DATABASE };
     const [identity, lock, create, mark] = planStatements(task);
     expect(identity).toMatchObject({ role: 'app', lock: 'ACCESS EXCLUSIVE', tables: [`a"b_processes`] });
     expect(lock).toMatchObject({ role: 'app', lock: 'SHARE ROW EXCLUSIVE', tables: [`a"b_events`] });
@@ -97,4 +103,10 @@ describe('planSql', () => {
       undefined,
     ]);
   });
+});
+
+test.each(['prepare.md', 'prepare.ru.md'])('%s has the statements that remove column lists', (paper) => {
+  const given = { namespace: 'invoice', processes: table('invoice_processes', 1), events: table('invoice_events', 2) };
+  const text = readFileSync(join(import.meta.dirname, '../../../../config/guide', paper), 'utf8');
+  expect(text.replace(/\s+/g, ' ')).toContain(removeListsSql(taskOf({ ...publication, name: 'invoice' }, given)));
 });
