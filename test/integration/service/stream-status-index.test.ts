@@ -464,7 +464,8 @@ describe.each([14, 15, 16, 17, 18] as const)('PostgreSQL %d', (major: PostgresMa
       const { events } = tablesOf(NS);
       const first = fixture.start({ namespaceSettings: NEEDED });
       const { advice } = await first.waitForLog('the statement', ({ event }) => event === 'column_lists_set');
-      await deliversOne(fixture, 'p');
+      // Its ledger is written.
+      await first.waitForLog('the stream', ({ event }) => event === 'replication_started');
       await first.stop();
       await sql`ALTER PUBLICATION ${sql(NS)} DROP TABLE ${sql(events)}`;
       await sql`ALTER PUBLICATION ${sql(NS)} ADD TABLE ${sql(events)}`;
