@@ -9,7 +9,9 @@ import { lsnInContext } from '../flow/flow.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { readPublicationOids } from '../postgres/catalog/publications.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
-import { droppedPublicationError } from '../postgres/continuity/loss.ts';
+import { quoteIdentifier } from '../postgres/client/quote.ts';
+import { warnOfAcceptedLoss } from '../postgres/continuity/check.ts';
+import { droppedPublicationError, lossError } from '../postgres/continuity/loss.ts';
 import type { PreparedPublication } from '../postgres/setup/ensure-publication.ts';
 import { findBoundary } from '../postgres/setup/publication-start.ts';
 import { judgeMissingPublication } from '../postgres/setup/streaming-plan.ts';
@@ -37,6 +39,8 @@ export interface PublicationSearchOptions {
   readonly streamed: readonly string[];
   /** All of the slot, as they were prepared */
   readonly publications: readonly PreparedPublication[];
+  /** Of the settings: continue without the loss that begins here */
+  readonly acceptLossAfterLsn: Lsn | undefined;
   readonly memory: SlotMemory;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -45,7 +49,8 @@ export interface PublicationSearchOptions {
 /**
  * Remembers from where each younger publication can be streamed, for the next session.
  * @param error what the server raised: SQLSTATE 42704
- * @throws LossError when none is younger: a publication was dropped
+ * @throws LossError when none is younger: a publication was dropped; and when one can be streamed only from an LSN after its
+ * mark, unless that loss is accepted
  */
 export async function findPublicationStarts(
   control: Sql,
@@ -61,6 +66,7 @@ export async function findPublicationStarts(
     const request = { databaseRef, slot, publication: name, confirmedFlushLsn: confirmedLsn, log, signal };
     const lsn = await findBoundary(control, request);
     if (lsn <= confirmedLsn) continue;
+    judgeSkippedRows(name, lsn, options);
     memory.probedBoundaries.set(name, lsn);
     isFound = true;
     log.info(
@@ -73,4 +79,20 @@ export async function findPublicationStarts(
   const dropped = options.publications.filter(({ name, oid }) => oids.get(name) !== oid).map(({ name }) => name);
   // A publication that exists again, unchanged, has been missing all the same.
   throw droppedPublicationError(dropped.length > 0 ? dropped : streamed, { confirmedLsn, databaseRef, slot });
+}
+
+/**
+ * Every row after the mark of a publication is owed. Those of transactions that were open when it was created, and that the
+ * server cannot decode with it, are not delivered: the service waits for such transactions before it writes a mark.
+ */
+function judgeSkippedRows(name: string, boundaryLsn: Lsn, options: PublicationSearchOptions): void {
+  const { databaseRef, slot, publications, acceptLossAfterLsn, log } = options;
+  const markLsn = publications.find((one) => one.name === name)?.createdAtLsn;
+  if (markLsn === undefined || boundaryLsn <= markLsn) return;
+  const detail =
+    `publication ${quoteIdentifier(name)} was created while transactions were open, which the server cannot stream with it, ` +
+    `although its mark is at ${formatLsn(markLsn)}`;
+  const loss = { fromLsn: markLsn, toLsn: boundaryLsn, details: [detail] };
+  if (acceptLossAfterLsn !== markLsn) throw lossError(loss, { databaseRef, slot });
+  warnOfAcceptedLoss(loss, [], log);
 }

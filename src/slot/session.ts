@@ -369,6 +369,7 @@ export class Session implements AsyncDisposable {
         confirmedLsn: progress.flushed,
         streamed: plan.streamed,
         publications: prepared.publications,
+        acceptLossAfterLsn: stream.settings.acceptLossAfterLsn,
         memory,
         log,
         signal: this.#stopSignal,

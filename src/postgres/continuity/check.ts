@@ -131,7 +131,11 @@ function reportChanges(
  * moves on.
  * @param startLsns where the recreated slot and each recreated publication start
  */
-export function warnOfAcceptedLoss({ fromLsn, toLsn, details }: Loss, startLsns: readonly Lsn[], log: Logger): void {
+export function warnOfAcceptedLoss(
+  { fromLsn, toLsn, details }: Pick<Loss, 'fromLsn' | 'toLsn' | 'details'>,
+  startLsns: readonly Lsn[],
+  log: Logger,
+): void {
   const endLsn = toLsn && startLsns.reduce(laterLsn, toLsn);
   log.warn(
     {

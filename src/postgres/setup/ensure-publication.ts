@@ -135,22 +135,24 @@ async function refreshTables(
 async function carryOut(control: Sql, task: PublicationTask, context: PublishContext): Promise<void> {
   const { plan, tables } = task;
   const place = { ...context.place, namespace: tables.namespace };
-  const mayOwn = tables.processes.isOwner && tables.events.isOwner;
   if (plan.action === 'refuse') throw mistakeError(refusal(task), place);
-  if (plan.marks && !mayOwn) throw mistakeError(privilegeMistake(task, context.server.role), place);
-  if (plan.marks && mustExistFirst(context)) {
-    if (plan.action === 'create') return runDdl(control, [createEmptyStatement(tables)], task, context);
+  const isFirstStep = plan.action === 'create' && mustExistFirst(context);
+  const statements = isFirstStep ? [createEmptyStatement(tables)] : planStatements(task);
+  if (plan.marks && !isFirstStep && mustExistFirst(context)) {
     await waitForOpenWriters(control, place, context.signal);
   }
-  await runDdl(control, planStatements(task), task, context);
-  report(task, context.log);
+  const mayOwn = tables.processes.isOwner && tables.events.isOwner;
+  if (plan.marks && !mayOwn) throw mistakeError(privilegeMistake(task, statements, context.server.role), place);
+  await runDdl(control, statements, task, context);
+  if (!isFirstStep) report(task, context.log);
 }
 
 /**
  * Up to PostgreSQL 17 a slot cannot stream, with a publication, any transaction that wrote something before the publication
  * was created, however late it commits. One that is open at that moment would lie between the rows that are owed from the
  * publication's creation on and the place from which it can be streamed. So for an existing slot the publication is created
- * without tables first; it gets them, and its mark, once the transactions that were open then have ended.
+ * without tables first; it gets them, and its mark, once the transactions that were open then have ended. An operator who runs
+ * the statements is led through the same two steps, by the advice of two attempts.
  */
 function mustExistFirst(context: PublishContext): boolean {
   return context.slotExists && majorOf(context.server.versionNumber) <= 17;
@@ -194,22 +196,28 @@ async function runDdl(
       furtherLockTimeoutMs: Math.max(1, Math.min(LOCK_TIMEOUT_MS, Math.floor(context.server.deadlockTimeoutMs / 2))),
     });
   } catch (error) {
-    throw (await explain(control, error, task, context)) ?? error;
+    throw (await explain(control, error, { task, statements, context })) ?? error;
   }
+}
+
+/** Statements of a plan that failed. */
+interface FailedStatements {
+  readonly task: PublicationTask;
+  readonly statements: readonly Statement[];
+  readonly context: PublishContext;
 }
 
 /** The error of a failed transaction with its cause and remedy, where they are known. */
 async function explain(
   control: Sql,
   error: unknown,
-  task: PublicationTask,
-  context: PublishContext,
+  { task, statements, context }: FailedStatements,
 ): Promise<SetupError | undefined> {
   const { processes, events, namespace } = task.tables;
   const place = { ...context.place, namespace };
   switch (sqlStateOf(error)) {
     case SQL_STATE.insufficientPrivilege:
-      return mistakeError(privilegeMistake(task, context.server.role), place, error);
+      return mistakeError(privilegeMistake(task, statements, context.server.role), place, error);
     case SQL_STATE.lockNotAvailable:
     case SQL_STATE.deadlockDetected:
     case SQL_STATE.queryCanceled: {
@@ -227,7 +235,7 @@ async function explain(
       );
     }
     default:
-      return await explainByEventTriggers(control, error, { task, place });
+      return await explainByEventTriggers(control, error, { advice: planAdvice(task, statements), place });
   }
 }
 
@@ -235,7 +243,7 @@ async function explain(
 async function explainByEventTriggers(
   control: Sql,
   error: unknown,
-  { task, place }: { readonly task: PublicationTask; readonly place: ErrorPlace },
+  { advice, place }: { readonly advice: string; readonly place: ErrorPlace },
 ): Promise<SetupError | undefined> {
   const state = sqlStateOf(error);
   if (state === undefined || COLLISIONS.includes(state)) return undefined;
@@ -246,7 +254,7 @@ async function explainByEventTriggers(
     {
       code: 'event_trigger',
       place,
-      advice: `Correct the event trigger, whose function may need names with their schemas; or let it pass, and ${planAdvice(task).replace(/^Run/, 'run')}`,
+      advice: `Correct the event trigger, whose function may need names with their schemas; or let it pass, and ${advice.replace(/^Run/, 'run')}`,
       cause: error,
     },
   );
@@ -257,12 +265,12 @@ export function refusal(task: PublicationTask): Mistake {
   return {
     code: 'publication_for_all_tables',
     detail: `publication ${quoteIdentifier(task.tables.namespace)} is not as configured: ${task.plan.findings.join('; ')}`,
-    advice: planAdvice(task),
+    advice: planAdvice(task, planStatements(task)),
   };
 }
 
 /** The mistake of a role that may not run the plan. */
-function privilegeMistake(task: PublicationTask, role: string): Mistake {
+function privilegeMistake(task: PublicationTask, statements: readonly Statement[], role: string): Mistake {
   const { plan, tables } = task;
   const namespace = quoteIdentifier(tables.namespace);
   const needed =
@@ -275,7 +283,7 @@ function privilegeMistake(task: PublicationTask, role: string): Mistake {
   return {
     code: 'publication_privilege',
     detail: `role ${role} may not ${needed}${reason}`,
-    advice: planAdvice(task),
+    advice: planAdvice(task, statements),
   };
 }
 

@@ -57,12 +57,12 @@ export function removeListsSql(task: PublicationTask): string {
   });
 }
 
-/** Advice for a plan that the service may not or must not run. */
-export function planAdvice(task: PublicationTask): string {
-  const role = roleOf(planStatements(task));
+/** Advice for statements of a plan that the service may not or must not run. */
+export function planAdvice(task: PublicationTask, statements: readonly Statement[]): string {
+  const role = roleOf(statements);
   const privilege = task.plan.action === 'create' ? ' (which also needs CREATE on the database)' : '';
   const asRole = role === undefined ? 'as a superuser' : `as ${quoteIdentifier(role)}${privilege} or as a superuser`;
-  return `Run ${asRole}: ${planSql(task)}`;
+  return `Run ${asRole}: ${statementsText(statements)}`;
 }
 
 /** A publication without tables: it exists for the WAL that follows, and publishes nothing. */

@@ -465,6 +465,33 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     await fixture.prepare('slot_ns', ['ns']);
   });
 
+  if (major <= 17) {
+    test('leads an operator through two steps for a namespace of an existing slot: no open transaction is passed over', async () => {
+      await using fixture = await openSetupFixture(server);
+      const { admin } = fixture;
+      for (const name of ['old', 'new']) await createTables(admin, name);
+      await fixture.prepare('slot_two', ['old']);
+      const role = `reader ${fixture.database}`;
+      await admin.unsafe(`CREATE ROLE ${quoteIdentifier(role)} LOGIN REPLICATION`);
+      const endpoint = databaseEndpoint(server, fixture.database, role);
+      const prepare = () => fixture.prepare('slot_two', ['old', 'new'], { control: fixture.connectAs(role), endpoint });
+      const writer = await admin.reserve();
+      await writer`BEGIN`;
+      await writer`SELECT pg_current_xact_id()`;
+
+      const first = await refused(prepare());
+      expect(adviceSql(first)).toMatch(/^CREATE PUBLICATION "new" WITH [^;]*;$/);
+      await fixture.script(adviceSql(first));
+      expect(await refused(prepare())).toMatchObject({ code: 'open_transactions' });
+      await writer`COMMIT`;
+      writer.release();
+      const second = await refused(prepare());
+      expect(adviceSql(second)).toContain('ALTER PUBLICATION "new" SET TABLE');
+      await fixture.script(adviceSql(second));
+      expect((await prepare()).publications[1]!.createdAtLsn).toBeDefined();
+    }, 60_000);
+  }
+
   test('refuses a role without REPLICATION, and one without ownership with SQL that corrects it', async () => {
     await using fixture = await openSetupFixture(server);
     const { admin } = fixture;

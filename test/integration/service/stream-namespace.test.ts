@@ -305,6 +305,33 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     expect(service.failures()).toHaveLength(1);
   }, 60_000);
 
+  if (major <= 17) {
+    test('reports a loss, until it is accepted, when a transaction was open while an operator created publication and mark at once', async () => {
+      const { fixture, expected } = await openBacklog(postgres);
+      await using _ = fixture;
+      using open = await beginOpenTransaction(fixture);
+      await publishByHand(fixture);
+      const { sql } = fixture;
+      const [row] = await sql`
+        SELECT pg_logical_emit_message(true, 'cdc-notifier', ${NEW})::text AS lsn, system_identifier::text AS system FROM pg_control_system()`;
+      await sql.unsafe(
+        `COMMENT ON PUBLICATION ${quoteIdentifier(NEW)} IS 'cdc-notifier: created at ${row!.lsn} of system ${row!.system}'`,
+      );
+      await insertProcess(open.tx, NEW, 'open');
+      expected.push(lifecycle(OLD, 'open', 'created', await open.commit()));
+      const service = fixture.start();
+      const error = await service.waitForFailure(fixture.slot('main'));
+      expect(error).toMatchObject({ name: 'LossError', advice: expect.stringContaining(row!.lsn) });
+      await service.stop();
+
+      fixture.start({
+        settings: { slots: { [fixture.database]: { [fixture.slot('main')]: { accept_loss_after: row!.lsn } } } },
+      });
+      expected.push(await writeProcess(fixture, NEW, 'since'));
+      await expectDelivered(fixture, expected);
+    }, 60_000);
+  }
+
   test('delivers a transaction again that the server had decoded with the relation cache of a later one', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;

@@ -75,7 +75,10 @@ describe('planSql', () => {
   });
 
   test('planAdvice names the role that may run it, and a superuser where no single role may', () => {
-    const advice = (facts: PublicationFacts | undefined, given = tables) => planAdvice(taskOf(facts, given));
+    const advice = (facts: PublicationFacts | undefined, given = tables) => {
+      const task = taskOf(facts, given);
+      return planAdvice(task, planStatements(task));
+    };
     const filtered = { ...publication, tables: [plain(1)] };
     expect(advice(undefined)).toStartWith(
       'Run as "app" (which also needs CREATE on the database) or as a superuser: BEGIN; LOCK',
