@@ -35,10 +35,10 @@ Options:
   -V, --version  print the version and exit
 
 Signals:
-  SIGTERM, SIGINT  stop reading, wait up to shutdown_timeout until Kafka has
-                   acknowledged what is in flight, confirm that position to
-                   PostgreSQL, and exit with 0; changes that are not confirmed
-                   are sent again at the next start
+  SIGTERM, SIGINT  stop reading, wait until Kafka has acknowledged what is in
+                   flight, confirm that position to PostgreSQL, and exit with
+                   0, all within shutdown_timeout; changes that are not
+                   confirmed are sent again at the next start
   a second signal  exit at once, with 143 (SIGTERM) or 130 (SIGINT)
 
 Exit codes:

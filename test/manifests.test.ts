@@ -18,8 +18,8 @@ const CONFIG = join(PROJECT_DIRECTORY, 'config');
 
 /** Defaults of the configuration schema. */
 const HTTP_PORT = 8022;
-/** What a stop may take with the default settings: shutdown_timeout for Kafka, 9 s for PostgreSQL, and time to spare */
-const STOP_SECONDS = 20 + 9 + 10;
+/** What a stop may take with the default settings: shutdown_timeout as a whole, and time to spare */
+const STOP_SECONDS = 20 + 20;
 
 /** The user of the image. */
 const NONROOT = 65532;

@@ -18,7 +18,7 @@ export interface Config {
   readonly maxRetries: number;
   /** Pause before replication of a slot restarts after any failure */
   readonly reconnectTimeoutMs: number;
-  /** Longest wait at a stop for the acknowledgment of records in flight */
+  /** Longest time that a stop takes as a whole */
   readonly shutdownTimeoutMs: number;
   /** Absent = no HTTP listener */
   readonly http: HttpConfig | undefined;

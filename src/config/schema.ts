@@ -336,7 +336,10 @@ export const configSchema = v.strictObject(
       5000,
     ),
     shutdown_timeout: v.optional(
-      v.pipe(milliseconds(), v.description('Longest wait at a stop for the acknowledgment of records in flight')),
+      v.pipe(
+        milliseconds(),
+        v.description('Longest time that a stop takes as a whole; records in flight are waited for during most of it'),
+      ),
       20_000,
     ),
     http: v.optional(

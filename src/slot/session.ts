@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { Config, DatabaseEndpoint, StreamConfig } from '../config/config.ts';
-import { aborted, rejectOnAbort, settlesWithin, within } from '../deadline.ts';
+import { aborted, rejectOnAbort, within } from '../deadline.ts';
 import { Flow, type FlowEnd, type RenewalReason } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
@@ -22,7 +22,7 @@ import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
 import { findPublicationStarts, isPublicationMissing } from './missing-publication.ts';
 import { standBy } from './standby.ts';
-import { closeInOrder, settleInFlight } from './stop.ts';
+import { closeInOrder, StopDeadline, settleInFlight } from './stop.ts';
 import { watchSlot } from './watch.ts';
 
 /** Every wait of the preparation has a shorter bound of its own: this one is for a server that does not answer */
@@ -83,6 +83,7 @@ export class Session implements AsyncDisposable {
   readonly #ended = new AbortController();
   /** Rejects when the service is asked to stop */
   readonly #stopped: Promise<never>;
+  readonly #stopDeadline: StopDeadline;
   /** Each rejects with a reason to end the session: another primary, a server that shuts down */
   readonly #watches: Promise<never>[] = [];
   /** Why the control connection could not be opened again when that was last tried */
@@ -92,6 +93,8 @@ export class Session implements AsyncDisposable {
     this.#options = options;
     this.#stopSignal = stopSignal;
     this.#stopped = rejectOnAbort(stopSignal, this.#ended.signal);
+    const { shutdownTimeoutMs } = options.config;
+    this.#stopDeadline = new StopDeadline(shutdownTimeoutMs, { stop: stopSignal, ended: this.#ended.signal });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -322,7 +325,7 @@ export class Session implements AsyncDisposable {
     } finally {
       replication.destroy();
       ledger.remember();
-      await settlesWithin(CLOSE_LEDGER_TIMEOUT_MS, ledger.close()).catch(() => {});
+      await this.#stopDeadline.settles(CLOSE_LEDGER_TIMEOUT_MS, ledger.close()).catch(() => {});
     }
   }
 
@@ -336,16 +339,17 @@ export class Session implements AsyncDisposable {
       readonly flow: Flow;
     },
   ): Promise<SessionOutcome> {
-    const { config, log } = this.#options;
+    const { log } = this.#options;
     const { replication, sinks, flow } = stream;
     const { control, progress } = stream.server;
-    const close = { control: control.sql, slot: this.#options.stream.slot, progress, log };
+    const deadline = this.#stopDeadline;
+    const close = { control: control.sql, slot: this.#options.stream.slot, progress, deadline, log };
     if (end.kind === 'failed') {
       if (end.deliverFirst && !replication.isClosed) await closeInOrder(replication, close);
       throw end.error;
     }
     if (this.#stopSignal.aborted) {
-      const early = await settleInFlight(flow, { shutdownTimeoutMs: config.shutdownTimeoutMs, log });
+      const early = await settleInFlight(flow, { deadline, log });
       if (early?.kind === 'failed') return await this.#conclude(early, stream);
     }
     await closeInOrder(replication, close);

@@ -28,8 +28,8 @@ afterEach(() => {
   expectCleanLogs();
 });
 
-/** Maximum of a stop in addition to shutdown_timeout: closing both sides on a busy machine. */
-const CLOSING_MS = 6_000;
+/** Maximum of a stop in addition to shutdown_timeout: the end of a process on a busy machine. */
+const SPARE_MS = 3_000;
 
 function quickFixture(settings: object): Promise<BinaryFixture> {
   return openBinaryFixture({ server, kafka, settings });
@@ -44,7 +44,7 @@ async function expectNothingLost(fixture: BinaryFixture): Promise<void> {
 }
 
 describe('a stop while Kafka does not answer', () => {
-  test('exits 0 after shutdown_timeout, and the next start delivers what was in flight', async () => {
+  test('exits 0 within shutdown_timeout, of which Kafka has three quarters, and the next start delivers what was in flight', async () => {
     await using fixture = await quickFixture({ shutdown_timeout: 700 });
     await using service = await fixture.start();
     await fixture.writer.write(30);
@@ -52,8 +52,8 @@ describe('a stop while Kafka does not answer', () => {
     kafka.pause();
     await fixture.writer.write(60);
     const before = performance.now();
-    expect(await service.stop(700 + CLOSING_MS)).toBe(0);
-    expect(performance.now() - before).toBeGreaterThanOrEqual(700);
+    expect(await service.stop(700 + SPARE_MS)).toBe(0);
+    expect(performance.now() - before).toBeGreaterThanOrEqual(700 * 0.75);
     expect(service.lines.find(({ level }) => level === 'warn')).toMatchObject({ shutdownTimeoutMs: 700 });
     await expectNothingLost(fixture);
   }, 40_000);
@@ -79,29 +79,41 @@ describe('a stop while Kafka does not answer', () => {
     await using service = await startService(fixture.config);
     // After that the service connects to Kafka.
     await service.waitForLine('the slot', ({ msg }) => msg === 'created replication slot');
-    expect(await service.stop(CLOSING_MS)).toBe(0);
+    expect(await service.stop(700 + SPARE_MS)).toBe(0);
   }, 60_000);
 });
 
 describe('a stop while PostgreSQL does not answer', () => {
-  test('exits 0 soon after shutdown_timeout', async () => {
-    await using fixture = await quickFixture({ shutdown_timeout: 700 });
-    await using service = await fixture.start();
-    await fixture.writer.write(30);
-    await fixture.confirmed();
-    const pids = await fixture.database.sql`
+  test.each([
+    ['Kafka answers', false],
+    ['Kafka does not answer either', true],
+  ])(
+    'exits 0 within shutdown_timeout, when %s',
+    async (_, isKafkaSilent) => {
+      await using fixture = await quickFixture({ shutdown_timeout: 700 });
+      await using service = await fixture.start();
+      await fixture.writer.write(30);
+      await fixture.confirmed();
+      if (isKafkaSilent) {
+        kafka.pause();
+        await fixture.writer.write(30);
+      }
+      const pids = await fixture.database.sql`
       SELECT pid FROM pg_stat_activity WHERE application_name LIKE ${`cdc-notifier ${fixture.slot}%`}`;
-    expect(pids).toHaveLength(2);
-    const signalBackends = (signal: NodeJS.Signals) => {
-      for (const { pid } of pids) process.kill(pid, signal);
-    };
-    signalBackends('SIGSTOP');
-    try {
-      expect(await service.stop(700 + 2 * CLOSING_MS)).toBe(0);
-    } finally {
-      signalBackends('SIGCONT');
-    }
-  }, 40_000);
+      expect(pids).toHaveLength(2);
+      const signalBackends = (signal: NodeJS.Signals) => {
+        for (const { pid } of pids) process.kill(pid, signal);
+      };
+      signalBackends('SIGSTOP');
+      try {
+        expect(await service.stop(700 + SPARE_MS)).toBe(0);
+      } finally {
+        signalBackends('SIGCONT');
+      }
+      await expectNothingLost(fixture);
+    },
+    60_000,
+  );
 });
 
 describe('a row that cannot be converted', () => {
