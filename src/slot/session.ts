@@ -28,6 +28,9 @@ import { watchSlot } from './watch.ts';
 /** Every wait of the preparation has a shorter bound of its own: this one is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;
 
+/** Of the preparation: a broker that does not answer is given up sooner */
+const KAFKA_CHECK_TIMEOUT_MS = 60_000;
+
 /** Two waits of 10 s for a connection are part of it */
 const START_TIMEOUT_MS = 45_000;
 
@@ -54,7 +57,7 @@ export interface SessionOptions {
 }
 
 /** `stopped`: the signal ended the session in good order. Any other: another session begins at once. */
-export type SessionOutcome = 'stopped' | RenewalReason;
+export type SessionOutcome = 'stopped' | RenewalReason | 'deliverable namespaces';
 
 /** How the stream of a session ends: as its flow does, or by the stop of the service. */
 type StreamEnd = FlowEnd | { readonly kind: 'signal' };
@@ -115,6 +118,8 @@ export class Session implements AsyncDisposable {
     try {
       const replication = await this.#holdSlot(server);
       const sinks = await this.#openKafka(replication);
+      // Kafka takes records of all namespaces by now.
+      if (server.prepared.isPartial) return 'deliverable namespaces';
       return await this.#stream(server, replication, sinks);
     } catch (error) {
       // The server decodes from START_REPLICATION on: this can happen before Kafka is open.
@@ -158,10 +163,10 @@ export class Session implements AsyncDisposable {
   /** Stands by while another process streams from the slot. From then on, a shutdown of the server ends the session. */
   async #waitForSlot(endpoint: DatabaseEndpoint, control: OwnedConnection): Promise<void> {
     const { stream, config, status, log } = this.#options;
-    const { slot, databaseRef, namespaces } = stream;
+    const { slot, databaseRef } = stream;
     const signal = this.#ended.signal;
     this.#endWhenFailed(watchPrimary(stream.database, { ...this.#search, followed: endpoint }));
-    using sinks = new SinkRehearsal({ namespaces, kafkaClients: config.kafkaClients, log });
+    using sinks = this.#rehearseSinks();
     // What it finds is in the status, and the warnings of the preparation are for the log of the slot holder.
     const request = { ...this.#setupRequest(endpoint), onSlotSeen: () => {}, log: log.child({}, { level: 'silent' }) };
     const rehearse = async () => {
@@ -185,6 +190,20 @@ export class Session implements AsyncDisposable {
     this.#endWhenFailed(watchShutdown(control, { reconnectTimeoutMs, onRefused, signal }));
   }
 
+  #rehearseSinks(): SinkRehearsal {
+    const { stream, config, log } = this.#options;
+    return new SinkRehearsal({ namespaces: stream.namespaces, kafkaClients: config.kafkaClients, log });
+  }
+
+  async #whyUndeliverable(): Promise<Error | undefined> {
+    using sinks = this.#rehearseSinks();
+    const check = within(KAFKA_CHECK_TIMEOUT_MS, 'check Kafka', sinks.check());
+    return await check.then(
+      () => undefined,
+      (error: Error) => error,
+    );
+  }
+
   #setupRequest(endpoint: DatabaseEndpoint): SetupRequest {
     const { stream, instance, memory, status, log } = this.#options;
     const { slot, databaseRef } = stream;
@@ -203,6 +222,7 @@ export class Session implements AsyncDisposable {
       onSlotSeen: (facts) => {
         status.server = facts;
       },
+      whyUndeliverable: () => this.#whyUndeliverable(),
       log,
       signal: this.#stopSignal,
     };

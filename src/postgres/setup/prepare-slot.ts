@@ -67,6 +67,8 @@ export interface SetupRequest extends ContinuityRequest {
   readonly warnedSlots: Set<string>;
   /** Called with the slot as it is found, before it is created or changed */
   readonly onSlotSeen: (slot: SlotFacts | undefined) => void;
+  /** Asks whether everything could be delivered, before anything is created; returns the reason when it could not */
+  readonly whyUndeliverable: () => Promise<Error | undefined>;
   /** Checked between steps; a step in progress ends with its connection */
   readonly signal: AbortSignal;
 }
@@ -89,6 +91,8 @@ export interface PreparedSlot extends SlotClaim {
   readonly publications: readonly PreparedPublication[];
   /** Names of those that replace a known one: what was learned of the former ones is void */
   readonly renewedPublications: readonly string[];
+  /** Namespaces that are not published yet are left out, as their records could not be delivered: it holds the slot */
+  readonly isPartial: boolean;
 }
 
 /** A namespace whose tables can be published, and how. */
@@ -127,9 +131,9 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   const mustReplace = continuity.verdict === 'loss' && continuity.loss.needsNewSlot;
   const usableSlot = mustReplace ? undefined : snapshot.slot;
   const attempt: Attempt = { request, place, snapshot, continuity, usableSlot };
-  if (mustCreate(attempt)) await requireWalsender(request, snapshot.server, place);
+  const prepared = mustCreate(attempt) ? await selectDeliverable(attempt, namespaces) : namespaces;
   request.signal.throwIfAborted();
-  const publications = await ensurePublications(control, attempt, namespaces);
+  const publications = await ensurePublications(control, attempt, prepared);
   request.signal.throwIfAborted();
   const storedLedger = await ensureSlot(control, attempt);
   const confirmedFlushLsn = await verifySlot(control, attempt);
@@ -148,6 +152,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
     confirmedFlushLsn,
     publications,
     renewedPublications: renewed.map(({ name }) => name),
+    isPartial: prepared.length < namespaces.length,
     storedLedger,
     nextLedger,
   };
@@ -194,7 +199,26 @@ function mustCreate({ request, snapshot, usableSlot }: Attempt): boolean {
   return usableSlot === undefined || request.namespaces.some((name) => !snapshot.publications.has(name));
 }
 
-/** Before anything is created: publications and a slot that nothing can stream from would hold WAL. @throws SetupError */
+/**
+ * Before anything is created: publications and a slot that nothing streams from would hold WAL, and every row after the
+ * creation of a publication is owed.
+ * @returns the namespaces to prepare; while their records cannot be delivered, those that are published already, so that the
+ * slot is held
+ * @throws SetupError, and what keeps the records from delivery when there is nothing to hold
+ */
+async function selectDeliverable(
+  { request, place, snapshot, continuity, usableSlot }: Attempt,
+  namespaces: readonly PublishedNamespace[],
+): Promise<readonly PublishedNamespace[]> {
+  await requireWalsender(request, snapshot.server, place);
+  const reason = await request.whyUndeliverable();
+  if (reason === undefined) return namespaces;
+  const published = namespaces.filter(({ tables }) => snapshot.publications.has(tables.namespace));
+  if (usableSlot === undefined || continuity.verdict !== 'continues' || published.length === 0) throw reason;
+  return published;
+}
+
+/** A server that lets this role stream, without a pooler in between. @throws SetupError */
 async function requireWalsender(
   { endpoint, slot }: SetupRequest,
   server: ServerFacts,

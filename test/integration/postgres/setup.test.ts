@@ -90,6 +90,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         createdAtLsn: expect.any(BigInt) as unknown as bigint,
       })),
       renewedPublications: [],
+      isPartial: false,
       storedLedger: undefined,
       nextLedger: {
         systemIdentifier: truth!.system_identifier,

@@ -5,6 +5,7 @@ import { parseLsn } from '../../../src/lsn.ts';
 import { quoteIdentifier } from '../../../src/postgres/client/quote.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
+import { fixtureOn } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import {
@@ -50,6 +51,13 @@ async function publishByHand(fixture: StreamFixture, namespace = NEW): Promise<v
   const { processes, events } = tablesOf(namespace);
   await sql`ALTER TABLE ${sql(processes)} REPLICA IDENTITY FULL`;
   await sql`CREATE PUBLICATION ${sql(namespace)} FOR TABLE ${sql(processes)}, ${sql(events)}`;
+}
+
+/** Prepares the slot with both namespaces, as a service does that is killed before it streams. */
+async function prepareUnstreamed(fixture: StreamFixture, postgres: PostgresServer): Promise<void> {
+  const { prepare, admin, control } = fixtureOn(postgres, fixture.database);
+  await prepare(fixture.slot('main'), [OLD, NEW]);
+  await Promise.all([admin.end(), control.end()]);
 }
 
 /** Gives the publication a comment as older versions of the service wrote it. */
@@ -104,16 +112,10 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
   test('delivers every row since the service created the publication, also when the service stopped in between', async () => {
     const { fixture, expected } = await openBacklog(postgres);
     await using _ = fixture;
-    // Kafka lacks a topic: the service creates the publication and streams nothing.
-    await kafka.deleteTopic(fixture.topics(NEW).lifecycle_topic);
-    const stopping = fixture.start();
-    await stopping.waitForFailure(fixture.slot('main'));
+    await prepareUnstreamed(fixture, postgres);
     expect(await isPublished(fixture)).toBe(true);
     expected.push(await writeProcess(fixture, NEW, 'since'));
     expected.push(await writeProcess(fixture, OLD, 'since'));
-    await stopping.stop();
-    expected.push(await writeProcess(fixture, NEW, 'while the service was down'));
-    await kafka.createTopic(fixture.topics(NEW).lifecycle_topic, { partitions: 3 });
 
     const service = fixture.start();
     await fixture.confirmed('main');
@@ -150,17 +152,13 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
       const { fixture } = await openBacklog(postgres);
       await using _ = fixture;
       if (byHand) await publishByHand(fixture);
-      await kafka.deleteTopic(fixture.topics(NEW).lifecycle_topic);
-      const prepared = fixture.start();
-      await prepared.waitForFailure(fixture.slot('main'));
+      await prepareUnstreamed(fixture, postgres);
       expect(await isPublished(fixture)).toBe(true);
       await writeProcess(fixture, NEW, 'owed');
-      await prepared.stop();
       const without = fixture.start({ slots: { main: [OLD] } });
       await writeProcess(fixture, OLD, 'meanwhile');
       await fixture.confirmed('main');
       await without.stop();
-      await kafka.createTopic(fixture.topics(NEW).lifecycle_topic, { partitions: 3 });
 
       const back = fixture.start();
       await back.waitForFailure(fixture.slot('main'));
@@ -169,6 +167,33 @@ describe.each([14, 17, 18] as const)('a namespace added to a slot with a backlog
     },
     60_000,
   );
+
+  test('creates nothing while records of the new namespace cannot be delivered, and holds the slot meanwhile', async () => {
+    const { fixture, expected } = await openBacklog(postgres);
+    await using _ = fixture;
+    const topic = fixture.topics(NEW).lifecycle_topic;
+    await kafka.deleteTopic(topic);
+    const service = fixture.start();
+    await service.waitForFailure(fixture.slot('main'), 2);
+    await waitFor('a walsender', () => fixture.walsender('main'));
+    expect(await fixture.sql`SELECT FROM pg_publication WHERE pubname = ${NEW}`).toHaveLength(0);
+    await writeProcess(fixture, NEW, 'before its publication');
+    await kafka.createTopic(topic, { partitions: 3 });
+    await waitFor('the publication', () => isPublished(fixture));
+    expected.push(await writeProcess(fixture, NEW, 'since'));
+    await expectDelivered(fixture, expected);
+    expect(service.failures().every(({ message }) => message.includes(topic))).toBe(true);
+  }, 60_000);
+
+  test('creates neither slot nor publication while Kafka is away, and nothing that holds WAL', async () => {
+    await using fixture = await openStreamFixture({ postgres, kafka, slots: { main: [OLD] } });
+    const service = fixture.start({ kafkaSettings: { brokers: ['127.0.0.1:1'] } });
+    await service.waitForFailure(fixture.slot('main'), 2);
+    const [row] = await fixture.sql`
+      SELECT (SELECT count(*)::int4 FROM pg_publication) AS publications,
+        (SELECT count(*)::int4 FROM pg_replication_slots WHERE slot_name = ${fixture.slot('main')}) AS slots`;
+    expect(row).toEqual({ publications: 0, slots: 0 });
+  }, 60_000);
 
   test('delivers every row of namespaces that an operator published one after the other', async () => {
     const { fixture, expected } = await openBacklog(postgres, [NEWER, OLD, NEW]);

@@ -71,7 +71,8 @@ export function databaseEndpoint(server: PostgresServer, database: string, usern
   return { ref: 'main', host: server.host, port: server.port, database, username, password, tls: undefined };
 }
 
-function fixtureOn(server: PostgresServer, database: string): SetupFixture {
+/** The connections of a fixture on a database that exists; its disposal drops the slots of the database. */
+export function fixtureOn(server: PostgresServer, database: string): SetupFixture {
   const endpoint = databaseEndpoint(server, database);
   const admin = server.sql(database, { max: 4 });
   const { logger, lines } = recordingLogger();
@@ -98,6 +99,7 @@ function fixtureOn(server: PostgresServer, database: string): SetupFixture {
       isConfiguredSlot: options.isConfiguredSlot ?? (() => true),
       warnedSlots: new Set(),
       onSlotSeen: () => {},
+      whyUndeliverable: async () => undefined,
       log: logger,
       signal: new AbortController().signal,
     });
