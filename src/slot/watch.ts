@@ -10,6 +10,7 @@ import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
 import type { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { readOtherReaders } from '../postgres/continuity/other-readers.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
+import { neededRelease } from '../postgres/hazards/server-hazards.ts';
 import { findSharingHazards, type SharingHazard } from '../postgres/hazards/sharing-hazards.ts';
 import { findTableHazards, type TableHazard } from '../postgres/hazards/table-hazards.ts';
 import type { MarkedDatabase } from '../postgres/replication/publication-marker.ts';
@@ -95,6 +96,7 @@ async function look(options: SlotWatchOptions): Promise<SourceError | Sound | { 
     if (facts !== undefined) status.server = facts;
     const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control.sql, facts.activePid);
     status.warnings.update('synchronous', synchronousWarnings(slot, syncState), log);
+    status.warnings.update('server', versionWarnings(slot, prepared.serverVersionNumber), log);
     const publishing = await readPublishing(control.sql, namespaces, serverMajor);
     const otherReaders = await readOtherReaders(control.sql, options.isConfiguredSlot);
     const sharing = findSharingHazards(settings, publishing, { database: prepared, otherReaders });
@@ -129,6 +131,16 @@ function synchronousWarnings(slot: string, syncState: string | undefined): SlotW
     `Name the standbys instead of *, for example: ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (pg2, pg3)'; SELECT pg_reload_conf(); ` +
     `the walsender is called "${walsenderName(slot)}"`;
   return [{ code: 'synchronous_standby', subject: slot, message, advice }];
+}
+
+function versionWarnings(slot: string, versionNumber: number): SlotWarning[] {
+  const release = neededRelease(versionNumber);
+  if (release === undefined) return [];
+  const message =
+    'This release of PostgreSQL may stream later changes of a table with a publication as it was before it was altered: rows ' +
+    'are then missing without a trace';
+  const advice = `Update the server to PostgreSQL ${release} or later, and do not alter publications by hand before that`;
+  return [{ code: 'outdated_server', subject: slot, message, advice }];
 }
 
 function blindWarning({ ledger, slot }: SlotWatchOptions, cause: unknown): SlotWarning {

@@ -78,6 +78,8 @@ export interface PreparedSlot extends SlotClaim {
   /** Identifies the cluster; another one at the same address has another */
   readonly systemIdentifier: string;
   readonly databaseOid: number;
+  /** `server_version_num` */
+  readonly serverVersionNumber: number;
   readonly timeline: number;
   /** Of this service, on the server */
   readonly role: string;
@@ -144,6 +146,7 @@ export async function prepareSlot(control: Sql, request: SetupRequest): Promise<
   return {
     systemIdentifier: server.systemIdentifier,
     databaseOid: server.databaseOid,
+    serverVersionNumber: server.versionNumber,
     timeline,
     serverMajor: majorOf(server.versionNumber),
     role: server.role,

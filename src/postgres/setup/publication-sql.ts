@@ -78,7 +78,7 @@ function identityStatement({ name, owner }: TableFacts): Statement {
 
 /**
  * Makes writers of a table wait until the publication is as configured. A transaction that wrote to the table before and
- * commits after would otherwise come without that row, on any version. Servers before 14.18, 15.13, 16.9 and 17.5 would also
+ * commits after would otherwise come without that row, on any version. Older servers (`hazards/server-hazards.ts`) would also
  * decode its later changes, and those of transactions after it, with the publication as it was before.
  */
 function lockStatement({ name, owner }: TableFacts): Statement {

@@ -77,6 +77,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
     expect(first).toEqual({
       systemIdentifier: truth!.system_identifier,
       databaseOid: expect.any(Number) as unknown as number,
+      serverVersionNumber: expect.any(Number) as unknown as number,
       timeline: 1,
       serverMajor: major,
       role: 'postgres',

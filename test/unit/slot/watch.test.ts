@@ -31,7 +31,10 @@ function fakeControl(): Sql {
 }
 
 /** @param keep of the ledger */
-async function watch(keep: () => Promise<void>): Promise<unknown> {
+async function watch(
+  keep: () => Promise<void>,
+  status = new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }),
+): Promise<unknown> {
   const ended = new AbortController();
   const watching = watchSlot({
     control: { sql: fakeControl(), socket: { destroyed: false } } as unknown as OwnedConnection,
@@ -39,9 +42,9 @@ async function watch(keep: () => Promise<void>): Promise<unknown> {
     slot: 'slot',
     publishing: new Map([['invoice', { replicaIdentity: 'full', publishColumns: 'all' }]]),
     isConfiguredSlot: () => true,
-    prepared: { serverMajor: 17 } as unknown as PreparedSlot,
+    prepared: { serverMajor: 17, serverVersionNumber: 170_005 } as unknown as PreparedSlot,
     ledger: { keep, entryOids: new Map([['invoice', [ENTRY_OID]]]) } as unknown as LedgerKeeper,
-    status: new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] }),
+    status,
     log: recordingLogger().logger,
     signal: ended.signal,
   }).catch((error: unknown) => error);
@@ -55,4 +58,12 @@ test.each([
   ['fails', () => Promise.reject(new Error('no answer'))],
 ])('an altered publication ends the stream at once, even if the write of the ledger %s', async (_, keep) => {
   expect(await watch(keep)).toMatchObject({ code: 'publication_altered' });
+});
+
+test('a warning names the release that the server needs', async () => {
+  const status = new SlotStatus({ database: 'db', slot: 'slot', namespaces: ['invoice'] });
+  await watch(async () => {}, status);
+  expect(status.warnings.current).toEqual([
+    expect.objectContaining({ code: 'outdated_server', advice: expect.stringContaining('17.6') }),
+  ]);
 });
