@@ -2,6 +2,7 @@ import { apiVersionsV3, Connection, metadataV12, ResponseError } from '@platform
 import type { Logger } from 'pino';
 import { formatAddress, isLoopback } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
+import { settlesWithin } from '../../deadline.ts';
 import { NotifierError, SecretError, SinkError } from '../../errors.ts';
 import { connectAdvice, judgeKafkaError } from '../../failure-policy.ts';
 import { ApiVersions } from './api-versions.ts';
@@ -9,6 +10,22 @@ import type { ClusterIdentity } from './cluster-identity.ts';
 import { connectionOptions } from './connection-options.ts';
 import { codeOf, identify } from './errors.ts';
 import { destroyOnThrow } from './library-patches.ts';
+
+/** A connection that was silent for so long is proved before it is used: a NAT or firewall in between may have forgotten it */
+const PROVED_FOR_MS = 10_000;
+/** The broker's answer to the proof is a few bytes; after this time another connection is opened */
+const PROOF_TIMEOUT_MS = 1_000;
+/** Shorter than the idle time after which cloud networks forget a connection (250 s and more) */
+const KEEPALIVE_INTERVAL_MS = 60_000;
+
+/** A connection of `Connections`. */
+interface BrokerConnection {
+  readonly opening: Promise<Connection>;
+  /** When an answer last came on it; performance.now() */
+  answeredMs: number;
+  /** The proof that is under way */
+  proof: Promise<boolean> | undefined;
+}
 
 /** A request to one broker, as the library sends it. */
 export type KafkaRequest<T> = (connection: Connection) => Promise<T>;
@@ -33,7 +50,7 @@ export class Connections {
   readonly #config: KafkaClientConfig;
   readonly #log: Logger;
   readonly #identity: ClusterIdentity | undefined;
-  readonly #byAddress = new Map<string, Promise<Connection>>();
+  readonly #byAddress = new Map<string, BrokerConnection>();
   /** Every connection whose socket may be open, including those that are being opened */
   readonly #opened = new Set<Connection>();
   /** Addresses of brokers whose last request failed */
@@ -101,49 +118,77 @@ export class Connections {
   }
 
   /**
-   * Asks one broker. A connection on which no readable answer comes is dropped.
+   * Asks one broker. A connection on which no readable answer comes is dropped, and one that was idle is proved first.
    * @throws SinkError or SecretError when there is no connection, the library's error when the request fails
    */
   async ask<T>(broker: ServerAddress, request: KafkaRequest<T>): Promise<T> {
     const address = formatAddress(broker);
-    const connection = this.#connect(broker);
+    let used = this.#connect(broker);
     try {
-      const answer = await request(await connection);
-      this.#noteAnswer(address);
+      if (!(await this.#isProved(used))) {
+        this.#drop(address, used);
+        used = this.#connect(broker);
+      }
+      const answer = await request(await used.opening);
+      this.#noteAnswer(address, used);
       return answer;
     } catch (error) {
       if (error instanceof ResponseError) {
-        this.#noteAnswer(address);
+        this.#noteAnswer(address, used);
       } else {
         this.#failing.add(address);
-        this.#drop(address, connection);
+        this.#drop(address, used);
       }
       throw error;
     }
   }
 
-  #noteAnswer(address: string): void {
+  #noteAnswer(address: string, connection: BrokerConnection): void {
+    connection.answeredMs = performance.now();
     this.#failing.delete(address);
     this.#isReachable = true;
   }
 
-  #connect(broker: ServerAddress): Promise<Connection> {
+  #connect(broker: ServerAddress): BrokerConnection {
     const address = formatAddress(broker);
     const known = this.#byAddress.get(address);
     if (known !== undefined) return known;
-    const opening = this.#open(broker);
-    this.#byAddress.set(address, opening);
-    opening.then(
-      (connection) => connection.once('close', () => this.#drop(address, opening)),
-      () => this.#drop(address, opening),
+    const connection: BrokerConnection = {
+      opening: this.#open(broker),
+      answeredMs: performance.now(),
+      proof: undefined,
+    };
+    this.#byAddress.set(address, connection);
+    connection.opening.then(
+      (opened) => opened.once('close', () => this.#drop(address, connection)),
+      () => this.#drop(address, connection),
     );
-    return opening;
+    return connection;
+  }
+
+  /**
+   * False when a connection that was idle does not answer: a batch on it would wait for the whole `request_timeout`. Requests
+   * at the same time share one proof.
+   */
+  async #isProved(connection: BrokerConnection): Promise<boolean> {
+    if (performance.now() - connection.answeredMs < PROVED_FOR_MS) return true;
+    connection.proof ??= this.#prove(connection).finally(() => {
+      connection.proof = undefined;
+    });
+    return await connection.proof;
+  }
+
+  async #prove(connection: BrokerConnection): Promise<boolean> {
+    const answer = connection.opening.then((opened) => apiVersionsV3.api.async(opened, 'cdc-notifier', '1'));
+    const isAnswered = await settlesWithin(PROOF_TIMEOUT_MS, answer).catch(() => false);
+    if (isAnswered) connection.answeredMs = performance.now();
+    return isAnswered;
   }
 
   /** Forgets a connection at once: until its socket reports `close`, the next request would use it. */
-  #drop(address: string, dropped: Promise<Connection>): void {
+  #drop(address: string, dropped: BrokerConnection): void {
     if (this.#byAddress.get(address) === dropped) this.#byAddress.delete(address);
-    dropped.then(({ socket }) => socket.destroy()).catch(() => {});
+    dropped.opening.then(({ socket }) => socket.destroy()).catch(() => {});
   }
 
   async #open(broker: ServerAddress): Promise<Connection> {
@@ -163,6 +208,7 @@ export class Connections {
       const connected = connection.connect(host, port);
       destroyOnThrow(connection.socket);
       await connected;
+      connection.socket.setKeepAlive(true, KEEPALIVE_INTERVAL_MS);
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
       this.versions.note(apiKeys);
       if (this.#identity !== undefined) {

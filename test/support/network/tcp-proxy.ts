@@ -30,6 +30,8 @@ export interface TcpProxy extends AsyncDisposable {
   refuse(refusing: boolean): Promise<void>;
   /** Forwards nothing any more, not even the end of a connection; sockets stay open, new ones are accepted */
   halfOpen(): void;
+  /** Forwards nothing more of the connections that are open now, as a NAT that has forgotten them; new ones work */
+  forget(): void;
   /** Delays every byte in both directions; 0 ends it */
   latency(delayMs: number): void;
   /** Forwards so many bytes each 10 ms, per direction and connection; 0 ends it */
@@ -163,6 +165,9 @@ export async function startTcpProxy(options: TcpProxyOptions): Promise<TcpProxy 
     cut,
     refuse,
     halfOpen: () => set({ halfOpen: true }),
+    forget() {
+      for (const connection of connections) connection.forget();
+    },
     latency: (latencyMs) => set({ latencyMs }),
     trickle: (bytesPerTick) => set({ bytesPerTick }),
     resetAfter(remainingBytes, direction = 'toClient') {
@@ -197,6 +202,7 @@ class Connection {
   readonly #faults: Faults;
   #server: Socket | undefined;
   #closed = false;
+  #isForgotten = false;
   #waiting: (() => void)[] = [];
 
   constructor(client: Socket, options: TcpProxyOptions, faults: Faults) {
@@ -231,6 +237,11 @@ class Connection {
     for (const resume of waiting) resume();
   }
 
+  /** Forwards nothing any more. */
+  forget(): void {
+    this.#isForgotten = true;
+  }
+
   /** Resets both sides (RST). */
   reset(): void {
     this.#closed = true;
@@ -261,7 +272,7 @@ class Connection {
   ): Promise<void> {
     for (;;) {
       await this.#until(() => inbox.hasMore);
-      await this.#until(() => !this.#faults.halfOpen);
+      await this.#until(() => !this.#faults.halfOpen && !this.#isForgotten);
       if (this.#closed) return;
       const next = inbox.take();
       if (next === undefined) {
