@@ -4,6 +4,7 @@ import type { Progress } from '../flow/progress.ts';
 import { type Lsn, laterLsn } from '../lsn.ts';
 import { readEventTriggers } from '../postgres/catalog/event-triggers.ts';
 import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
+import { withNewest } from '../postgres/continuity/configuration-order.ts';
 import {
   isRefusal,
   type LedgerRefusal,
@@ -43,12 +44,14 @@ export class LedgerKeeper {
   #writtenOrdinal = 0;
   #watchedLsn: Lsn | undefined;
   #entryOids: ReadonlyMap<string, readonly number[]>;
+  #configurations: readonly string[];
   #isOpen = false;
   #isClosing = false;
 
   constructor(options: LedgerKeeperOptions) {
     this.#options = options;
     this.#watchedLsn = options.prepared.nextLedger.watchedLsn;
+    this.#configurations = options.prepared.nextLedger.configurations;
     this.#entryOids = options.prepared.nextLedger.entryOids;
     this.remember();
   }
@@ -63,6 +66,17 @@ export class LedgerKeeper {
     const claim = { ...this.#options, prepared: { ...prepared, nextLedger: this.#present(false) } };
     await this.#noteOutcome(await claimSlot(control, claim));
     this.#isOpen = true;
+  }
+
+  /** Configurations that took the slot, oldest first. */
+  get configurations(): readonly string[] {
+    return this.#configurations;
+  }
+
+  /** Writes that this configuration is the newest one. */
+  async settleConfiguration(configuration: string): Promise<void> {
+    this.#configurations = withNewest(this.#configurations, configuration);
+    if (!this.#isClosing) await this.#write({ closed: false });
   }
 
   /** What is confirmed at present. */
@@ -123,6 +137,7 @@ export class LedgerKeeper {
       entryOids: this.#entryOids,
       closed,
       clusterIds: new Map(memory.clusterIds),
+      configurations: this.#configurations,
     };
   }
 

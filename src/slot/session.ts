@@ -7,10 +7,12 @@ import { Progress } from '../flow/progress.ts';
 import { SinkRehearsal } from '../flow/sink-rehearsal.ts';
 import { Sinks } from '../flow/sinks.ts';
 import { formatLsn } from '../lsn.ts';
+import { keepPresent } from '../postgres/availability/presence.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
 import { watchShutdown } from '../postgres/availability/server-shutdown.ts';
 import { connectControl } from '../postgres/client/connect.ts';
 import { OwnedConnection } from '../postgres/client/owned-connection.ts';
+import { configurationId } from '../postgres/continuity/configuration-order.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { livenessTimings } from '../postgres/replication/liveness.ts';
 import { ReplicationStream, replicationEndedError } from '../postgres/replication/stream.ts';
@@ -23,6 +25,7 @@ import { forgetPublication, notePublication, type SlotMemory } from './memory.ts
 import { findPublicationStarts, isPublicationMissing } from './missing-publication.ts';
 import { standBy } from './standby.ts';
 import { closeInOrder, StopDeadline, settleInFlight } from './stop.ts';
+import { readPrecedence } from './superseded.ts';
 import { watchSlot } from './watch.ts';
 
 /** Every wait of the preparation has a shorter bound of its own: this one is for a server that does not answer */
@@ -87,6 +90,7 @@ export class Session implements AsyncDisposable {
   /** Rejects when the service is asked to stop */
   readonly #stopped: Promise<never>;
   readonly #stopDeadline: StopDeadline;
+  readonly #configuration: string;
   /** Each rejects with a reason to end the session: another primary, a server that shuts down */
   readonly #watches: Promise<never>[] = [];
   /** Why the control connection could not be opened again when that was last tried */
@@ -96,6 +100,7 @@ export class Session implements AsyncDisposable {
     this.#options = options;
     this.#stopSignal = stopSignal;
     this.#stopped = rejectOnAbort(stopSignal, this.#ended.signal);
+    this.#configuration = configurationId(options.stream.namespaces);
     const { shutdownTimeoutMs } = options.config;
     this.#stopDeadline = new StopDeadline(shutdownTimeoutMs, { stop: stopSignal, ended: this.#ended.signal });
   }
@@ -166,6 +171,7 @@ export class Session implements AsyncDisposable {
     const { slot, databaseRef } = stream;
     const signal = this.#ended.signal;
     this.#endWhenFailed(watchPrimary(stream.database, { ...this.#search, followed: endpoint }));
+    void keepPresent(control, { slot, configuration: this.#configuration, log, signal });
     using sinks = this.#rehearseSinks();
     // What it finds is in the status, and the warnings of the preparation are for the log of the slot holder.
     const request = { ...this.#setupRequest(endpoint), onSlotSeen: () => {}, log: log.child({}, { level: 'silent' }) };
@@ -177,6 +183,7 @@ export class Session implements AsyncDisposable {
       slot,
       place: { database: databaseRef, slot },
       rehearse,
+      precedence: () => readPrecedence(control.sql, slot, this.#configuration),
       reconnectTimeoutMs: config.reconnectTimeoutMs,
       status,
       log,
@@ -217,6 +224,7 @@ export class Session implements AsyncDisposable {
       remembered: memory.remembered,
       isLedgerRefused: memory.isLedgerRefused,
       instance,
+      configuration: this.#configuration,
       isConfiguredSlot: this.#options.isConfiguredSlot,
       warnedSlots: memory.warnedSlots,
       onSlotSeen: (facts) => {
@@ -335,7 +343,8 @@ export class Session implements AsyncDisposable {
       this.#logStart(server);
       const { isConfiguredSlot } = this.#options;
       const { slot, namespaces: publishing } = stream;
-      const watch = { control, slot, publishing, isConfiguredSlot, prepared, ledger, status, log };
+      const configuration = this.#configuration;
+      const watch = { control, slot, publishing, configuration, isConfiguredSlot, prepared, ledger, status, log };
       watchSlot({ ...watch, controlError: () => this.#controlError, signal: this.#ended.signal }).catch(
         (error: unknown) => flow.fail(error),
       );

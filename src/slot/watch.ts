@@ -8,6 +8,7 @@ import { formatLsn } from '../lsn.ts';
 import { entriesOf, readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
 import type { OwnedConnection } from '../postgres/client/owned-connection.ts';
+import { newerConfigurations } from '../postgres/continuity/configuration-order.ts';
 import { readOtherReaders } from '../postgres/continuity/other-readers.ts';
 import { describePublicationHazards } from '../postgres/hazards/publication-hazards.ts';
 import { neededRelease } from '../postgres/hazards/server-hazards.ts';
@@ -20,6 +21,7 @@ import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import type { SlotWarning } from '../status/slot-warnings.ts';
 import type { LedgerKeeper } from './ledger-keeper.ts';
+import { precedenceOver, SupersededStream } from './superseded.ts';
 
 const LOOK_INTERVAL_MS = 5_000;
 /** After a look that failed: a connection that was ended once is open again by then */
@@ -35,6 +37,8 @@ export interface SlotWatchOptions {
   readonly slot: string;
   /** Settings of each namespace */
   readonly publishing: ReadonlyMap<string, PublishSettings>;
+  /** Of this process: `configurationId` */
+  readonly configuration: string;
   /** True for a slot that the configuration names */
   readonly isConfiguredSlot: (slot: string) => boolean;
   readonly prepared: PreparedSlot;
@@ -52,10 +56,11 @@ export interface SlotWatchOptions {
  */
 export async function watchSlot(options: SlotWatchOptions): Promise<void> {
   const { ledger, status, log, signal } = options;
+  const superseded = new SupersededStream(options.slot);
   let failures = 0;
   while (!signal.aborted) {
     const confirmedLsn = ledger.confirmedLsn;
-    const seen = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options));
+    const seen = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options, superseded));
     // What is lost is judged by the next start: the server goes on without an error, and leaves rows out.
     if (seen instanceof SourceError) throw seen;
     if (signal.aborted) return;
@@ -86,7 +91,10 @@ interface Sound {
  * Returns why the stream must end, as rows are left out, or why nothing could be seen. To open a lost control connection
  * again is left to the shutdown watch, so that one attempt to log in is made at a time.
  */
-async function look(options: SlotWatchOptions): Promise<SourceError | Sound | { readonly cause: unknown }> {
+async function look(
+  options: SlotWatchOptions,
+  superseded: SupersededStream,
+): Promise<SourceError | Sound | { readonly cause: unknown }> {
   const { control, controlError, slot, publishing: settings, prepared, ledger, status, log } = options;
   const namespaces = [...settings.keys()];
   const { serverMajor } = prepared;
@@ -97,6 +105,7 @@ async function look(options: SlotWatchOptions): Promise<SourceError | Sound | { 
     const syncState = facts?.activePid === undefined ? undefined : await readSyncState(control.sql, facts.activePid);
     status.warnings.update('synchronous', synchronousWarnings(slot, syncState), log);
     status.warnings.update('server', versionWarnings(slot, prepared.serverVersionNumber), log);
+    await lookAtConfigurations(options, superseded);
     const publishing = await readPublishing(control.sql, namespaces, serverMajor);
     const otherReaders = await readOtherReaders(control.sql, options.isConfiguredSlot);
     const sharing = findSharingHazards(settings, publishing, { database: prepared, otherReaders });
@@ -117,6 +126,17 @@ async function look(options: SlotWatchOptions): Promise<SourceError | Sound | { 
   } catch (cause) {
     return { cause };
   }
+}
+
+async function lookAtConfigurations(
+  { control, slot, configuration, ledger, status, log }: SlotWatchOptions,
+  superseded: SupersededStream,
+): Promise<void> {
+  const newer = newerConfigurations(ledger.configurations, configuration);
+  if (newer.length === 0) return status.warnings.update('configuration', [], log);
+  const precedence = await precedenceOver(newer, control.sql, slot);
+  status.warnings.update('configuration', [superseded.warning(precedence)], log);
+  if (superseded.isSettled(precedence, performance.now())) await ledger.settleConfiguration(configuration);
 }
 
 /** `potential` becomes `sync` when a standby is lost, so that commits then wait for Kafka. */

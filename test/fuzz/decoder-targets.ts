@@ -284,6 +284,7 @@ const LEDGER = encodeLedger({
   entryOids: new Map(),
   left: new Map([['former', { oid: 16_414, lsn: 0x50n }]]),
   clusterIds: new Map(),
+  configurations: ['0badc0de', '00000001'],
   acceptedLsn: 0x60n,
 });
 

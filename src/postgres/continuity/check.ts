@@ -28,6 +28,8 @@ export interface ContinuityRequest {
   readonly namespaces: readonly string[];
   /** Id of this process in ledgers */
   readonly instance: string;
+  /** Of this process: `configurationId` */
+  readonly configuration: string;
   /** What this process knows from its last session: its `PreparedSlot.nextLedger`, with what it has confirmed since */
   readonly remembered: SlotLedger | undefined;
   /** The server refused the last attempt to write the ledger */
@@ -150,8 +152,8 @@ export function warnOfAcceptedLoss(
 
 /** What the next ledger is made from. */
 export function ledgerContext(
-  { remembered, instance }: Pick<ContinuityRequest, 'remembered' | 'instance'>,
+  { remembered, instance, configuration }: Pick<ContinuityRequest, 'remembered' | 'instance' | 'configuration'>,
   { server, timeline, stored }: Pick<SlotSnapshot, 'server' | 'timeline' | 'stored'>,
 ): LedgerContext {
-  return { remembered, stored, systemIdentifier: server.systemIdentifier, timeline, instance };
+  return { remembered, stored, systemIdentifier: server.systemIdentifier, timeline, instance, configuration };
 }

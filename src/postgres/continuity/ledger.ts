@@ -61,6 +61,8 @@ export interface SlotLedger {
   readonly left: ReadonlyMap<string, LeftPublication>;
   /** Ids of the Kafka clusters that it was delivered to, by Kafka client; ledgers of older versions have none */
   readonly clusterIds: ReadonlyMap<string, string>;
+  /** Configurations that took the slot, oldest first (`configurationId`); ledgers of older versions have none */
+  readonly configurations: readonly string[];
   /** Start of the last loss that was accepted: a setting accepts one loss, and not the next one at the same LSN */
   readonly acceptedLsn: Lsn | undefined;
 }
@@ -94,6 +96,7 @@ export function encodeLedger(ledger: SlotLedger): string {
     entries: ledger.entryOids.size === 0 ? undefined : Object.fromEntries(ledger.entryOids),
     left: Object.fromEntries([...ledger.left].map(([name, { oid, lsn }]) => [name, { oid, lsn: formatLsn(lsn) }])),
     clusters: ledger.clusterIds.size === 0 ? undefined : Object.fromEntries(ledger.clusterIds),
+    configurations: ledger.configurations.length === 0 ? undefined : ledger.configurations,
     accepted: ledger.acceptedLsn === undefined ? undefined : formatLsn(ledger.acceptedLsn),
   });
 }
@@ -127,6 +130,7 @@ export function parseLedger(text: string): SlotLedger {
     entryOids: new Map(fields.entries === undefined ? [] : Object.entries(field('entries', isEntries))),
     left: new Map(Object.entries(left).map(([name, { oid, lsn }]) => [name, { oid, lsn: parseLsn(lsn) }])),
     clusterIds: new Map(fields.clusters === undefined ? [] : Object.entries(field('clusters', isTexts))),
+    configurations: fields.configurations === undefined ? [] : field('configurations', isConfigurations),
     acceptedLsn: fields.accepted === undefined ? undefined : parseLsn(field('accepted', isText)),
   };
 }
@@ -156,6 +160,10 @@ function isCount(value: unknown): value is number {
 
 function isTexts(value: unknown): value is Record<string, string> {
   return isObject(value) && Object.values(value).every(isText);
+}
+
+function isConfigurations(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((one) => isText(one) && /^[0-9a-f]{8}$/.test(one));
 }
 
 function isOids(value: unknown): value is Record<string, number> {

@@ -33,6 +33,7 @@
  * confirmed by that, so a closed ledger stays closed. The server checks which ledger may be replaced (`writeLedger`).
  */
 import { type Lsn, laterLsn } from '../../lsn.ts';
+import { withConfiguration } from './configuration-order.ts';
 import { type Continuity, effectiveLedger } from './judge.ts';
 import { ALTERED_OID, type SlotLedger } from './ledger.ts';
 import type { Loss } from './loss.ts';
@@ -45,12 +46,14 @@ export interface LedgerContext {
   readonly timeline: number;
   /** Of this process */
   readonly instance: string;
+  /** Of this process: `configurationId` */
+  readonly configuration: string;
 }
 
 /** The ledger of an instance that starts to stream from this position. */
 export function nextOnStart(
   continuity: Continuity,
-  { remembered, stored, systemIdentifier, timeline, instance }: LedgerContext,
+  { remembered, stored, systemIdentifier, timeline, instance, configuration }: LedgerContext,
   start: {
     readonly confirmedFlushLsn: Lsn;
     readonly publicationOids: ReadonlyMap<string, number>;
@@ -81,6 +84,8 @@ export function nextOnStart(
     entryOids,
     left: new Map([...(last?.left ?? []), ...formerly].filter(([name]) => !publicationOids.has(name))),
     clusterIds: last?.clusterIds ?? new Map(),
+    // What was stored last has the order, also on another server.
+    configurations: withConfiguration((stored ?? remembered)?.configurations ?? [], configuration),
     acceptedLsn: continuity.verdict === 'loss' ? continuity.loss.fromLsn : last?.acceptedLsn,
   };
 }
@@ -129,6 +134,7 @@ export function nextOnClaim(
       entryOids: new Map(),
       left: new Map(),
       clusterIds: new Map(),
+      configurations: [],
       acceptedLsn: undefined,
     }),
     instance,

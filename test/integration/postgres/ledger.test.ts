@@ -30,6 +30,7 @@ const first: SlotLedger = {
   entryOids: new Map(),
   left: new Map([['заказ', { oid: 16_415, lsn: 0x80n }]]),
   clusterIds: new Map(),
+  configurations: [],
   acceptedLsn: 0x60n,
 };
 const second: SlotLedger = { ...first, instance: 'two', revision: 2, confirmedLsn: 0x200n };

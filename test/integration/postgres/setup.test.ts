@@ -106,6 +106,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         entryOids: new Map(first.publications.map(({ name, entryOids }) => [name, entryOids])),
         left: new Map(),
         clusterIds: new Map(),
+        configurations: ['0badc0de'],
         watchedLsn: first.confirmedFlushLsn,
         acceptedLsn: undefined,
       },

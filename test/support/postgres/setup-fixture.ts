@@ -94,6 +94,7 @@ export function fixtureOn(server: PostgresServer, database: string): SetupFixtur
       namespaces,
       publishing: new Map(namespaces.map((namespace) => [namespace, { ...WHOLE_ROWS, ...options.publishing }])),
       instance: options.instance ?? 'instance of the test',
+      configuration: '0badc0de',
       remembered: options.remembered,
       isLedgerRefused: options.isLedgerRefused ?? false,
       isConfiguredSlot: options.isConfiguredSlot ?? (() => true),

@@ -27,6 +27,7 @@ const remembered: SlotLedger = {
   entryOids: new Map(),
   left: new Map(),
   clusterIds: new Map(),
+  configurations: [],
   acceptedLsn: undefined,
 };
 

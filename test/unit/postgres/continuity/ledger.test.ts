@@ -31,6 +31,7 @@ const ledger: SlotLedger = {
     ['__proto__', { oid: 16_501, lsn: 0x40n }],
   ]),
   clusterIds: new Map(),
+  configurations: ['0badc0de', '00000001'],
   acceptedLsn: 0x16_b374_0000n,
 };
 
@@ -45,7 +46,7 @@ describe('a ledger', () => {
     expect(encodeLedger({ ...ledger, publicationOids: new Map([['invoice', 16_412]]), left })).toBe(
       '{"system":"7710967555485513451","timeline":3,"instance":"8f14e45f-ceea-467f-9575-6a1b3f1a2c3d","revision":12,' +
         '"from":"0/40","confirmed":"16/B374D848","delivered":"16/B374D800","closed":true,"publications":{"invoice":16412},' +
-        '"left":{"orders":{"oid":16500,"lsn":"16/B3000000"}},"accepted":"16/B3740000"}',
+        '"left":{"orders":{"oid":16500,"lsn":"16/B3000000"}},"configurations":["0badc0de","00000001"],"accepted":"16/B3740000"}',
     );
   });
 
@@ -60,6 +61,7 @@ describe('a ledger', () => {
       entryOids: new Map(),
       left: new Map(),
       clusterIds: new Map(),
+      configurations: [],
       acceptedLsn: undefined,
     });
   });
@@ -114,7 +116,8 @@ function tamperedTexts(): string[] {
     ]
       .filter((value) => !(['system', 'instance'].includes(key) && value === 'x'))
       .filter((value) => !(['publications', 'left'].includes(key) && JSON.stringify(value) === '{}'))
-      .filter((value) => !(['delivered', 'left', 'accepted'].includes(key) && value === undefined))
+      .filter((value) => !(key === 'configurations' && JSON.stringify(value) === '[]'))
+      .filter((value) => !(['delivered', 'left', 'configurations', 'accepted'].includes(key) && value === undefined))
       .map((value) => JSON.stringify({ ...fields, [key]: value })),
   );
 }

@@ -17,9 +17,17 @@ const remembered: SlotLedger = {
   entryOids: new Map(),
   left: new Map(),
   clusterIds: new Map(),
+  configurations: ['0badc0de'],
   acceptedLsn: undefined,
 };
-const context: LedgerContext = { remembered, stored: remembered, systemIdentifier: '1', timeline: 2, instance: 'us' };
+const context: LedgerContext = {
+  remembered,
+  stored: remembered,
+  systemIdentifier: '1',
+  timeline: 2,
+  instance: 'us',
+  configuration: '0badc0de',
+};
 const continues: Continuity = {
   verdict: 'continues',
   confirmedLsn: 100n,
@@ -48,6 +56,7 @@ describe('nextOnStart', () => {
       entryOids: new Map(),
       left: new Map(),
       clusterIds: new Map(),
+      configurations: ['0badc0de'],
       acceptedLsn: undefined,
     });
   });
@@ -79,6 +88,7 @@ describe('nextOnStart', () => {
       confirmedLsn: 60n,
       deliveredLsn: 60n,
       clusterIds: new Map(),
+      configurations: ['0badc0de'],
       acceptedLsn: 100n,
     });
     expect(nextOnStart(accepted, context, at(95n))).toMatchObject({ confirmedLsn: 95n, deliveredLsn: 90n });
@@ -203,6 +213,7 @@ describe('nextOnLoss', () => {
       entryOids: new Map(),
       left: new Map(),
       clusterIds: new Map(),
+      configurations: [],
       acceptedLsn: undefined,
     });
     // With it, the slot that has gone is the same loss.
@@ -217,4 +228,17 @@ describe('nextOnLoss', () => {
     });
     expect(gone).toMatchObject({ verdict: 'loss', loss: { fromLsn: 50n } });
   });
+});
+
+test('a configuration that takes the slot is the newest one, unless it is known', () => {
+  const start = { confirmedFlushLsn: 100n, publicationOids: new Map(), entryOids: new Map() };
+  const order = (configuration: string, stored = remembered) =>
+    nextOnStart({ verdict: 'first' }, { ...context, configuration, stored }, start).configurations;
+  expect(order('00000001')).toEqual(['0badc0de', '00000001']);
+  expect(order('0badc0de', { ...remembered, configurations: ['0badc0de', '00000001'] })).toEqual([
+    '0badc0de',
+    '00000001',
+  ]);
+  // Of an older version
+  expect(order('00000001', { ...remembered, configurations: [] })).toEqual(['00000001']);
 });
