@@ -11,7 +11,7 @@ import { createTopicLimits, type TopicLimits, updateLimits } from '../kafka/prod
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
 /** Options of Sinks. */
-export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 'maxRetries' | 'log'> {
+export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 'maxRetries' | 'trial' | 'log'> {
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
@@ -45,15 +45,18 @@ export interface Route {
 
 /** Everything that a slot sends to: one producer per Kafka client, one route per namespace. */
 export class Sinks {
+  readonly #options: SinksOptions;
   readonly #clusters: readonly Cluster[];
   readonly #producers: readonly Producer[];
   readonly #routes: ReadonlyMap<string, Route>;
 
   private constructor(
+    options: SinksOptions,
     clusters: readonly Cluster[],
     producers: readonly Producer[],
     routes: ReadonlyMap<string, Route>,
   ) {
+    this.#options = options;
     this.#clusters = clusters;
     this.#producers = producers;
     this.#routes = routes;
@@ -98,7 +101,7 @@ export class Sinks {
         const { queues } = producers.get(config.kafkaClient)!;
         return [namespace, createRoute(namespace, { config, queues, counts: options.counts.get(namespace)! })];
       });
-      return new Sinks(clusters, [...producers.values()], new Map(routes));
+      return new Sinks(options, clusters, [...producers.values()], new Map(routes));
     } catch (error) {
       close();
       throw error;
@@ -109,6 +112,8 @@ export class Sinks {
 
   /** Begins to watch the topics and to send. To be called once. */
   start(listener: ProducerListener): void {
+    const { trial, log } = this.#options;
+    trial.begin(log, () => this.flush());
     for (const producer of this.#producers) producer.start(listener);
   }
 
@@ -158,6 +163,7 @@ export class Sinks {
 
   /** Ends all sending and drops the connections. */
   close(): void {
+    this.#options.trial.stop();
     for (const producer of this.#producers) producer.stop();
     for (const cluster of this.#clusters) cluster.close();
   }

@@ -1,4 +1,5 @@
 import type { FlowMemory } from '../flow/flow.ts';
+import { DeliveryTrial } from '../kafka/produce/delivery-trial.ts';
 import type { TopicLimits } from '../kafka/produce/topic-limits.ts';
 import type { Lsn } from '../lsn.ts';
 import type { SlotLedger } from '../postgres/continuity/ledger.ts';
@@ -10,6 +11,8 @@ import type { SlotLedger } from '../postgres/continuity/ledger.ts';
 export interface SlotMemory extends FlowMemory {
   /** By Kafka client, because two clusters may have topics of one name */
   readonly topicLimits: Map<string, TopicLimits>;
+  /** The partition that refused at the end of the last session */
+  readonly trial: DeliveryTrial;
   /** Ids of the Kafka clusters that the slot delivers to, by Kafka client; the ledger has them as well */
   readonly clusterIds: Map<string, string>;
   /** Smallest LSN at which each publication is known to have existed, by name; see `notePublication` */
@@ -28,6 +31,7 @@ export interface SlotMemory extends FlowMemory {
 export function createSlotMemory(): SlotMemory {
   return {
     topicLimits: new Map(),
+    trial: new DeliveryTrial(),
     clusterIds: new Map(),
     publicationExistedAt: new Map(),
     probedBoundaries: new Map(),

@@ -305,6 +305,7 @@ export class Session implements AsyncDisposable {
       resendTimeoutMs: config.resendTimeoutMs,
       maxRetries: config.maxRetries,
       topicLimits: memory.topicLimits,
+      trial: memory.trial,
       clusterIds: memory.clusterIds,
       signal: this.#ended.signal,
       log,

@@ -1,4 +1,5 @@
 /** Answers of brokers: recorded ones, damaged, for the parsers alone and over real sockets for the whole Kafka side. */
+
 import { createServer, type Server, type Socket } from 'node:net';
 import {
   apiVersionsV3,
@@ -18,6 +19,7 @@ import { judgeKafkaError } from '../../src/failure-policy.ts';
 import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
 import { chooseProduceVersion } from '../../src/kafka/client/api-versions.ts';
 import { identify } from '../../src/kafka/client/errors.ts';
+import { DeliveryTrial } from '../../src/kafka/produce/delivery-trial.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
 import { answerFrame, type KafkaAnswer, RECORDED_TOPICS, readKafkaAnswers } from '../support/kafka/recorded-answers.ts';
 import type { FuzzTarget } from './campaign.ts';
@@ -158,6 +160,7 @@ function sessionOptions(port: number): SinksOptions {
     maxRetries: 1,
     keptBufferBytes: 1024 * 1024,
     topicLimits: new Map(),
+    trial: new DeliveryTrial(),
     clusterIds: new Map(),
     signal: new AbortController().signal,
     log: pino({ level: 'silent' }),

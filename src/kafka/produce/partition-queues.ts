@@ -161,13 +161,16 @@ export class PartitionQueues {
     this.#bufferedBytes += batch.length - before;
   }
 
-  /** Seals the first batch of every partition and returns them; they stay in their queues until acknowledged. */
-  nextRound(identity: ProducerIdentity): RecordBatch[] {
+  /**
+   * Seals the first batch of every partition and returns them; they stay in their queues until acknowledged.
+   * @param admits selects the partitions; undefined = all
+   */
+  nextRound(identity: ProducerIdentity, admits?: (topic: string, partition: number) => boolean): RecordBatch[] {
     const round: RecordBatch[] = [];
     for (const topic of this.#topics.values()) {
       for (const queue of topic.partitions) {
         const batch = queue.batches[0];
-        if (batch === undefined) continue;
+        if (batch === undefined || admits?.(topic.name, queue.index) === false) continue;
         if (!batch.sealed) {
           batch.seal(identity, queue.nextSequence, this.#options.codec);
           queue.nextSequence = (queue.nextSequence + batch.recordCount) % SEQUENCE_MODULUS;

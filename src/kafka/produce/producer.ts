@@ -4,6 +4,7 @@ import { SinkError } from '../../errors.ts';
 import { isTooLarge } from '../../failure-policy.ts';
 import type { ProduceResponse } from '../client/api-versions.ts';
 import type { Cluster, ProducerIdentity } from '../client/cluster.ts';
+import type { DeliveryTrial } from './delivery-trial.ts';
 import { PartitionQueues, type PartitionQueuesOptions } from './partition-queues.ts';
 import { deliveryError, judgeAnswer, judgeLeaderless, judgeSendError, type ProduceFailure } from './produce-errors.ts';
 import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
@@ -21,6 +22,8 @@ export interface ProducerOptions extends PartitionQueuesOptions {
   readonly metadataMaxAgeMs: number;
   /** Name of the client in the configuration, for errors and the log */
   readonly kafkaClient: string;
+  /** Of the slot: while it is active, one partition alone is sent to */
+  readonly trial: DeliveryTrial;
   readonly log: Logger;
 }
 
@@ -143,7 +146,7 @@ export class Producer {
       // Before the round is put together, so that its batches grow meanwhile.
       const throttleMs = this.#throttledUntilMs - performance.now();
       if (throttleMs > 0) await this.#pause(throttleMs);
-      const round = this.queues.nextRound(this.#identity);
+      const round = this.queues.nextRound(this.#identity, this.#selection());
       if (round.length === 0) {
         // Here and not in a later microtask: a flush in between would be lost.
         this.#isRunning = false;
@@ -153,8 +156,14 @@ export class Producer {
     }
   }
 
+  /** Which partitions may be sent to; undefined = all. */
+  #selection(): ((topic: string, partition: number) => boolean) | undefined {
+    const { kafkaClient, trial } = this.#options;
+    return trial.isActive ? (topic, partition) => trial.admits({ kafkaClient, topic, partition }) : undefined;
+  }
+
   async #sendRound(round: readonly RecordBatch[]): Promise<void> {
-    const { kafkaClient, limits, maxRetries, resendTimeoutMs } = this.#options;
+    const { kafkaClient, trial, limits, maxRetries, resendTimeoutMs } = this.#options;
     let pending = round;
     let retryCount = 0;
     let hasFollowed = false;
@@ -169,6 +178,7 @@ export class Producer {
       if (decision.action === 'give-up') {
         const [batch, { failure }] = [pending[decision.index]!, judged[decision.index]!];
         if (isTooLarge(failure)) noteRefusedBatch(limits, batch);
+        else trial.noteRefused({ kafkaClient, topic: batch.topic, partition: batch.partition });
         throw deliveryError(batch, failure, { kafkaClient, attemptCount: retryCount + 1 });
       }
       hasFollowed = decision.action === 'follow';
@@ -218,13 +228,19 @@ export class Producer {
         if (this.#isStopped) return;
         for (const batch of leaderBatches) {
           const failure = judge(batch);
-          if (failure === undefined) this.queues.acknowledge(batch);
+          if (failure === undefined) this.#acknowledge(batch);
           else failures.set(batch, { failure, sentTo });
         }
         this.#listener.onAcknowledged();
       }),
     );
     return failures;
+  }
+
+  #acknowledge(batch: RecordBatch): void {
+    const { kafkaClient, trial } = this.#options;
+    this.queues.acknowledge(batch);
+    if (trial.isActive) trial.noteAcknowledged({ kafkaClient, topic: batch.topic, partition: batch.partition });
   }
 
   /** Returns the outcome by batch; undefined = acknowledged. Does not reject. */

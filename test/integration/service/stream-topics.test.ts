@@ -474,3 +474,34 @@ test(
   },
   2 * TIMEOUT_MS,
 );
+
+test(
+  'a partition that refuses costs the others one repetition, however often it refuses',
+  async () => {
+    await using fixture = await openFixture();
+    const { lifecycle_topic } = fixture.topics(NS);
+    const refuse = (beforeMaxMs: string) =>
+      kafka.configureTopic(lifecycle_topic, { 'message.timestamp.before.max.ms': beforeMaxMs });
+    const service = fixture.start({ settings: { max_retries: 0 } });
+    await service.waitForStart(fixture.slot('one'));
+    await writeEvents(fixture, 1);
+    await fixture.confirmed('one');
+
+    await refuse('0');
+    await fixture.commit(async (tx) => {
+      for (const id of MOVING) await insertEvent(tx, NS, id, 2);
+      await insertProcess(tx, NS, 'refused');
+    });
+    await service.waitForFailure(fixture.slot('one'), 6);
+    await refuse('9223372036854775807');
+    await fixture.confirmed('one');
+    const events = (await fixture.emitted(NS)).filter(({ kind }) => kind === 'eventsink');
+    const counts = [...Map.groupBy(events, (one) => `${one.key} ${eventIdOf(one)}`).values()].map(
+      ({ length }) => length,
+    );
+    expect(counts).toHaveLength(2 * MOVING.length);
+    expect(Math.max(...counts)).toBeLessThanOrEqual(2);
+    expect(await kafka.countRecords([lifecycle_topic])).toEqual([1]);
+  },
+  TIMEOUT_MS,
+);

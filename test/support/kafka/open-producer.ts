@@ -7,6 +7,7 @@ import type { SinkError } from '../../../src/errors.ts';
 import { Cluster } from '../../../src/kafka/client/cluster.ts';
 import { BatchBuffers } from '../../../src/kafka/produce/batch-buffers.ts';
 import { codecOf } from '../../../src/kafka/produce/compression.ts';
+import { DeliveryTrial } from '../../../src/kafka/produce/delivery-trial.ts';
 import { type ProduceAnswer, Producer, type ProducerOptions } from '../../../src/kafka/produce/producer.ts';
 import type { RecordTally } from '../../../src/kafka/produce/record-batch.ts';
 import { createTopicLimits, type TopicLimits, updateLimits } from '../../../src/kafka/produce/topic-limits.ts';
@@ -78,6 +79,7 @@ export async function openProducer(
       metadataMaxAgeMs: client.metadataMaxAgeMs,
       codec: codecOf(client.compression),
       buffers: new BatchBuffers(1_000_000),
+      trial: new DeliveryTrial(),
       ...change,
       log,
       limits,

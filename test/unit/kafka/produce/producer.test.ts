@@ -6,6 +6,7 @@ import type { SinkError } from '../../../../src/errors.ts';
 import type { ProduceResponse } from '../../../../src/kafka/client/api-versions.ts';
 import type { ClusterMetadata } from '../../../../src/kafka/client/cluster.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
+import { DeliveryTrial } from '../../../../src/kafka/produce/delivery-trial.ts';
 import { Producer, type ProducerCluster } from '../../../../src/kafka/produce/producer.ts';
 import { createTopicLimits } from '../../../../src/kafka/produce/topic-limits.ts';
 import { waitFor } from '../../../support/process/wait.ts';
@@ -62,6 +63,7 @@ async function openProducer(cluster: FakeCluster, metadataMaxAgeMs = 600_000) {
     metadataMaxAgeMs,
     codec: undefined,
     buffers: new BatchBuffers(0),
+    trial: new DeliveryTrial(),
     limits: createTopicLimits(),
     log: pino({ level: 'silent' }),
   });
