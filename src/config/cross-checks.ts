@@ -82,33 +82,55 @@ function checkReferences(streams: unknown, databases: unknown, kafkaClients: unk
 }
 
 /**
- * Slot names are unique per server, publications (one per namespace) per database. Several db_refs may lead to the same
+ * Slot names are unique per server; publications (one per namespace) are shared by the slots of a database. Several db_refs may lead to the same
  * server or database: two of them do when they share an address.
  */
 function checkSlots(streams: unknown, databases: unknown, report: ReportMistake): void {
   const slotOwners = new Map<string, readonly PathStep[]>();
-  const namespaceOwners = new Map<string, readonly PathStep[]>();
+  const namespaces = new Map<string, SharedNamespace[]>();
   for (const [ref, slots] of entriesOf(streams)) {
     const database = databases instanceof Map ? databases.get(ref) : undefined;
     const known = serversOf(database);
     const servers = known.length === 0 ? [`only ${ref}`] : known;
     const databaseName = field(database, 'database') ?? `only ${ref}`;
-    for (const [slot, namespaces] of entriesOf(slots)) {
+    for (const [slot, entries] of entriesOf(slots)) {
       const slotSteps = ['streams', ref, slot];
       const slotKeys = servers.map((server) => JSON.stringify([server, slot]));
       const slotOwner = claim(slotOwners, slotKeys, slotSteps);
       if (slotOwner !== undefined) {
         report(slotSteps, `slot is already used by ${formatPath(slotOwner.slice(0, 2))} on the same server`, 'key');
       }
-      for (const [namespace] of entriesOf(namespaces)) {
-        const keys = servers.map((server) => JSON.stringify([server, databaseName, namespace]));
-        const owner = claim(namespaceOwners, keys, slotSteps);
-        if (owner !== undefined) {
-          const message = `namespace is already in ${formatPath(owner)}, a slot of the same database`;
-          report([...slotSteps, namespace], message, 'key');
-        }
+      for (const [name, entry] of entriesOf(entries)) {
+        const shared = { steps: [...slotSteps, name], entry };
+        const keys = servers.map((server) => JSON.stringify([server, databaseName, name]));
+        const others = new Set(keys.flatMap((key) => namespaces.get(key) ?? []));
+        for (const other of others) checkSharedNamespace(shared, other, report);
+        for (const key of keys) namespaces.set(key, [...(namespaces.get(key) ?? []), shared]);
       }
     }
+  }
+}
+
+/** A namespace of one slot that other slots of its database may have as well. */
+interface SharedNamespace {
+  readonly steps: readonly PathStep[];
+  readonly entry: unknown;
+}
+
+/** Two slots may have a namespace: they share its publication, and each delivers all of its rows, so not to one topic. */
+function checkSharedNamespace(one: SharedNamespace, other: SharedNamespace, report: ReportMistake): void {
+  const otherPath = formatPath(other.steps);
+  const isSame = (key: string) => field(one.entry, key) === field(other.entry, key);
+  for (const key of ['eventsink_topic', 'lifecycle_topic']) {
+    if (field(one.entry, key) === undefined || !isSame(key) || !isSame('kafka_client')) continue;
+    report([...one.steps, key], `is the topic of ${otherPath} already, which would deliver every record a second time`);
+  }
+  for (const [key, byDefault] of [
+    ['replica_identity', 'full'],
+    ['publish_columns', 'all'],
+  ] as const) {
+    if ((field(one.entry, key) ?? byDefault) === (field(other.entry, key) ?? byDefault)) continue;
+    report(one.steps, `needs the ${key} of ${otherPath}: both slots use one publication`, 'key');
   }
 }
 

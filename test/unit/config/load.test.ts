@@ -596,9 +596,16 @@ describe('parseConfig refuses', () => {
       /ns.publish_columns: needed requires replica_identity: status_index$/,
     ],
     [
-      'a namespace in two slots',
+      'a namespace in two slots that deliver to one topic',
       config({ streams: `{db: {a: {ns: ${NAMESPACE}}, b: {ns: ${NAMESPACE}}}}` }),
-      /^3:\d+ streams.db.b.ns: namespace is already in streams.db.a, a slot of the same database$/,
+      /^3:\d+ streams.db.b.ns.eventsink_topic: is the topic of streams.db.a.ns already, which would deliver/,
+    ],
+    [
+      'a namespace in two slots with another replica identity',
+      config({
+        streams: `{db: {a: {ns: ${NAMESPACE}}, b: {ns: {kafka_client: main, eventsink_topic: e2, lifecycle_topic: l2, replica_identity: status_index}}}}`,
+      }),
+      /^3:\d+ streams.db.b.ns: needs the replica_identity of streams.db.a.ns: both slots use one publication$/,
     ],
   ])('%s', (_, text, mistake) => {
     expect(mistakesOf(text)).toContainEqual(typeof mistake === 'string' ? mistake : expect.stringMatching(mistake));
@@ -634,8 +641,15 @@ describe('parseConfig refuses', () => {
       streams: `{db: {a: {ns: ${NAMESPACE}}}, other: {b: {ns: ${NAMESPACE}}}}`,
     });
     expect(mistakesOf(text)).toEqual([
-      expect.stringMatching(/^3:\d+ streams.other.b.ns: namespace is already in streams.db.a/),
+      expect.stringMatching(/^3:\d+ streams.other.b.ns.eventsink_topic: is the topic of streams.db.a.ns already/),
+      expect.stringMatching(/^3:\d+ streams.other.b.ns.lifecycle_topic: is the topic of streams.db.a.ns already/),
     ]);
+  });
+
+  test('a namespace may be in two slots of a database that deliver to other topics', () => {
+    const other = '{kafka_client: main, eventsink_topic: e2, lifecycle_topic: l2}';
+    const text = config({ streams: `{db: {a: {ns: ${NAMESPACE}}, b: {ns: ${other}}}}` });
+    expect(mistakesOf(text)).toEqual([]);
   });
 
   test('secrets that are empty, not UTF-8, or not PEM', () => {
@@ -686,7 +700,8 @@ log: {level: inf}
       '12:26 streams.progresor_db.Slot.ns.kafka_client: no such entry in kafka_clients; did you mean "main"?',
       '12:49 streams.progresor_db.Slot.ns.lifecycle_topic: must be text; put it in quotes',
       '14:11 streams.again.s: slot is already used by streams.twin on the same server',
-      '14:15 streams.again.s.ns: namespace is already in streams.twin.s, a slot of the same database',
+      '14:57 streams.again.s.ns.eventsink_topic: is the topic of streams.twin.s.ns already, which would deliver every record a second time',
+      '14:77 streams.again.s.ns.lifecycle_topic: is the topic of streams.twin.s.ns already, which would deliver every record a second time',
       '15:14 max_retries: must be a whole number from 0 to 2147483647, without quotes',
       '16:1 max_retries: is given twice; the first is on line 15',
       '17:14 log.level: must be trace, debug, info, warn, error or fatal; did you mean "info"?',

@@ -414,7 +414,16 @@ describe('settings without a counterpart are listed', () => {
     [{ streams: `other => #{"slot" => #{ns => #{${NAMESPACE}}}}` }, ['streams.other: no such entry in databases']],
     [
       { streams: `db => #{"a" => #{ns => #{${NAMESPACE}}}, "b" => #{ns => #{${NAMESPACE}}}}` },
-      ['streams.db.b.ns: namespace is already in'],
+      [
+        'streams.db.b.ns.eventsink_topic: is the topic of streams.db.a.ns already',
+        'streams.db.b.ns.lifecycle_topic: is the topic of streams.db.a.ns already',
+      ],
+    ],
+    [
+      {
+        streams: `db => #{"a" => #{ns => #{${NAMESPACE}}}, "b" => #{ns => #{kafka_client => k, eventsink_topic => <<"e2">>, lifecycle_topic => <<"l2">>}}}`,
+      },
+      [],
     ],
     [{ progressor: ', {max_retries, -1}' }, ['max_retries: must be']],
     [
