@@ -17,7 +17,7 @@ import { ByteWriter } from '../../src/bytes/writer.ts';
 import type { KafkaClientConfig, NamespaceConfig } from '../../src/config/config.ts';
 import { judgeKafkaError } from '../../src/failure-policy.ts';
 import { Sinks, type SinksOptions } from '../../src/flow/sinks.ts';
-import { chooseProduceVersion } from '../../src/kafka/client/api-versions.ts';
+import { ApiVersions } from '../../src/kafka/client/api-versions.ts';
 import { identify } from '../../src/kafka/client/errors.ts';
 import { DeliveryTrial } from '../../src/kafka/produce/delivery-trial.ts';
 import { SlotStatus } from '../../src/status/slot-status.ts';
@@ -39,7 +39,8 @@ export function kafkaParsers(): FuzzTarget {
       const answer = pick(random, answers);
       try {
         const parsed = parseAnswer(answer, mutateBytes(answer.body, random));
-        if (answer.apiKey === API_VERSIONS) chooseProduceVersion((parsed as apiVersionsV3.ApiVersionsResponse).apiKeys);
+        if (answer.apiKey === API_VERSIONS)
+          new ApiVersions().note((parsed as apiVersionsV3.ApiVersionsResponse).apiKeys);
         return 'answer';
       } catch (error) {
         return judgeKafkaError(identify(error)).verdict;

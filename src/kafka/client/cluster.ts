@@ -2,8 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   ConfigResourceTypes,
   describeConfigsV4,
-  initProducerIdV4,
-  metadataV12,
+  type metadataV12,
   ResponseError,
   type Writer,
 } from '@platformatic/kafka';
@@ -11,7 +10,7 @@ import type { Logger } from 'pino';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
 import { SinkError } from '../../errors.ts';
 import { judgeKafkaError } from '../../failure-policy.ts';
-import { PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
+import { isFlexibleProduce, PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
 import type { ClusterIdentity } from './cluster-identity.ts';
 import { Connections, type KafkaRequest, type RequestName } from './connections.ts';
 import { codeOf, type IdentifiedError, identifyCode } from './errors.ts';
@@ -47,12 +46,15 @@ export interface ClusterMetadata {
 export class Cluster {
   readonly #kafkaClient: string;
   readonly #connections: Connections;
+  readonly #log: Logger;
+  #describesTopics = true;
   #metadata: ClusterMetadata = { brokers: new Map(), topics: new Map() };
 
   /** Opens no connection yet. @param identity checks the cluster of each connection */
   constructor(config: KafkaClientConfig, log: Logger, identity?: ClusterIdentity) {
     this.#kafkaClient = config.name;
     this.#connections = new Connections(config, log, identity);
+    this.#log = log;
   }
 
   get metadata(): ClusterMetadata {
@@ -84,7 +86,7 @@ export class Cluster {
   /** Like `refreshMetadata`, but topics that cannot be used are part of the result, with their error codes. */
   async readMetadata(topics: readonly string[]): Promise<ClusterMetadata> {
     const response = await this.#askAny({ action: 'read the metadata', code: 'metadata_refused' }, (connection) =>
-      metadataV12.api
+      this.#connections.versions.metadata
         .async(connection, [...topics], false, true)
         .catch(answerDespiteErrors<metadataV12.MetadataResponse>),
     );
@@ -122,7 +124,7 @@ export class Cluster {
       try {
         const { producerId, producerEpoch } = await this.#askAny(
           { action: 'get a producer id', code: 'producer_id_refused' },
-          (connection) => initProducerIdV4.api.async(connection, null, 0, -1n, -1),
+          (connection) => this.#connections.versions.initProducerId.async(connection, null, 0, -1n, -1),
         );
         return { producerId, producerEpoch };
       } catch (error) {
@@ -136,35 +138,51 @@ export class Cluster {
 
   /**
    * Largest record batch that each topic accepts, in bytes. The result lacks topics whose configuration this user may
-   * not read (DESCRIBE_CONFIGS is a separate right).
+   * not read (DESCRIBE_CONFIGS is a separate right), and is empty where no broker answers: some services and proxies do not
+   * have this request. Limits are then learned from refusals.
    */
   async maxMessageBytes(topics: readonly string[]): Promise<Map<string, number>> {
     const found = new Map<string, number>();
-    const resources = topics.map((resourceName) => ({
-      resourceType: ConfigResourceTypes.TOPIC,
-      resourceName,
-      configurationKeys: ['max.message.bytes'],
-    }));
-    const response = await this.#askAny(
-      { action: 'read the configuration of the topics', code: 'topic_configuration_refused' },
-      (connection) =>
-        describeConfigsV4.api
-          .async(connection, resources, false, false)
-          .catch(answerDespiteErrors<describeConfigsV4.DescribeConfigsResponse>),
-    );
-    for (const result of response.results) {
+    const response = this.#describesTopics ? await this.#describeTopics(topics) : undefined;
+    for (const result of response?.results ?? []) {
       const bytes = Number(result.configs.find((config) => config.name === 'max.message.bytes')?.value);
       if (result.errorCode === 0 && Number.isSafeInteger(bytes)) found.set(result.resourceName, bytes);
     }
     return found;
   }
 
+  /** Returns undefined when the brokers answer to other requests, and to this one not: it is not sent again then. */
+  async #describeTopics(topics: readonly string[]): Promise<describeConfigsV4.DescribeConfigsResponse | undefined> {
+    const resources = topics.map((resourceName) => ({
+      resourceType: ConfigResourceTypes.TOPIC,
+      resourceName,
+      configurationKeys: ['max.message.bytes'],
+    }));
+    try {
+      return await this.#askAny(
+        { action: 'read the configuration of the topics', code: 'topic_configuration_refused' },
+        (connection) =>
+          describeConfigsV4.api
+            .async(connection, resources, false, false)
+            .catch(answerDespiteErrors<describeConfigsV4.DescribeConfigsResponse>),
+      );
+    } catch (error) {
+      await this.readMetadata(topics);
+      this.#describesTopics = false;
+      this.#log.info(
+        { event: 'topic_limits_unknown', kafkaClient: this.#kafkaClient, error },
+        'the brokers do not describe the topics: size limits are learned from refusals',
+      );
+      return undefined;
+    }
+  }
+
   /**
    * Sends a Produce request to a broker and returns its answer, including any error codes of partitions.
-   * @param encode writes the body, which is the same in every version that `ApiVersions` can choose
+   * @param encode writes the body, with flexible encoding or without
    * @throws SinkError when the broker cannot be reached, the library's error when it does not answer
    */
-  async produce(brokerId: number, encode: () => Writer): Promise<ProduceResponse> {
+  async produce(brokerId: number, encode: (isFlexible: boolean) => Writer): Promise<ProduceResponse> {
     const broker = this.#metadata.brokers.get(brokerId);
     if (broker === undefined) {
       throw new SinkError(`Cannot reach broker ${brokerId}: the cluster's metadata does not list it`, {
@@ -177,13 +195,23 @@ export class Cluster {
     return await this.#connections.ask(broker, (connection) => {
       const version = this.#connections.versions.produce;
       const parse = produceResponseParser(version);
+      const isFlexible = isFlexibleProduce(version);
+      const body = () => encode(isFlexible);
       return new Promise((resolve, reject) => {
-        connection.send<ProduceResponse>(PRODUCE_API_KEY, version, encode, parse, true, true, (error, response) => {
-          // The library's parser throws when any partition has an error code; the error holds the answer.
-          if (error instanceof ResponseError) resolve(error.response as ProduceResponse);
-          else if (error) reject(error);
-          else resolve(response!);
-        });
+        connection.send<ProduceResponse>(
+          PRODUCE_API_KEY,
+          version,
+          body,
+          parse,
+          isFlexible,
+          isFlexible,
+          (error, response) => {
+            // The library's parser throws when any partition has an error code; the error holds the answer.
+            if (error instanceof ResponseError) resolve(error.response as ProduceResponse);
+            else if (error) reject(error);
+            else resolve(response!);
+          },
+        );
       });
     });
   }

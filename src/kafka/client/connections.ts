@@ -1,4 +1,4 @@
-import { apiVersionsV3, Connection, metadataV12, ResponseError } from '@platformatic/kafka';
+import { apiVersionsV3, Connection, ResponseError } from '@platformatic/kafka';
 import type { Logger } from 'pino';
 import { formatAddress, isLoopback } from '../../config/address.ts';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
@@ -212,7 +212,7 @@ export class Connections {
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');
       this.versions.note(apiKeys);
       if (this.#identity !== undefined) {
-        const { clusterId } = await metadataV12.api.async(connection, [], false, false);
+        const { clusterId } = await this.versions.metadata.async(connection, [], false, false);
         this.#identity.check(clusterId ?? null);
       }
       if (this.#isClosed) connection.socket.destroy();

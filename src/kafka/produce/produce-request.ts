@@ -1,5 +1,6 @@
 /**
- * The Produce request, whose versions 9 to 11 are alike (Kafka protocol guide, "Produce API"):
+ * The Produce request, whose versions 9 to 11 are alike, and 8 without compact lengths and tags (Kafka protocol guide,
+ * "Produce API"):
  *
  *     transactional_id compact nullable string | acks i16 | timeout_ms i32
  *     | [ name compact string | [ index i32 | records compact bytes | tags ] | tags ] | tags
@@ -14,21 +15,26 @@ import type { RecordBatch } from './record-batch.ts';
 const ACKS_ALL = -1;
 
 /** Writes the body of a request for these batches, at most one of each partition. */
-export function encodeProduceRequest(batches: readonly RecordBatch[], timeoutMs: number): Writer {
+export function encodeProduceRequest(
+  batches: readonly RecordBatch[],
+  { timeoutMs, isFlexible }: { readonly timeoutMs: number; readonly isFlexible: boolean },
+): Writer {
   const byTopic = Map.groupBy(batches, (batch) => batch.topic);
-  return Writer.create()
-    .appendString(null)
+  const writeBatch = (writer: Writer, batch: RecordBatch) => {
+    writer.appendInt32(batch.partition);
+    if (isFlexible) writer.appendUnsignedVarInt(batch.length + 1);
+    else writer.appendInt32(batch.length);
+    writer.append(batch.view());
+  };
+  const writeTopic = (writer: Writer, [topic, topicBatches]: [string, readonly RecordBatch[]]) => {
+    writer.appendString(topic, isFlexible).appendArray([...topicBatches], writeBatch, isFlexible, isFlexible);
+  };
+  const request = Writer.create()
+    .appendString(null, isFlexible)
     .appendInt16(ACKS_ALL)
     .appendInt32(timeoutMs)
-    .appendArray([...byTopic], (writer, [topic, topicBatches]) => {
-      writer.appendString(topic).appendArray(topicBatches, (partitionWriter, batch) => {
-        partitionWriter
-          .appendInt32(batch.partition)
-          .appendUnsignedVarInt(batch.length + 1)
-          .append(batch.view());
-      });
-    })
-    .appendTaggedFields();
+    .appendArray([...byTopic], writeTopic, isFlexible, isFlexible);
+  return isFlexible ? request.appendTaggedFields() : request;
 }
 
 /** Error codes by batch, 0 = stored. A batch that the answer does not mention has no entry. */

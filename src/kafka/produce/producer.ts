@@ -253,7 +253,9 @@ export class Producer {
     const startMs = performance.now();
     let answer: ProduceResponse;
     try {
-      answer = await this.#cluster.produce(leader, () => encodeProduceRequest(batches, requestTimeoutMs));
+      answer = await this.#cluster.produce(leader, (isFlexible) =>
+        encodeProduceRequest(batches, { timeoutMs: requestTimeoutMs, isFlexible }),
+      );
     } catch (error) {
       const failure = judgeSendError(error);
       return () => failure;

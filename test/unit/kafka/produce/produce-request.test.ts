@@ -17,7 +17,9 @@ function batch(topic: string, partition: number): RecordBatch {
 }
 
 test('encodeProduceRequest writes acks=all, the timeout, and each batch under its topic and partition', () => {
-  const reader = Reader.from(encodeProduceRequest([batch('a', 1), batch('b', 0), batch('a', 2)], 1234).buffer);
+  const reader = Reader.from(
+    encodeProduceRequest([batch('a', 1), batch('b', 0), batch('a', 2)], { timeoutMs: 1234, isFlexible: true }).buffer,
+  );
   expect(reader.readNullableString()).toBeNull();
   expect(reader.readInt16()).toBe(-1);
   expect(reader.readInt32()).toBe(1234);

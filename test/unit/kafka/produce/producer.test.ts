@@ -38,8 +38,8 @@ class FakeCluster implements ProducerCluster {
     return new Map<string, number>();
   }
 
-  async produce(brokerId: number, encode: () => Writer): Promise<ProduceResponse> {
-    this.requests.push({ brokerId, body: encode().buffer });
+  async produce(brokerId: number, encode: (isFlexible: boolean) => Writer): Promise<ProduceResponse> {
+    this.requests.push({ brokerId, body: encode(true).buffer });
     const errorCode = this.codes.shift() ?? 0;
     const answer = { index: 0, errorCode, baseOffset: 0n, logAppendTimeMs: -1n, logStartOffset: 0n };
     const partitionResponses = [{ ...answer, recordErrors: [], errorMessage: null }];
