@@ -14,7 +14,8 @@ import {
   SlotInUseError,
   SourceError,
 } from './errors.ts';
-import { SQL_STATE, sqlStateOf } from './postgres/client/errors.ts';
+import { formatLsn } from './lsn.ts';
+import { contextOf, lsnInContext, SQL_STATE, sqlStateOf } from './postgres/client/errors.ts';
 
 /**
  * - `retry`: it may pass by itself; the next attempt follows after `reconnect_timeout`
@@ -381,9 +382,12 @@ export function judgeFailure(error: unknown): FailureVerdict {
 export function explainFailure(error: unknown): NotifierError {
   if (error instanceof NotifierError) return error;
   const { row, foundBy } = lookUp(error);
+  // The change that the server failed on, where it was decoding one.
+  const lsn = lsnInContext(contextOf(error));
   return new SourceError(`Cannot follow PostgreSQL: ${row.what}${foundBy === undefined ? '' : ` (${foundBy})`}`, {
     code: row.reason.replaceAll('-', '_'),
     advice: row.advice,
+    ...(lsn === undefined ? {} : { place: { lsn: formatLsn(lsn) } }),
     cause: error,
   });
 }

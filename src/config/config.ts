@@ -20,6 +20,8 @@ export interface Config {
   readonly reconnectTimeoutMs: number;
   /** Longest time that a stop takes as a whole */
   readonly shutdownTimeoutMs: number;
+  /** Most bytes of the values of a row that its record is made of; absent = by the memory of the process */
+  readonly maxRowBytes: number | undefined;
   /** Absent = no HTTP listener */
   readonly http: HttpConfig | undefined;
   readonly log: LogConfig;

@@ -104,6 +104,7 @@ function resolveConfig(file: ConfigFile, context: SecretContext): Config {
     maxRetries: file.max_retries,
     reconnectTimeoutMs: file.reconnect_timeout,
     shutdownTimeoutMs: file.shutdown_timeout,
+    maxRowBytes: file.max_row_bytes,
     http: file.http && {
       host: file.http.host,
       port: file.http.port,

@@ -342,6 +342,15 @@ export const configSchema = v.strictObject(
       ),
       20_000,
     ),
+    max_row_bytes: v.optional(
+      v.pipe(
+        wholeNumber(1024 * 1024, 1024 * 1024 * 1024),
+        v.description(
+          'Most bytes of those values of a row that its record is made of; a larger row is handled as `on_invalid` says. Other columns do not count',
+        ),
+        v.metadata({ unit: 'bytes', defaultText: 'a sixteenth of the memory limit of the process' }),
+      ),
+    ),
     http: v.optional(
       v.pipe(
         http,

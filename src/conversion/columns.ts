@@ -3,7 +3,7 @@
  * Their errors name the column; `describeFailure` adds the table and the record key.
  */
 import { InvalidRowError } from '../errors.ts';
-import { isBinary, NULL, type Tuple } from '../postgres/replication/pgoutput.ts';
+import { isBinary, NULL, OMITTED, type Tuple } from '../postgres/replication/pgoutput.ts';
 import type { FormatVersionReader } from './format-version.ts';
 import { formatTimestamp } from './timestamp.ts';
 
@@ -19,15 +19,25 @@ export function checkColumnCount(tuple: Tuple, columnCount: number): void {
   }
 }
 
-/** Throws InvalidRowError when a column is NULL, or a TOASTed value that was not sent. */
+/** Throws InvalidRowError when a column is NULL, or a TOASTed value that was not sent, or too large to be kept. */
 export function requireValue(tuple: Tuple, column: number, name: string): void {
   const length = tuple.lengths[column]!;
   if (length >= 0) return;
+  if (length === OMITTED) throw valueTooLarge(tuple.starts[column]!, name);
   throw length === NULL
     ? new InvalidRowError(`column "${name}" is NULL`, { code: 'column_null' })
     : new InvalidRowError(`column "${name}" was not sent: it is an unchanged TOAST value, and no old row has it`, {
         code: 'unchanged_toast',
       });
+}
+
+function valueTooLarge(bytes: number, name: string): InvalidRowError {
+  return new InvalidRowError(`column "${name}" has ${bytes} bytes, which makes the row larger than max_row_bytes`, {
+    code: 'row_too_large',
+    advice:
+      'Raise max_row_bytes, and the memory limit of the process to sixteen times as much, and then the max.message.bytes of ' +
+      'the topic; or set on_invalid: park for the namespace, which parks the row without this value',
+  });
 }
 
 /** Throws InvalidRowError unless a column has a value in binary format. */

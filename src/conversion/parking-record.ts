@@ -13,7 +13,7 @@
  *   "oldKind": "K" | "O", "oldColumns": [...] }  // the old row; K: columns that are not part of the key are null
  * ```
  *
- * VALUE is `{"null":true}`; `{"unchanged":true}` for a TOASTed value that the update left unchanged; `{"text":"..."}` for
+ * VALUE is `{"null":true}`; `{"omittedBytes":123}` for a value of this size that was not kept (postgres/replication/large-row.ts); `{"unchanged":true}` for a TOASTed value that the update left unchanged; `{"text":"..."}` for
  * PostgreSQL's text form; `{"base64":"..."}` for its binary form, for text that is not UTF-8, and where it is shorter than
  * text. So the object has at most 4/3 of the row's bytes, and for each column its name and 64 bytes.
  */
@@ -24,6 +24,7 @@ import {
   type BeginMessage,
   isBinary,
   NULL,
+  OMITTED,
   type RelationMessage,
   type RowMessage,
   type Tuple,
@@ -104,6 +105,7 @@ function describeColumns(relation: RelationMessage, tuple: Tuple): object[] {
 function describeValue(tuple: Tuple, column: number, typeOid: number | undefined): object {
   if (tuple.lengths[column] === NULL) return { null: true };
   if (tuple.lengths[column] === UNCHANGED_TOAST) return { unchanged: true };
+  if (tuple.lengths[column] === OMITTED) return { omittedBytes: tuple.starts[column] };
   const bytes = valueBytes(tuple, column);
   const isText = !isBinary(tuple, column) || (typeOid !== undefined && TEXT_TYPES.includes(typeOid));
   return isText ? textOrBase64(bytes) : { base64: bytes.toString('base64') };

@@ -32,7 +32,7 @@ export function describeFailure(error: unknown, relation: SourceRelation, key: s
     return new InvalidRowError(`${start}: column "payload": ${error.message}`, details);
   }
   if (error instanceof InvalidRowError) {
-    return new InvalidRowError(`${start}: ${error.message}`, { code: error.code, place });
+    return new InvalidRowError(`${start}: ${error.message}`, { code: error.code, advice: error.advice, place });
   }
   return error;
 }

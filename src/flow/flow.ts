@@ -3,11 +3,12 @@ import type postgres from 'postgres';
 import { settlesWithin } from '../deadline.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import type { TopicChange } from '../kafka/produce/topic-watch.ts';
-import { formatLsn, type Lsn, parseLsn } from '../lsn.ts';
-import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
+import { formatLsn, type Lsn } from '../lsn.ts';
+import { lsnInContext, SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { droppedPublicationError } from '../postgres/continuity/loss.ts';
 import { wallClockMs } from '../postgres/replication/clock.ts';
 import { FrameReader, type KeepaliveMessage, type ReplicationMessage } from '../postgres/replication/frames.ts';
+import { LargeRowReader } from '../postgres/replication/large-row.ts';
 import type { BeginMessage, CommitMessage, LogicalMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
 import { MARKER_PREFIX } from '../postgres/replication/publication-marker.ts';
 import { type ReplicationStream, replicationEndedError } from '../postgres/replication/stream.ts';
@@ -48,6 +49,8 @@ export interface FlowOptions {
   readonly plan: StreamingPlan;
   /** Unacknowledged bytes at which the flow stops reading */
   readonly inFlightBudgetBytes: number;
+  /** Most bytes of the values of a row that its record is made of; a larger row is invalid */
+  readonly maxRowBytes: number;
   /** Longest wait for Kafka after the server could not find a publication: the slot is not held meanwhile */
   readonly shutdownTimeoutMs: number;
   /** End of the server's WAL when the session began: a stream that has come this far has caught up */
@@ -87,6 +90,7 @@ export class Flow implements StreamView {
   readonly #rows: RowDelivery;
   readonly #progress: Progress;
   readonly #reader = new FrameReader();
+  readonly #largeRows: LargeRowReader;
   readonly #ended = Promise.withResolvers<FlowEnd>();
   readonly #drained = Promise.withResolvers<void>();
 
@@ -109,6 +113,10 @@ export class Flow implements StreamView {
     this.#sinks = sinks;
     this.#progress = options.progress;
     this.#rows = new RowDelivery({ ...options, warnedRelations: memory.warnedRelations });
+    this.#largeRows = new LargeRowReader({
+      neededColumns: (tuple) => this.#rows.neededColumns(tuple),
+      maxRowBytes: options.maxRowBytes,
+    });
     sinks.start({
       onAcknowledged: () => this.#onAcknowledged(),
       onResend: (reason) => status.noteResend(reason),
@@ -120,7 +128,14 @@ export class Flow implements StreamView {
       onTopicChanged: (change) => this.#onTopicChanged(change),
       onFailed: (error) => this.fail(error),
     });
-    replication.start({ onChunk: (chunk) => this.#onChunk(chunk), onNotice: (notice) => this.#onNotice(notice) });
+    replication.start({
+      onChunk: (chunk) => {
+        this.#noteReceived(chunk);
+        this.#onChunk(chunk);
+      },
+      onPart: (part) => this.#onPart(part),
+      onNotice: (notice) => this.#onNotice(notice),
+    });
     void replication.closed.then((error) => this.#onClosed(error));
   }
 
@@ -226,9 +241,27 @@ export class Flow implements StreamView {
     }
   }
 
+  #noteReceived({ length }: Buffer): void {
+    noteGarbage(length);
+    this.#options.status.receivedBytes += length;
+  }
+
+  #onPart(part: Buffer): void {
+    this.#noteReceived(part);
+    if (this.#isDraining) return;
+    let message: Buffer | undefined;
+    try {
+      message = this.#largeRows.push(part);
+    } catch (error) {
+      this.#failAfterDelivery(this.#locateRow(error));
+      return;
+    }
+    if (message !== undefined) this.#onChunk(message);
+    // What came before it does not wait for its end.
+    else this.#scheduleFlush();
+  }
+
   #onChunk(chunk: Buffer): void {
-    noteGarbage(chunk.length);
-    this.#options.status.receivedBytes += chunk.length;
     if (this.#isDraining) return;
     const reader = this.#reader;
     reader.start(chunk);
@@ -440,10 +473,4 @@ function undeliveredError(cause: Error): SourceError {
     advice: 'Look at the log entries about Kafka: the next attempt looks for the publication again',
     cause,
   });
-}
-
-/** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */
-export function lsnInContext(where: string | undefined): Lsn | undefined {
-  const found = where?.match(/\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
-  return found ? parseLsn(found[0]) : undefined;
 }

@@ -1,10 +1,12 @@
 import type { Logger } from 'pino';
 import { ByteWriter } from '../bytes/writer.ts';
 import { convertChange, type RecordKind } from '../conversion/convert.ts';
+import { neededColumns } from '../conversion/needed-columns.ts';
 import { encodeParkedRow } from '../conversion/parking-record.ts';
 import { resolveRelation, type SourceRelation } from '../conversion/relation.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
+import type { TupleRole } from '../postgres/replication/large-row.ts';
 import type { BeginMessage, RelationMessage, RowMessage } from '../postgres/replication/pgoutput.ts';
 import { parseTableName } from '../progressor/tables.ts';
 import { decideInvalidRow } from './invalid-row-policy.ts';
@@ -76,6 +78,12 @@ export class RowDelivery {
     if (relation instanceof InvalidRowError && route.parking === undefined) throw relation;
     const kind = table.kind === 'events' ? 'event' : 'lifecycle';
     this.#relations.set(message.relationId, { message, relation, route, kind });
+  }
+
+  /** Which values of a large row to keep: those that its record may be made of. */
+  neededColumns(tuple: TupleRole): readonly number[] {
+    const relation = this.#relations.get(tuple.relationId)?.relation;
+    return relation === undefined || relation instanceof InvalidRowError ? [] : neededColumns(relation, tuple);
   }
 
   /**

@@ -5,10 +5,9 @@
  */
 import type { Logger } from 'pino';
 import type { Sql } from 'postgres';
-import { lsnInContext } from '../flow/flow.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import { readPublicationOids } from '../postgres/catalog/publications.ts';
-import { SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
+import { contextOf, lsnInContext, SQL_STATE, sqlStateOf } from '../postgres/client/errors.ts';
 import { quoteIdentifier } from '../postgres/client/quote.ts';
 import { warnOfAcceptedLoss } from '../postgres/continuity/check.ts';
 import { droppedPublicationError, lossError } from '../postgres/continuity/loss.ts';
@@ -23,10 +22,6 @@ import type { SlotMemory } from './memory.ts';
  */
 export function isPublicationMissing(error: unknown): boolean {
   return sqlStateOf(error) === SQL_STATE.undefinedObject && contextOf(error) !== undefined;
-}
-
-function contextOf(error: unknown): string | undefined {
-  return error instanceof Error && 'where' in error && typeof error.where === 'string' ? error.where : undefined;
 }
 
 /** Options of a search. */

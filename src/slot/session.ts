@@ -4,6 +4,7 @@ import { aborted, rejectOnAbort, within } from '../deadline.ts';
 import { Flow, type FlowEnd, type RenewalReason } from '../flow/flow.ts';
 import { inFlightBudgetBytes } from '../flow/in-flight-budget.ts';
 import { Progress } from '../flow/progress.ts';
+import { defaultMaxRowBytes } from '../flow/row-limit.ts';
 import { SinkRehearsal } from '../flow/sink-rehearsal.ts';
 import { Sinks } from '../flow/sinks.ts';
 import { formatLsn } from '../lsn.ts';
@@ -332,6 +333,7 @@ export class Session implements AsyncDisposable {
         namespaces: new Set(stream.namespaces.keys()),
         plan,
         inFlightBudgetBytes: inFlightBudgetBytes(config.streams.length),
+        maxRowBytes: config.maxRowBytes ?? defaultMaxRowBytes(process.constrainedMemory()),
         shutdownTimeoutMs: config.shutdownTimeoutMs,
         currentLsn: prepared.currentLsn,
         progress,

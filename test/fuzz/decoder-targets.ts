@@ -2,6 +2,7 @@
 import { ByteWriter } from '../../src/bytes/writer.ts';
 import { convertChange } from '../../src/conversion/convert.ts';
 import { FormatVersionReader } from '../../src/conversion/format-version.ts';
+import { neededColumns } from '../../src/conversion/needed-columns.ts';
 import { encodeParkedRow } from '../../src/conversion/parking-record.ts';
 import { EventPayload } from '../../src/conversion/payload/payload.ts';
 import { resolveRelation, type SourceRelation } from '../../src/conversion/relation.ts';
@@ -10,6 +11,7 @@ import { formatLsn, parseLsn } from '../../src/lsn.ts';
 import { encodeLedger, parseLedger } from '../../src/postgres/continuity/ledger.ts';
 import { parseTimelineHistory, sharedUpTo } from '../../src/postgres/continuity/timeline.ts';
 import { FrameReader, type ReplicationMessage } from '../../src/postgres/replication/frames.ts';
+import { LargeRowReader } from '../../src/postgres/replication/large-row.ts';
 import type { BeginMessage, RelationMessage, RowMessage } from '../../src/postgres/replication/pgoutput.ts';
 import { compressTerm, encodePayload, encodeValue, randomValue } from '../support/codecs/etf.ts';
 import {
@@ -53,10 +55,35 @@ export function frames(): FuzzTarget {
     run(random) {
       const { frames, relations } = pick(random, captures);
       const sequence = random() < 0.5 ? rowFrames(random) : damagedCapture(frames, random);
+      const described = new Map(relations);
+      if (random() < 0.3) return processChunks(condense(sequence, described, random), described);
       const chunks = random() < 0.3 ? [copyData(...sequence)] : sequence.map((frame) => copyData(frame));
-      return processChunks(chunks, new Map(relations));
+      return processChunks(chunks, described);
     },
   };
+}
+
+/** Each frame as a large row that arrives in pieces: cut anywhere, with room for some of its values. */
+function* condense(sequence: readonly Buffer[], relations: Map<number, RelationMessage>, random: Random) {
+  const reader = new LargeRowReader({
+    neededColumns: (tuple) => {
+      const described = relations.get(tuple.relationId);
+      const resolved = described && resolveRelation(described, NAMESPACES);
+      return resolved === undefined ? [] : neededColumns(resolved, tuple);
+    },
+    maxRowBytes: below(random, 100),
+    omitFromBytes: below(random, 10),
+  });
+  for (const frame of sequence) {
+    const message = copyData(frame);
+    for (let start = 0; start < message.length; ) {
+      // The first piece has the whole header.
+      const end = start + 1 + below(random, message.length) + (start === 0 ? 4 : 0);
+      const condensed = reader.push(message.subarray(start, end));
+      if (condensed !== undefined) yield condensed;
+      start = end;
+    }
+  }
 }
 
 /** A damaged frame and some frames after it: the effect of a damaged Relation shows in its rows. */
@@ -144,7 +171,7 @@ function relationsOf(frames: readonly Buffer[]): Map<number, RelationMessage> {
 const draft = { key: new ByteWriter(), value: new ByteWriter() };
 
 /** Processes chunks as the service does: the first error ends it, and is thrown. */
-function processChunks(chunks: readonly Buffer[], relations: Map<number, RelationMessage>): string {
+function processChunks(chunks: Iterable<Buffer>, relations: Map<number, RelationMessage>): string {
   const reader = new FrameReader();
   let recordCount = 0;
   for (const chunk of chunks) {

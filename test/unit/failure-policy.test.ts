@@ -21,6 +21,14 @@ function serverError(code: string): Error {
 }
 
 describe('explainFailure', () => {
+  test('a row that the server cannot send is named by its LSN, and status_index is the advice', () => {
+    const where = 'slot "s", output plugin "pgoutput", in the change callback, associated LSN 16/B374D848';
+    const error = explainFailure(Object.assign(serverError('54000'), { where }));
+    expect(error.place).toEqual({ lsn: '16/B374D848' });
+    expect(error.advice).toContain('replica_identity: status_index');
+    expect(judgeFailure(error)).toEqual({ action: 'needs_operator', reason: 'row-too-large' });
+  });
+
   test.each([
     ['28P01', 'does not let us in'],
     ['28000', 'does not let us in'],

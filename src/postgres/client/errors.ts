@@ -3,6 +3,7 @@
  * Source: PostgreSQL manual, appendix "PostgreSQL Error Codes".
  */
 import postgres from 'postgres';
+import { type Lsn, parseLsn } from '../../lsn.ts';
 
 /** Names of the manual, in its spelling. */
 export const SQL_STATE = {
@@ -33,4 +34,15 @@ export const SQL_STATE = {
 /** The SQLSTATE of an error that the server sent; undefined for every other error. */
 export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof postgres.PostgresError ? error.code : undefined;
+}
+
+/** LSN in the CONTEXT of an error or notice of a decoding server (`..., associated LSN 0/1A2B3C4D`), in any language. */
+export function lsnInContext(where: string | undefined): Lsn | undefined {
+  const found = where?.match(/\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b(?!.*\b[0-9A-F]{1,8}\/[0-9A-F]{1,8}\b)/s);
+  return found ? parseLsn(found[0]) : undefined;
+}
+
+/** The CONTEXT of an error that the server sent. */
+export function contextOf(error: unknown): string | undefined {
+  return error instanceof Error && 'where' in error && typeof error.where === 'string' ? error.where : undefined;
 }

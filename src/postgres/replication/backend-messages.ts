@@ -13,16 +13,21 @@ const GREATEST_LENGTH = 0x3fff_ffff;
 /** A run ends after the message that reaches this size: processing one run must not block the event loop for long. */
 const RUN_BYTES = 128 * 1024;
 
+/** A CopyData message of this size, cut by the end of a read, is given in parts. */
+export const LARGE_MESSAGE_BYTES = 1024 * 1024;
+
 /** Takes runs of whole messages, headers included, in the order of arrival. */
 export interface MessageReceiver {
   onCopyData(messages: Buffer): void;
+  /** Takes a part of a CopyData message that is too large to be held whole: the first with its header, in order */
+  onCopyDataPart(part: Buffer): void;
   onOther(messages: Buffer): void;
 }
 
 /**
  * Splits the bytes of a replication connection into CopyData and all other messages, without a look at the contents. The
  * many CopyData messages of one read come out in few runs, as views of the read; only a message that the end of a read
- * cuts is copied together.
+ * cuts is copied together, and a large one not even then.
  */
 export class MessageSplitter {
   readonly #receiver: MessageReceiver;
@@ -31,6 +36,8 @@ export class MessageSplitter {
   #pieceBytes = 0;
   /** Size of that message, or of its header while not even that is whole */
   #wantedBytes = 0;
+  /** Bytes of a large message that are still to come */
+  #largeBytes = 0;
 
   constructor(receiver: MessageReceiver) {
     this.#receiver = receiver;
@@ -38,8 +45,8 @@ export class MessageSplitter {
 
   /** Takes the bytes of one read. @throws MalformedError when they are not PostgreSQL's protocol */
   push(read: Buffer): void {
-    let at = this.#complete(read);
-    if (this.#wantedBytes > 0) return;
+    let at = this.#largeBytes > 0 ? this.#passOn(read) : this.#complete(read);
+    if (this.#wantedBytes > 0 || this.#largeBytes > 0) return;
     let runStart = at;
     let isCopyData = false;
     for (;;) {
@@ -74,12 +81,27 @@ export class MessageSplitter {
         this.#give(message, message[0] === COPY_DATA);
       } else {
         this.#keep(message, messageBytes);
+        if (this.#largeBytes > 0) return at + this.#passOn(read.subarray(at));
       }
     }
     return at;
   }
 
+  /** Gives a read, or its beginning, as a part of the large message; returns the offset of the next message. */
+  #passOn(read: Buffer): number {
+    const end = Math.min(this.#largeBytes, read.length);
+    this.#largeBytes -= end;
+    if (end > 0) this.#receiver.onCopyDataPart(read.subarray(0, end));
+    return end;
+  }
+
   #keep(piece: Buffer, wantedBytes: number): void {
+    if (wantedBytes >= LARGE_MESSAGE_BYTES && piece[0] === COPY_DATA) {
+      this.#largeBytes = wantedBytes;
+      this.#passOn(piece);
+      this.#keep(EMPTY, 0);
+      return;
+    }
     this.#pieces = piece.length === 0 ? [] : [piece];
     this.#pieceBytes = piece.length;
     this.#wantedBytes = piece.length === 0 ? 0 : wantedBytes;

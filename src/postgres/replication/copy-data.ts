@@ -10,6 +10,20 @@ const HELD_WHILE_PAUSED_BYTES = 64 * 1024;
 /** Nothing comes after them: what was read before must have been handed over. */
 const LAST_EVENTS: ReadonlySet<string | symbol> = new Set(['end', 'error', 'close']);
 
+/** Takes what an inbox hands over. */
+export interface CopyDataReceiver {
+  /** Called with whole CopyData messages */
+  readonly onChunk: (messages: Buffer) => void;
+  /** Called with the parts of a large CopyData message, see MessageReceiver */
+  readonly onPart: (part: Buffer) => void;
+}
+
+/** Something that waits to be handed over. */
+interface Held {
+  readonly bytes: Buffer;
+  readonly isPart: boolean;
+}
+
 /**
  * Takes CopyData out of what the socket of a replication connection brings, before the driver sees it, and hands it over
  * unless it is paused; it decides nothing. Paused until `start`: the first frames may come with the answer to
@@ -21,8 +35,8 @@ const LAST_EVENTS: ReadonlySet<string | symbol> = new Set(['end', 'error', 'clos
 export class CopyDataInbox {
   readonly #socket: Socket;
   /** Set by `start`; a paused inbox does not call it */
-  #onChunk: (messages: Buffer) => void = () => {};
-  #held: Buffer[] = [];
+  #receiver: CopyDataReceiver | undefined;
+  #held: Held[] = [];
   #heldBytes = 0;
   #lastReadBytes = 0;
   #isPaused = true;
@@ -37,7 +51,8 @@ export class CopyDataInbox {
     // A listener could not keep the bytes from the other listeners.
     const emit = socket.emit.bind(socket) as (event: string | symbol, ...values: unknown[]) => boolean;
     const splitter = new MessageSplitter({
-      onCopyData: (messages) => this.#take(messages),
+      onCopyData: (messages) => this.#take(messages, false),
+      onCopyDataPart: (part) => this.#take(part, true),
       onOther: (messages) => {
         // In the order of arrival: an error of the server comes after the data that was sent before it.
         this.#handOverAll();
@@ -73,9 +88,9 @@ export class CopyDataInbox {
     return this.#lastReadBytes;
   }
 
-  /** Hands over whole CopyData messages from now on, beginning with those that are held. */
-  start(onChunk: (messages: Buffer) => void): void {
-    this.#onChunk = onChunk;
+  /** Hands over CopyData messages from now on, beginning with those that are held. */
+  start(receiver: CopyDataReceiver): void {
+    this.#receiver = receiver;
     this.resume();
   }
 
@@ -98,14 +113,14 @@ export class CopyDataInbox {
     }, durationMs);
   }
 
-  #take(messages: Buffer): void {
+  #take(bytes: Buffer, isPart: boolean): void {
     if (!this.#isPaused && this.#turn === undefined) {
-      this.#onChunk(messages);
+      this.#handOver(bytes, isPart);
       this.#handOverSoon();
       return;
     }
-    this.#held.push(messages);
-    this.#heldBytes += messages.length;
+    this.#held.push({ bytes, isPart });
+    this.#heldBytes += bytes.length;
     if (this.#heldBytes >= HELD_WHILE_PAUSED_BYTES) this.#pauseSocket();
   }
 
@@ -124,11 +139,16 @@ export class CopyDataInbox {
   /** False when nothing is held, or the inbox is paused. */
   #handOverNext(): boolean {
     if (this.#isPaused) return false;
-    const messages = this.#held.shift();
-    if (messages === undefined) return false;
-    this.#heldBytes -= messages.length;
-    this.#onChunk(messages);
+    const next = this.#held.shift();
+    if (next === undefined) return false;
+    this.#heldBytes -= next.bytes.length;
+    this.#handOver(next.bytes, next.isPart);
     return true;
+  }
+
+  #handOver(bytes: Buffer, isPart: boolean): void {
+    if (isPart) this.#receiver?.onPart(bytes);
+    else this.#receiver?.onChunk(bytes);
   }
 
   #pauseSocket(): void {

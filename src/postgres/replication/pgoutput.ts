@@ -30,11 +30,14 @@ const UNCHANGED_COLUMN = 0x75; // 'u'
 const TEXT_COLUMN = 0x74; // 't'
 const BINARY_COLUMN = 0x62; // 'b'
 
+/** Of our own, in place of 't' or 'b': a value that was left out while its row arrived (large-row.ts); its length follows. */
+export const OMITTED_COLUMN = 0x78; // 'x'
+
 const NEW_TUPLE_DUE = "the new tuple's 'N'";
 const OLD_TUPLE_DUE = "the old tuple's 'O' or 'K'";
 
 /** Bytes before a column's value: its kind and the i32 length. */
-const COLUMN_HEADER_BYTES = 5;
+export const COLUMN_HEADER_BYTES = 5;
 
 /** PostgreSQL's MaxTupleAttributeNumber: no tuple has more columns. */
 const MAX_COLUMN_COUNT = 1664;
@@ -45,6 +48,22 @@ export const NULL = -1;
 /** In place of a column's length: a TOASTed value that the update did not change and the server did not send. */
 export const UNCHANGED_TOAST = -2;
 
+/** In place of a column's length: a value of a large row that was left out as it arrived; `starts` has its length. */
+export const OMITTED = -3;
+
+/** Kinds of messages that can be larger than memory allows. */
+export const MESSAGE_KIND = { insert: INSERT, update: UPDATE, delete: DELETE, logical: MESSAGE } as const;
+
+/** True for the byte before an old row or key. */
+export function isOldTuple(kind: number): boolean {
+  return kind === OLD_TUPLE || kind === KEY_TUPLE;
+}
+
+/** True for the kind of a column that is followed by length and value. */
+export function hasValue(kind: number): boolean {
+  return kind === TEXT_COLUMN || kind === BINARY_COLUMN;
+}
+
 /**
  * The columns of one row, as offsets into the chunk. The arrays are longer than `columnCount`, and their rest is left over
  * from earlier rows: compare `columnCount` with the relation's before you read a column.
@@ -53,9 +72,9 @@ export interface Tuple {
   /** The chunk that the row arrived in */
   readonly bytes: Buffer;
   readonly columnCount: number;
-  /** Offset of each column's value in `bytes`; meaningless for NULL and UNCHANGED_TOAST */
+  /** Offset of each column's value in `bytes`; the value's length for OMITTED; meaningless for NULL and UNCHANGED_TOAST */
   readonly starts: Int32Array;
-  /** Length of each column's value in bytes, or NULL, or UNCHANGED_TOAST */
+  /** Length of each column's value in bytes, or NULL, UNCHANGED_TOAST or OMITTED */
   readonly lengths: Int32Array;
 }
 
@@ -291,6 +310,10 @@ function decodeTuple(tuple: Mutable<Tuple>, bytes: Buffer, start: number, end: n
     } else if (kind === NULL_COLUMN || kind === UNCHANGED_COLUMN) {
       lengths[column] = kind === NULL_COLUMN ? NULL : UNCHANGED_TOAST;
       at++;
+    } else if (kind === OMITTED_COLUMN && at + COLUMN_HEADER_BYTES <= end) {
+      starts[column] = bytes.readInt32BE(at + 1);
+      lengths[column] = OMITTED;
+      at += COLUMN_HEADER_BYTES;
     } else {
       throw unexpectedByte(bytes, { at, end }, 'a column kind');
     }

@@ -14,7 +14,7 @@ import { listenForFatalError } from '../client/fatal-error.ts';
 import { OwnedConnection } from '../client/owned-connection.ts';
 import { publicationNames, quoteIdentifier, quoteLiteral } from '../client/quote.ts';
 import { liftTransactionTimeout } from '../client/transaction.ts';
-import { CopyDataInbox } from './copy-data.ts';
+import { CopyDataInbox, type CopyDataReceiver } from './copy-data.ts';
 import type { LivenessTimings } from './liveness.ts';
 import { type ReportedPositions, StatusUpdates } from './status-updates.ts';
 
@@ -40,9 +40,7 @@ export function walsenderName(slot: string): string {
 }
 
 /** Takes what a stream brings. */
-export interface ReplicationHandlers {
-  /** Called with whole CopyData messages, see FrameReader */
-  readonly onChunk: (chunk: Buffer) => void;
+export interface ReplicationHandlers extends CopyDataReceiver {
   /** Called with notices of this connection, such as PostgreSQL 18's warning about a publication that it cannot load */
   readonly onNotice: (notice: postgres.Notice) => void;
 }
@@ -136,12 +134,18 @@ export class ReplicationStream {
   }
 
   /** Hands over what comes in from now on, and what has come since the stream was opened; statuses report positions. */
-  start({ onChunk, onNotice }: ReplicationHandlers): void {
+  start({ onChunk, onPart, onNotice }: ReplicationHandlers): void {
     this.statuses.start();
     this.#notices.onNotice = onNotice;
-    this.#copyData.start((chunk) => {
-      this.statuses.noteInbound();
-      onChunk(chunk);
+    this.#copyData.start({
+      onChunk: (chunk) => {
+        this.statuses.noteInbound();
+        onChunk(chunk);
+      },
+      onPart: (part) => {
+        this.statuses.noteInbound();
+        onPart(part);
+      },
     });
   }
 

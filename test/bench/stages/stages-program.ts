@@ -78,6 +78,7 @@ function decode(read: Buffer): number {
     onCopyData(chunk) {
       sum += decodeChunk(chunk);
     },
+    onCopyDataPart() {},
     onOther() {},
   });
   splitter.push(read);

@@ -180,6 +180,7 @@ export class FlowFixture {
       namespaces: new Set(['invoice', 'a_b']),
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
       inFlightBudgetBytes: 1024 * 1024,
+      maxRowBytes: 2 * 1024 * 1024,
       shutdownTimeoutMs: 20_000,
       progress: this.progress,
       currentLsn: CONFIRMED,

@@ -71,6 +71,7 @@ describe('parseConfig accepts', () => {
       maxRetries: 3,
       reconnectTimeoutMs: 5000,
       shutdownTimeoutMs: 20_000,
+      maxRowBytes: undefined,
       http: undefined,
       log: { level: 'info', format: 'auto' },
     });

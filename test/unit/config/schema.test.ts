@@ -40,14 +40,15 @@ describe('describeConfiguration', () => {
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,
       ),
       ...['slots', 'slots.<db_ref>.<slot>.failover', 'slots.<db_ref>.<slot>.accept_loss_after'],
-      ...['resend_timeout', 'max_retries', 'reconnect_timeout', 'shutdown_timeout'],
+      ...['resend_timeout', 'max_retries', 'reconnect_timeout', 'shutdown_timeout', 'max_row_bytes'],
       ...['http', 'http.host', 'http.port', 'http.in_flight_limit', 'log', 'log.level', 'log.format'],
     ]);
   });
 
-  test('gives every time its unit', () => {
+  test('gives every time and size its unit', () => {
     for (const { path, unit } of keys) {
-      expect([path, unit]).toEqual([path, /(_timeout|_max_age|_limit)$/.test(path) ? 'ms' : undefined]);
+      const due = /(_timeout|_max_age|_limit)$/.test(path) ? 'ms' : path.endsWith('_bytes') ? 'bytes' : undefined;
+      expect([path, unit]).toEqual([path, due]);
     }
   });
 

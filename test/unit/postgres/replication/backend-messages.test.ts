@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { MalformedError } from '../../../../src/errors.ts';
-import { MessageSplitter } from '../../../../src/postgres/replication/backend-messages.ts';
+import { LARGE_MESSAGE_BYTES, MessageSplitter } from '../../../../src/postgres/replication/backend-messages.ts';
 import { copyData, int4 } from '../../../support/codecs/pgoutput.ts';
 
 /** A backend message of any kind. */
@@ -14,6 +14,7 @@ function split(reads: readonly Buffer[]): string[] {
   const runs: string[] = [];
   const splitter = new MessageSplitter({
     onCopyData: (messages) => runs.push(`d ${messages.toString('latin1')}`),
+    onCopyDataPart: (part) => runs.push(`p ${part.toString('latin1')}`),
     onOther: (messages) => runs.push(`- ${messages.toString('latin1')}`),
   });
   for (const read of reads) splitter.push(Buffer.from(read));
@@ -42,10 +43,31 @@ describe('MessageSplitter', () => {
     expect(runs.map((run) => run.length - 2)).toEqual([3 * large.length, large.length + larger.length, ROW.length]);
   });
 
+  test.each([1, 4, 5, 6, 700_000])('gives a large CopyData message that is cut after %d bytes in parts', (cut) => {
+    const large = copyData(Buffer.alloc(LARGE_MESSAGE_BYTES, 'x'));
+    const bytes = Buffer.concat([ROW, large, OTHER_ROW]);
+    const end = ROW.length + cut;
+    const last = bytes.length - OTHER_ROW.length - 3;
+    const runs = split([bytes.subarray(0, end), bytes.subarray(end, last), bytes.subarray(last)]);
+    expect(runs.map((run) => run[0]).filter((kind, index, all) => kind !== all[index - 1])).toEqual(['d', 'p', 'd']);
+    const parts = runs.filter((run) => run[0] === 'p');
+    expect(parts[0]!.length).toBeGreaterThanOrEqual(2 + 5);
+    expect(parts.map((run) => run.slice(2)).join('') === large.toString('latin1')).toBe(true);
+    expect(runs.at(-1)).toBe(`d ${OTHER_ROW.toString('latin1')}`);
+  });
+
+  test('gives a large message of another kind whole', () => {
+    const large = message('N', Buffer.alloc(LARGE_MESSAGE_BYTES, 'x'));
+    const runs = split([large.subarray(0, 9), large.subarray(9)]);
+    expect(runs.map((run) => [run[0], run.length - 2])).toEqual([['-', large.length]]);
+  });
+
   test('shares the memory of the read', () => {
     const bytes = Buffer.concat([ROW, OTHER_ROW]);
     const runs: Buffer[] = [];
-    new MessageSplitter({ onCopyData: (run) => runs.push(run), onOther: () => {} }).push(bytes);
+    new MessageSplitter({ onCopyData: (run) => runs.push(run), onCopyDataPart: () => {}, onOther: () => {} }).push(
+      bytes,
+    );
     expect(runs.map((run) => [run.buffer === bytes.buffer, run.length])).toEqual([[true, bytes.length]]);
   });
 
@@ -55,6 +77,7 @@ describe('MessageSplitter', () => {
       const runs: string[] = [];
       const splitter = new MessageSplitter({
         onCopyData: (run) => runs.push(run.toString('latin1')),
+        onCopyDataPart: () => {},
         onOther: (run) => runs.push(run.toString('latin1')),
       });
       splitter.push(Buffer.from(bytes.subarray(0, cut)));

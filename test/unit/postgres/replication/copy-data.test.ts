@@ -31,9 +31,12 @@ function open(onChunk: (text: string, inbox: CopyDataInbox) => void = () => {}) 
   const seenByDriver: string[] = [];
   const inbox: CopyDataInbox = new CopyDataInbox(socket as unknown as Socket);
   const start = () =>
-    inbox.start((messages) => {
-      chunks.push(textOf(messages));
-      onChunk(textOf(messages), inbox);
+    inbox.start({
+      onChunk: (messages) => {
+        chunks.push(textOf(messages));
+        onChunk(textOf(messages), inbox);
+      },
+      onPart: ({ length }) => chunks.push(`part of ${length}`),
     });
   socket.on('data', (bytes: Buffer) => seenByDriver.push(bytes.toString('latin1', 0, 1)));
   return { socket, inbox, start, chunks, seenByDriver };
