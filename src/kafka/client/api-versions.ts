@@ -90,7 +90,10 @@ export function chooseVersion(name: ApiName, offered: OfferedVersions): number {
     {
       code: 'api_version_unsupported',
       retriable: false,
-      advice: 'Use Kafka 3.1 or newer, or a service that offers these versions; a proxy in between may hide them',
+      advice:
+        api === undefined
+          ? 'If this is the port of a KRaft controller, give that of a listener for clients; a proxy in between may also hide requests'
+          : 'Use Kafka 3.1 or newer, or a service that offers these versions; a proxy in between may hide them',
     },
   );
 }

@@ -221,18 +221,32 @@ export class Connections {
       connection.socket?.destroy();
       this.#opened.delete(connection);
       if (error instanceof SinkError) throw error;
-      throw this.#failure(`connect to broker ${formatAddress(broker)}`, 'broker_unreachable', error);
+      const advice = this.#isConfigured(broker) ? undefined : advertisedAdvice(broker);
+      throw this.#failure(`connect to broker ${formatAddress(broker)}`, 'broker_unreachable', error, advice);
     }
   }
 
-  #failure(action: string, code: string, error: unknown): SinkError {
+  #isConfigured(broker: ServerAddress): boolean {
+    return this.#config.brokers.some((one) => formatAddress(one) === formatAddress(broker));
+  }
+
+  /** @param ownAdvice in place of that for an address of the configuration */
+  #failure(action: string, code: string, error: unknown, ownAdvice?: string): SinkError {
     const { id, advice, verdict } = judgeKafkaError(identify(error));
     return new SinkError(`Cannot ${action}: ${id}`, {
       code: codeOf(id, code),
       retriable: verdict === 'resend',
-      advice: advice ?? connectAdvice(id),
+      advice: advice ?? ownAdvice ?? connectAdvice(id),
       cause: error,
       place: { kafkaClient: this.#config.name },
     });
   }
+}
+
+/** The configuration names other addresses, which work. */
+function advertisedAdvice(broker: ServerAddress): string {
+  return (
+    `The cluster itself gives the address ${formatAddress(broker)} for this broker: make it reachable from here (name ` +
+    'resolution, firewall, port), or correct advertised.listeners of the broker'
+  );
 }

@@ -17,7 +17,9 @@ export interface ProduceFailure extends KafkaFailure {
 export function judgeSendError(error: unknown): ProduceFailure {
   // An error without a cause was raised by this service: its own text says most.
   if (!(error instanceof NotifierError) || error.cause !== undefined) {
-    return judgeKafkaError(identify(error instanceof SinkError ? error.cause : error));
+    if (!(error instanceof SinkError)) return judgeKafkaError(identify(error));
+    // Of the connection: it knows whose address it is.
+    return { ...judgeKafkaError(identify(error.cause)), advice: error.advice };
   }
   const verdict = error instanceof SinkError && error.retriable ? 'resend' : 'refused';
   return { verdict, id: error.message, advice: error.advice, code: error.code };

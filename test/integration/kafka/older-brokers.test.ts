@@ -87,3 +87,11 @@ test('a broker without a version in common is named with request and versions, a
     message: 'Cannot use the broker: it offers InitProducerId 0 to 1, and this service knows InitProducerId 3 to 4',
   });
 }, 60_000);
+
+test('the port of a KRaft controller is named as what it may be', async () => {
+  await expect(openProducer(clientConfig([kafka.controllerPort]), ['any'])).rejects.toMatchObject({
+    code: 'api_version_unsupported',
+    retriable: false,
+    advice: expect.stringContaining('KRaft controller'),
+  });
+}, 60_000);

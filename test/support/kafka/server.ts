@@ -46,7 +46,10 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     await startNode();
     await waitForMember(node);
   };
-  const server = Object.assign(node, kafkaTopics([node.bootstrap], 1), { access: kafkaAccess(node.port), start });
+  const server = Object.assign(node, kafkaTopics([node.bootstrap], 1), {
+    access: kafkaAccess(node.port),
+    start,
+  });
   try {
     await server.start();
     return server;

@@ -35,6 +35,8 @@ export interface NodeOptions {
 
 /** A node; disposal kills it and removes its data. */
 export interface KafkaNode extends AsyncDisposable {
+  /** Where its KRaft controller listens, which is no address for clients */
+  readonly controllerPort: number;
   readonly id: number;
   readonly port: number;
   /** `127.0.0.1:port` */
@@ -134,6 +136,7 @@ export async function createNode(
   undo.defer(() => end('SIGKILL'));
   const resources = undo.move();
   return {
+    controllerPort,
     id,
     port,
     bootstrap,

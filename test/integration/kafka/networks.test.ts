@@ -1,7 +1,8 @@
-/** Connections that a network in between has forgotten while nothing was sent. Real Kafka, behind a proxy. */
+/** What networks between the service and a broker do to connections and addresses. Real Kafka, behind a proxy. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { clientConfig, openProducer } from '../../support/kafka/open-producer.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
+import { startTcpProxy } from '../../support/network/tcp-proxy.ts';
 
 /** After this time a connection is proved before a batch is given to it */
 const IDLE_MS = 10_500;
@@ -40,4 +41,21 @@ test('a connection that was only quiet is used again', async () => {
   open.send('used', [['key', 'two']]);
   await open.waitUntilAcknowledged();
   expect([open.resends, proxy.connectionCount]).toEqual([[], before]);
+}, 60_000);
+
+test('an address that the cluster itself gives and that cannot be reached is named, with what to correct', async () => {
+  const proxy = kafka.proxy!;
+  await kafka.createTopic('advertised', { partitions: 1 });
+  await using entrance = await startTcpProxy(proxy);
+  await using open = await openProducer(clientConfig([entrance.port]), ['advertised']);
+  await proxy.refuse(true);
+  try {
+    open.send('advertised', [['key', 'one']]);
+    const { message, advice } = await open.waitForFailure();
+    expect(message).toContain('ECONNREFUSED');
+    expect(advice).toContain(`127.0.0.1:${proxy.port}`);
+    expect(advice).toContain('advertised.listeners');
+  } finally {
+    await proxy.heal();
+  }
 }, 60_000);
