@@ -1,6 +1,7 @@
 /** The statements for a publication and a replica identity, as a start runs them and as advice prints them. Pure. */
 import { type PublicationFacts, publishedTable } from '../catalog/publications.ts';
 import type { NamespaceTables, TableFacts } from '../catalog/tables.ts';
+import { SQL_STATE } from '../client/errors.ts';
 import { quoteIdentifier, quoteLiteral, quoteTable } from '../client/quote.ts';
 import { NEEDED_OPERATIONS } from '../hazards/publication-hazards.ts';
 import {
@@ -148,16 +149,30 @@ function ownerOf({ processes, events }: NamespaceTables): string | undefined {
   return processes.owner === events.owner ? processes.owner : undefined;
 }
 
-/** Writes both marks of the publication's creation (publication-marker.ts): one statement, as a comment takes no parameter. */
+/**
+ * Writes both marks of the publication's creation (publication-marker.ts): one statement, as a comment takes no parameter.
+ *
+ * Two processes may find the same empty publication. The tables are locked here, so the later one sees the mark of the other,
+ * and must not write another: rows after the first mark are owed.
+ */
 function markStatement({ publication, tables, database }: PublicationTask): Statement {
   const { namespace } = tables;
   const [start, end] = creationCommentParts(database);
   const body =
-    `DECLARE lsn pg_lsn; BEGIN lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ` +
+    `DECLARE lsn pg_lsn; BEGIN ${publication === undefined ? '' : unmarkedGuard(namespace, publication)}lsn := pg_logical_emit_message(true, ${quoteLiteral(MARKER_PREFIX)}::text, ` +
     `${quoteLiteral(namespace)}::text); EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${quoteLiteral(namespace)}, ` +
     `${quoteLiteral(start)} || lsn || ${quoteLiteral(end)}); END`;
   const role = publication === undefined ? ownerOf(tables) : publication.owner;
   return { sql: `DO ${quoteLiteral(body)}`, role, lock: undefined, tables: [] };
+}
+
+function unmarkedGuard(namespace: string, { comment }: PublicationFacts): string {
+  const found = `(SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = ${quoteLiteral(namespace)})`;
+  const known = comment === undefined ? 'NULL' : quoteLiteral(comment);
+  return (
+    `IF ${found} IS DISTINCT FROM ${known} THEN RAISE EXCEPTION USING ERRCODE = '${SQL_STATE.duplicateObject}', ` +
+    `MESSAGE = 'the publication was marked by another session'; END IF; `
+  );
 }
 
 /** Where a transaction keeps the entries that it is about to replace. */
