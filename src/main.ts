@@ -29,10 +29,13 @@ async function main(): Promise<number> {
     case 'usage-error':
       await write(process.stderr, `${command.message}\nTry cdc-notifier --help\n`);
       return EXIT.mistake;
-    case 'check':
-      if (orPrintMistakes(() => loadConfig(command.configPath)) === undefined) return EXIT.mistake;
+    case 'check': {
+      const config = orPrintMistakes(() => loadConfig(command.configPath));
+      if (config === undefined) return EXIT.mistake;
+      await write(process.stderr, config.warnings.map((warning) => `warning: ${warning}\n`).join(''));
       await write(process.stdout, `${command.configPath}: OK\n`);
       return EXIT.success;
+    }
     case 'import': {
       const imported = orPrintMistakes(() => loadSysConfig(command.configPath));
       if (imported === undefined) return EXIT.mistake;
@@ -55,6 +58,7 @@ async function run(config: Config): Promise<number> {
     { event: 'service_started', version: packageJson.version, slotCount: config.streams.length },
     'cdc-notifier started',
   );
+  for (const warning of config.warnings) log.warn({ event: 'configuration_warning' }, warning);
   // Imported only here: loading the Kafka library alone takes longer than --help, --version and --check together.
   const { runService } = await import('./service.ts');
   try {

@@ -25,6 +25,8 @@ export interface Config {
   /** Absent = no HTTP listener */
   readonly http: HttpConfig | undefined;
   readonly log: LogConfig;
+  /** What is allowed and most probably wrong, as `FILE:LINE:COLUMN: path: message` */
+  readonly warnings: readonly string[];
 }
 
 /** Address of a server. */

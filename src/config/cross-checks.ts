@@ -231,3 +231,18 @@ function field(value: unknown, key: string): unknown {
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Map);
 }
+
+/** `${NAME}`, and `{{ name }}` of Helm, Ansible and Jinja: left in a file, they are text like any other. */
+const TEMPLATE = /\$\{[^}\s]+\}|\{\{.*?\}\}/;
+
+/** The places of all texts of a configuration that look like a template that nothing has filled in. */
+export function findTemplates(tree: unknown, steps: readonly PathStep[] = []): (readonly PathStep[])[] {
+  if (typeof tree === 'string') return TEMPLATE.test(tree) ? [steps] : [];
+  if (typeof tree !== 'object' || tree === null) return [];
+  const entries: Iterable<[PathStep, unknown]> = Array.isArray(tree)
+    ? tree.entries()
+    : tree instanceof Map
+      ? tree
+      : Object.entries(tree);
+  return Array.from(entries, ([step, value]) => findTemplates(value, [...steps, step])).flat();
+}

@@ -3,11 +3,12 @@
 import * as v from 'valibot';
 import { SecretError } from '../errors.ts';
 import type { Config, DatabaseConfig, KafkaClientConfig, StreamConfig } from './config.ts';
-import { ConfigError, type ConfigIssue, type PathStep } from './config-error.ts';
-import { crossCheck } from './cross-checks.ts';
+import { ConfigError, type ConfigIssue, formatIssue, type PathStep } from './config-error.ts';
+import { crossCheck, findTemplates } from './cross-checks.ts';
 import { type ConfigFile, configSchema } from './schema.ts';
 import { type Environment, errorCode, type FileReader, readBytes, readSecret } from './secret.ts';
 import { looksLikePem, pemFrom, type SecretContext, type SecretSource, secretFrom } from './secret-source.ts';
+import { keyMistake, pairMistake } from './tls-material.ts';
 import { type ConfigDocument, type LocatedSecret, readDocument } from './yaml-document.ts';
 
 /** Options of `parseConfig`. */
@@ -47,8 +48,12 @@ export function parseConfig(text: string, options: ParseOptions): Config {
     const mistake = unreadableSecret(secret, context);
     if (mistake !== undefined) issues.push(document.issueAt(secret.steps, mistake));
   }
+  issues.push(...tlsIssues(document, context));
   if (issues.length > 0 || !checked.success) throw new ConfigError(fileName, issues);
-  return resolveConfig(checked.output, context);
+  const warnings = findTemplates(document.tree).map((steps) =>
+    formatIssue(fileName, document.issueAt(steps, 'looks like a template that nothing has filled in')),
+  );
+  return { ...resolveConfig(checked.output, context), warnings };
 }
 
 function readText(path: string): string {
@@ -95,7 +100,32 @@ function unreadableSecret({ source, pem }: LocatedSecret, context: SecretContext
   }
 }
 
-function resolveConfig(file: ConfigFile, context: SecretContext): Config {
+/** Mistakes of keys, and of keys and certificates together. Those that cannot be read are reported already. */
+function tlsIssues(document: ConfigDocument, context: SecretContext): ConfigIssue[] {
+  const texts = document.secrets
+    .filter(({ steps, pem }) => pem && (steps.at(-1) === 'key' || steps.at(-1) === 'cert'))
+    .map((secret) => ({
+      ...secret,
+      section: JSON.stringify(secret.steps.slice(0, -1)),
+      text: pemText(secret, context),
+    }));
+  return texts.flatMap(({ steps, section, text: key }) => {
+    if (steps.at(-1) !== 'key' || key === undefined) return [];
+    const cert = texts.find((other) => other.section === section && other.steps.at(-1) === 'cert')?.text;
+    const mistake = keyMistake(key) ?? (cert === undefined ? undefined : pairMistake(cert, key));
+    return mistake === undefined ? [] : [document.issueAt(steps, mistake)];
+  });
+}
+
+function pemText({ source }: LocatedSecret, context: SecretContext): string | undefined {
+  try {
+    return readSecret(pemFrom(source, context));
+  } catch {
+    return undefined;
+  }
+}
+
+function resolveConfig(file: ConfigFile, context: SecretContext): Omit<Config, 'warnings'> {
   const databases = new Map([...file.databases].map(([ref, entry]) => [ref, resolveDatabase(ref, entry, context)]));
   return {
     kafkaClients: new Map([...file.kafka_clients].map(([name, entry]) => [name, resolveClient(name, entry, context)])),

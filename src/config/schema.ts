@@ -5,6 +5,7 @@
  * Mappings with names of the user's choice are Maps, so a namespace may be called `constructor` or `__proto__`.
  */
 
+import { isIP } from 'node:net';
 import * as v from 'valibot';
 import { type Lsn, parseLsn } from '../lsn.ts';
 import { isHost, POSTGRES_PORT, parseAddress } from './address.ts';
@@ -88,6 +89,7 @@ const kafkaTls = v.strictObject(
     server_name: v.optional(
       v.pipe(
         text(),
+        v.check((name) => isIP(name) === 0, 'must be a name, not an IP address: TLS sends no address as server name'),
         v.description("Name to send (SNI) and to verify in place of each broker's host"),
         v.metadata({ defaultText: "the broker's host" }),
       ),

@@ -34,26 +34,34 @@ export function readSecret(secret: Secret): string {
 
 /** A secret written in the configuration itself. */
 export function textSecret(text: string): Secret {
-  return { origin: 'text', read: () => text };
+  return { origin: 'text', read: () => withoutMargins(text) };
+}
+
+/**
+ * What editors and tools add to a secret: a newline at its end, and byte order marks. Blanks may be part of a password and stay.
+ */
+function withoutMargins(text: string): string {
+  return text.replace(/^\uFEFF|\uFEFF?\r?\n$|\uFEFF$/g, '');
 }
 
 /** A secret in an environment variable. */
 export function environmentSecret(name: string, environment: Environment = process.env): Secret {
   const origin = `environment variable ${name}`;
   const read = () => {
-    const text = Object.hasOwn(environment, name) ? environment[name] : undefined;
-    if (text === undefined) throw new SecretError(`${origin} is not set`);
+    const value = Object.hasOwn(environment, name) ? environment[name] : undefined;
+    if (value === undefined) throw new SecretError(`${origin} is not set`);
+    const text = withoutMargins(value);
     if (text === '') throw new SecretError(`${origin} is empty`);
     return text;
   };
   return { origin, read };
 }
 
-/** A secret in a UTF-8 file; a newline at the end is removed. */
+/** A secret in a UTF-8 file. */
 export function fileSecret(path: string, readFile: FileReader = readBytes): Secret {
   const origin = `file ${path}`;
   const read = () => {
-    const text = decodeUtf8(readOrExplain(path, readFile), origin).replace(/\r?\n$/, '');
+    const text = withoutMargins(decodeUtf8(readOrExplain(path, readFile), origin));
     if (text === '') throw new SecretError(`${origin} is empty`);
     return text;
   };

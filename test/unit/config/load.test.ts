@@ -74,6 +74,7 @@ describe('parseConfig accepts', () => {
       maxRowBytes: undefined,
       http: undefined,
       log: { level: 'info', format: 'auto' },
+      warnings: [],
     });
     const database = databaseOf(loaded);
     expect(database).toMatchObject({
@@ -468,6 +469,11 @@ describe('parseConfig refuses', () => {
       /databases.db.tls.ca: is neither PEM text .* nor the path of a readable file/,
     ],
     [
+      'an IP address as server name',
+      withClient('tls: {server_name: 10.0.0.1}'),
+      /kafka_clients.main.tls.server_name: must be a name, not an IP address/,
+    ],
+    [
       'no brokers',
       config({ client: '{brokers: []}' }),
       '2:33 kafka_clients.main.brokers: must name at least one broker',
@@ -667,6 +673,20 @@ describe('parseConfig refuses', () => {
     );
   });
 
+  test('keys that are encrypted or of another certificate', () => {
+    const file = (name: string) => readFileSync(join(import.meta.dirname, '../../fixtures/tls', name), 'utf8');
+    const files = {
+      '/client.crt': file('client.crt'),
+      '/client.key': file('client.key'),
+      '/server.key': file('server.key'),
+      '/encrypted.key': file('client.key').replaceAll('PRIVATE KEY', 'ENCRYPTED PRIVATE KEY'),
+    };
+    const mistakes = (key: string) => mistakesOf(withDatabase(`tls: {cert: /client.crt, key: ${key}}`), { files });
+    expect(mistakes('/client.key')).toEqual([]);
+    expect(mistakes('/server.key')[0]).toEndWith('databases.db.tls.key: does not belong to the certificate in cert');
+    expect(mistakes('/encrypted.key')[0]).toContain('databases.db.tls.key: is an encrypted key');
+  });
+
   test('all mistakes at once, in the order of the file, none hidden by another', () => {
     const text = `databases:
   progressor_db:
@@ -776,6 +796,20 @@ describe('ConfigError', () => {
   });
 });
 
+describe('parseConfig warns', () => {
+  test('of values that look like templates, with their places, and shows none of them', () => {
+    const host = `$${'{'}HUNTER2X5}`;
+    const text = config({ database: `{host: '${host}', database: d, username: u, password: '{{ HUNTER2X5 }}'}` });
+    const { warnings } = parse(text);
+    expect(warnings).toEqual([
+      expect.stringMatching(/:1:\d+: databases.db.host: looks like a template that nothing has filled in$/),
+      expect.stringMatching(/:1:\d+: databases.db.password: looks like a template that nothing has filled in$/),
+    ]);
+    expect(warnings.join()).not.toContain('HUNTER2X5');
+    expect(parse(config({ database: '{host: h, database: d, username: u, password: "a$b{c}"}' })).warnings).toEqual([]);
+  });
+});
+
 describe('a secret', () => {
   const withPassword = (password: string) =>
     config({ database: `{host: h, database: d, username: u, password: ${password}}` });
@@ -796,9 +830,15 @@ describe('a secret', () => {
     expect(() => readSecret(fromFile)).toThrow(new SecretError('file /etc/notifier/pass cannot be read (ENOENT)'));
   });
 
-  test('keeps spaces and all but the last newline', () => {
-    const files = { '/p': ' a b \n\n' };
-    expect(readSecret(passwordOf(parse(withPassword('{file: /p}'), { files })))).toBe(' a b \n');
+  test.each([
+    [' a b \n\n', ' a b \n'],
+    ['a\r\n', 'a'],
+    ['\uFEFFa\uFEFF', 'a'],
+    ['a\uFEFF\n', 'a'],
+  ])('of %j is %j from a file, a variable and the configuration alike', (written, text) => {
+    const sources = { files: { '/p': written }, environment: { P: written } };
+    const read = (password: string) => readSecret(passwordOf(parse(withPassword(password), sources)));
+    expect([read('{file: /p}'), read('{env: P}'), read(JSON.stringify(written))]).toEqual([text, text, text]);
   });
 
   test('does not appear when a configuration is printed, inspected or serialized', () => {
