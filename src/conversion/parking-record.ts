@@ -38,6 +38,11 @@ import { formatTimestamp } from './timestamp.ts';
 /** Column that holds the process id, in both tables. */
 const PROCESS_ID = 'process_id';
 
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+/** Those that JSON writes with one letter, such as \n; other control characters take a u and four digits */
+const SHORT_ESCAPES: ReadonlySet<number> = new Set([8, 9, 10, 12, 13]);
+
 const MICROS_PER_SECOND = 1_000_000n;
 /** From the year 0 to 2000-01-01: added to a time, it makes every moment since the year 0 positive. */
 const SHIFT_MICROS = 63_113_904_000n * MICROS_PER_SECOND;
@@ -81,7 +86,11 @@ export function encodeParkedRow(row: ParkedRow, draft: RecordDraft): void {
     oldKind: change.tag === 'insert' ? undefined : change.oldKind,
     oldColumns: oldTuple && describeColumns(relation, oldTuple),
   };
-  draft.value.reset().copy(Buffer.from(JSON.stringify(parked)));
+  const json = JSON.stringify(parked);
+  const value = draft.value.reset();
+  // Into its storage at once: a large row is not copied once more.
+  value.reserve(Buffer.byteLength(json));
+  value.length = value.bytes.write(json);
 }
 
 /** Takes the process id from the first tuple that has it: only the old one has an unchanged TOAST value. */
@@ -112,11 +121,20 @@ function describeValue(tuple: Tuple, column: number, typeOid: number | undefined
 }
 
 function textOrBase64(bytes: Buffer): object {
-  const base64 = bytes.toString('base64');
-  if (!isUtf8(bytes)) return { base64 };
-  const text = bytes.toString();
+  const base64Bytes = 4 * Math.ceil(bytes.length / 3);
   // JSON takes six bytes for a control character: without a bound such a row outgrows every parking topic.
-  return Buffer.byteLength(JSON.stringify(text)) - '""'.length > base64.length ? { base64 } : { text };
+  const isText = isUtf8(bytes) && jsonBytes(bytes) <= base64Bytes;
+  return isText ? { text: bytes.toString() } : { base64: bytes.toString('base64') };
+}
+
+/** Bytes of a text in JSON, without its quotes; counted, because a large text would be in memory several times. */
+function jsonBytes(utf8: Buffer): number {
+  let count = utf8.length;
+  for (const byte of utf8) {
+    if (byte < 0x20) count += SHORT_ESCAPES.has(byte) ? 1 : 5;
+    else if (byte === QUOTE || byte === BACKSLASH) count += 1;
+  }
+  return count;
 }
 
 /** RFC 3339 with microseconds; null outside the years 0 to 9999, which may be why the row is parked. */

@@ -23,6 +23,9 @@ import type { Sinks } from './sinks.ts';
 /** Difference between the end of WAL that a query reports and the one that a walsender reports: the header of a page */
 const WAL_PAGE_HEADER_BYTES = 40n;
 
+/** What is kept of a large row, its record, and the texts of a parked one, are garbage soon after it was processed */
+const COPIES_OF_LARGE_ROW = 4;
+
 /** What a flow learns for the next one of its slot. */
 export interface FlowMemory {
   /** Smallest LSN at which each publication is known to have existed, by name */
@@ -256,9 +259,13 @@ export class Flow implements StreamView {
       this.#failAfterDelivery(this.#locateRow(error));
       return;
     }
-    if (message !== undefined) this.#onChunk(message);
-    // What came before it does not wait for its end.
-    else this.#scheduleFlush();
+    if (message === undefined) {
+      // What came before it does not wait for its end.
+      this.#scheduleFlush();
+      return;
+    }
+    this.#onChunk(message);
+    noteGarbage(COPIES_OF_LARGE_ROW * message.length);
   }
 
   #onChunk(chunk: Buffer): void {
