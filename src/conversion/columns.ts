@@ -33,7 +33,7 @@ export function requireValue(tuple: Tuple, column: number, name: string): void {
 
 function valueTooLarge(bytes: number, name: string): InvalidRowError {
   return new InvalidRowError(`column "${name}" has ${bytes} bytes, which makes the row larger than max_row_bytes`, {
-    code: 'row_too_large',
+    code: 'row_above_limit',
     advice:
       'Raise max_row_bytes, and the memory limit of the process to sixteen times as much, and then the max.message.bytes of ' +
       'the topic; or set on_invalid: park for the namespace, which parks the row without this value',

@@ -89,7 +89,7 @@ describe('a row that is larger than the memory of the program', () => {
     const key = await insertLargeEvent(fixture, LARGE_MIB);
     const failure = await service.waitForLine('the refusal', isFailure(fixture.slot), { timeoutMs: 60_000 });
     expect(failure.error).toMatchObject({
-      code: 'row_too_large',
+      code: 'row_above_limit',
       place: {
         database: 'db',
         slot: fixture.slot,
