@@ -288,10 +288,9 @@ export class Flow implements StreamView {
   }
 
   #onNotice(notice: postgres.Notice): void {
-    // The message contains the name; of several that fit, the longest is meant.
-    const [publication] = this.#options.plan.streamed
-      .filter((name) => notice.code === SQL_STATE.objectNotInPrerequisiteState && notice.message?.includes(name))
-      .sort((one, other) => other.length - one.length);
+    const publication = this.#options.plan.streamed.find(
+      (name) => notice.code === SQL_STATE.objectNotInPrerequisiteState && isQuoted(name, notice.message ?? ''),
+    );
     if (publication === undefined) {
       const facts = { event: 'replication_notice', code: notice.code, severity: notice.severity };
       this.#options.log.info(facts, 'notice on the replication connection');
@@ -312,10 +311,16 @@ export class Flow implements StreamView {
    * record of a process can overtake another one into a different partition.
    */
   #onTopicChanged(change: TopicChange): void {
-    this.#options.log.warn(
-      { event: 'topic_partitions_changed', ...change },
-      'the partition count of a topic has changed; records after the current transaction use the new count',
-    );
+    const { log } = this.#options;
+    if (change.toPartitions === 0) {
+      const { topic } = change;
+      log.warn({ event: 'topic_deleted', topic }, 'a topic has been deleted; the slot waits until it exists again');
+    } else {
+      log.warn(
+        { event: 'topic_partitions_changed', ...change },
+        'the partition count of a topic has changed; records after the current transaction use the new count',
+      );
+    }
     this.#renewsAtCommit ??= 'changed topic';
     if (this.#begin === undefined) this.#renew(this.#renewsAtCommit);
   }
@@ -480,4 +485,12 @@ function undeliveredError(cause: Error): SourceError {
     advice: 'Look at the log entries about Kafka: the next attempt looks for the publication again',
     cause,
   });
+}
+
+/** The quotation marks of PostgreSQL's messages, in the languages that it speaks. */
+const QUOTES = ['""', '«»', '„“', '“”', '»«', '「」'] as const;
+
+/** True when a message of the server names this object, and not one whose name contains it. */
+function isQuoted(name: string, message: string): boolean {
+  return QUOTES.some(([open, close]) => message.includes(`${open}${name}${close}`));
 }

@@ -184,7 +184,7 @@ export function tableMistake(table: string, facts: TableFacts | undefined): Mist
       table,
       detail: `table ${quoteTable(table)} does not exist`,
       advice:
-        'Start the service that owns this namespace, which creates its tables, or correct the namespace or the database in the configuration',
+        'Start the service that owns this namespace, which creates its tables, or correct the namespace or the database in the configuration; until then all namespaces of the slot wait',
     };
   }
   if (facts.kind !== 'r') {

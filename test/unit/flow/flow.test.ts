@@ -521,6 +521,23 @@ describe('Flow: publications that the server cannot load', () => {
     expect(fixture.ending).toBeUndefined();
   });
 
+  test.each(['a_b_c', 'x a_b'])(
+    'a notice about %s, whose name contains that of one, is about neither',
+    async (other) => {
+      const fixture = new FlowFixture();
+      fixture.memory.publicationExistedAt.set('a_b', 0x100n);
+      await fixture.notify(notice(other));
+      expect(fixture.ending).toBeUndefined();
+    },
+  );
+
+  test('a server that speaks Russian is understood', async () => {
+    const fixture = new FlowFixture();
+    fixture.memory.publicationExistedAt.set('a_b', 0x300n);
+    await fixture.notify({ ...notice('a_b'), message: 'загрузка публикации «a_b» пропущена' });
+    expect(fixture.error(LossError).place).toMatchObject({ namespace: 'a_b' });
+  });
+
   test('of names that contain each other the longer one matches', async () => {
     const names = ['a', 'a_b'];
     const fixture = new FlowFixture({ plan: { streamed: names, boundaries: [] } });
