@@ -204,12 +204,15 @@ export class Session implements AsyncDisposable {
   }
 
   async #whyUndeliverable(): Promise<Error | undefined> {
-    using sinks = this.#rehearseSinks();
+    // Its connections end with the session as well, which a stop ends at once.
+    const sinks = this.#resources.use(this.#rehearseSinks());
     const check = within(KAFKA_CHECK_TIMEOUT_MS, 'check Kafka', sinks.check());
-    return await check.then(
+    const reason = await check.then(
       () => undefined,
       (error: Error) => error,
     );
+    sinks[Symbol.dispose]();
+    return reason;
   }
 
   #setupRequest(endpoint: DatabaseEndpoint): SetupRequest {

@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import type { PostgresServer } from '../support/postgres/server.ts';
+import { waitFor } from '../support/process/wait.ts';
 import {
   type BinaryFixture,
   expectCleanLogs,
@@ -75,10 +76,16 @@ describe('a stop while Kafka does not answer', () => {
 
   test('exits at once while it connects to Kafka', async () => {
     await using fixture = await quickFixture({ shutdown_timeout: 700 });
+    await using former = await fixture.start();
+    await former.stop();
     kafka.pause();
     await using service = await startService(fixture.config);
-    // After that the service connects to Kafka.
-    await service.waitForLine('the slot', ({ msg }) => msg === 'created replication slot');
+    // The slot is held before the service connects to Kafka.
+    await waitFor('the walsender', async () => {
+      const walsenders = await fixture.database.sql`
+        SELECT FROM pg_stat_replication WHERE application_name = ${`cdc-notifier ${fixture.slot}`}`;
+      return walsenders.length === 1;
+    });
     expect(await service.stop(700 + SPARE_MS)).toBe(0);
   }, 60_000);
 });

@@ -217,7 +217,7 @@ async function selectDeliverable(
   const reason = await request.whyUndeliverable();
   if (reason === undefined) return namespaces;
   const published = namespaces.filter(({ tables }) => snapshot.publications.has(tables.namespace));
-  if (usableSlot === undefined || continuity.verdict !== 'continues' || published.length === 0) throw reason;
+  if (usableSlot === undefined || continuity.verdict === 'loss' || published.length === 0) throw reason;
   return published;
 }
 
