@@ -1,4 +1,4 @@
-/** What networks between the service and a broker do to connections and addresses. Real Kafka, behind a proxy. */
+/** What networks between the service and a broker do to connections and addresses. Real Kafka, with a proxy before it. */
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { clientConfig, openProducer } from '../../support/kafka/open-producer.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
