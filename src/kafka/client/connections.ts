@@ -15,6 +15,8 @@ import { destroyOnThrow } from './library-patches.ts';
 const PROVED_FOR_MS = 10_000;
 /** The broker's answer to the proof is a few bytes; after this time another connection is opened */
 const PROOF_TIMEOUT_MS = 1_000;
+/** After this time without an answer another broker is asked as well */
+const SILENCE_MS = 2_000;
 /** Shorter than the idle time after which cloud networks forget a connection (250 s and more) */
 const KEEPALIVE_INTERVAL_MS = 60_000;
 
@@ -29,6 +31,9 @@ interface BrokerConnection {
 
 /** A request to one broker, as the library sends it. */
 export type KafkaRequest<T> = (connection: Connection) => Promise<T>;
+
+/** How a request ended. */
+type Outcome<T> = { readonly answer: T } | { readonly asked: Promise<Outcome<T>>; readonly error: unknown };
 
 /** What is asked for, in two forms. */
 export interface RequestName {
@@ -53,7 +58,7 @@ export class Connections {
   readonly #byAddress = new Map<string, BrokerConnection>();
   /** Every connection whose socket may be open, including those that are being opened */
   readonly #opened = new Set<Connection>();
-  /** Addresses of brokers whose last request failed */
+  /** Addresses of brokers whose last request failed, or waits for its answer for too long */
   readonly #failing = new Set<string>();
   #isReachable = false;
   #isClosed = false;
@@ -81,8 +86,8 @@ export class Connections {
   }
 
   /**
-   * Asks the brokers of the configuration and those of the metadata, one after the other, until one answers. Brokers
-   * whose last request failed come last.
+   * Asks the brokers of the configuration and those of the metadata, one after the other, until one answers. A silent one does
+   * not keep the next from being asked, and brokers whose last request failed or has no answer yet come last.
    * @throws SinkError, SecretError
    */
   async askAny<T>(
@@ -94,16 +99,21 @@ export class Connections {
       [...this.#config.brokers, ...metadataBrokers].map((broker) => [formatAddress(broker), broker]),
     );
     const isFailing = (broker: ServerAddress) => Number(this.#failing.has(formatAddress(broker)));
+    const waiting = [...brokers.values()].sort((one, other) => isFailing(one) - isFailing(other));
+    const pending = new Set<Promise<Outcome<T>>>();
     const errors: NotifierError[] = [];
-    for (const broker of [...brokers.values()].sort((one, other) => isFailing(one) - isFailing(other))) {
-      try {
-        return await this.ask(broker, request);
-      } catch (error) {
-        // The next broker would give the same answer.
-        if (error instanceof ResponseError) throw this.#failure(action, code, error);
-        errors.push(error instanceof NotifierError ? error : this.#failure(action, 'broker_unreachable', error));
-      }
-      if (this.#isClosed) break;
+    while (waiting.length > 0 || pending.size > 0) {
+      const broker = waiting.shift();
+      if (broker !== undefined) pending.add(this.#outcome(broker, request));
+      const outcome = await firstOutcome(pending, waiting.length > 0 ? SILENCE_MS : undefined);
+      if (outcome === undefined) continue;
+      if ('answer' in outcome) return outcome.answer;
+      const { asked, error } = outcome;
+      pending.delete(asked);
+      // The next broker would give the same answer.
+      if (error instanceof ResponseError) throw this.#failure(action, code, error);
+      errors.push(error instanceof NotifierError ? error : this.#failure(action, 'broker_unreachable', error));
+      if (this.#isClosed) waiting.length = 0;
     }
     this.#isReachable = false;
     const [first] = errors as [NotifierError];
@@ -123,6 +133,7 @@ export class Connections {
    */
   async ask<T>(broker: ServerAddress, request: KafkaRequest<T>): Promise<T> {
     const address = formatAddress(broker);
+    const silence = setTimeout(() => this.#failing.add(address), SILENCE_MS).unref();
     let used = this.#connect(broker);
     try {
       if (!(await this.#isProved(used))) {
@@ -140,7 +151,17 @@ export class Connections {
         this.#drop(address, used);
       }
       throw error;
+    } finally {
+      clearTimeout(silence);
     }
+  }
+
+  #outcome<T>(broker: ServerAddress, request: KafkaRequest<T>): Promise<Outcome<T>> {
+    const asked: Promise<Outcome<T>> = this.ask(broker, request).then(
+      (answer) => ({ answer }),
+      (error: unknown) => ({ asked, error }),
+    );
+    return asked;
   }
 
   #noteAnswer(address: string, connection: BrokerConnection): void {
@@ -240,6 +261,21 @@ export class Connections {
       cause: error,
       place: { kafkaClient: this.#config.name },
     });
+  }
+}
+
+/** The outcome that comes first; undefined when none comes in time. */
+async function firstOutcome<T>(
+  pending: ReadonlySet<Promise<Outcome<T>>>,
+  timeoutMs: number | undefined,
+): Promise<Outcome<T> | undefined> {
+  if (timeoutMs === undefined) return await Promise.race(pending);
+  const silence = Promise.withResolvers<undefined>();
+  const timer = setTimeout(silence.resolve, timeoutMs, undefined);
+  try {
+    return await Promise.race([...pending, silence.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

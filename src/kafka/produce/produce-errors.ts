@@ -13,6 +13,9 @@ export interface ProduceFailure extends KafkaFailure {
   readonly code?: string | undefined;
 }
 
+/** A broker that no longer leads a partition of its request has not answered. */
+export const FORMER_LEADER_SILENT: ProduceFailure = { verdict: 'resend', id: 'FORMER_LEADER_SILENT' };
+
 /** Judges the error that a Produce request ended with instead of an answer. */
 export function judgeSendError(error: unknown): ProduceFailure {
   // An error without a cause was raised by this service: its own text says most.

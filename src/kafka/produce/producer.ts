@@ -2,13 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { SinkError } from '../../errors.ts';
 import { isTooLarge } from '../../failure-policy.ts';
-import type { ProduceResponse } from '../client/api-versions.ts';
 import type { Cluster, ProducerIdentity } from '../client/cluster.ts';
 import type { DeliveryTrial } from './delivery-trial.ts';
 import { PartitionQueues, type PartitionQueuesOptions } from './partition-queues.ts';
-import { deliveryError, judgeAnswer, judgeLeaderless, judgeSendError, type ProduceFailure } from './produce-errors.ts';
-import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
+import { deliveryError } from './produce-errors.ts';
 import type { RecordBatch } from './record-batch.ts';
+import { attemptRound, type LeaderAnswer, leaderOf } from './round-attempt.ts';
 import { decideRound, type RoundFailure } from './round-policy.ts';
 import { noteRefusedBatch } from './topic-limits.ts';
 import { type TopicChange, TopicWatch, type WatchedCluster } from './topic-watch.ts';
@@ -168,10 +167,10 @@ export class Producer {
     let retryCount = 0;
     let hasFollowed = false;
     for (;;) {
-      const failures = await this.#sendToLeaders(pending);
+      const failures = await this.#attempt(pending);
       if (failures.size > 0) await this.#watch.refresh();
       if (this.#isStopped) return;
-      const judged = Array.from(failures, ([batch, sent]) => ({ ...sent, leader: this.#leaderOf(batch) }));
+      const judged = Array.from(failures, ([batch, sent]) => ({ ...sent, leader: leaderOf(this.#cluster, batch) }));
       const decision = decideRound(judged, { retryCount, maxRetries, hasFollowed });
       pending = [...failures.keys()];
       if (decision.action === 'done') return;
@@ -213,28 +212,18 @@ export class Producer {
     }
   }
 
-  /** Broker id of the leader of a batch's partition, -1 while there is none. */
-  #leaderOf({ topic, partition }: RecordBatch): number {
-    return this.#cluster.metadata.topics.get(topic)?.leaders[partition] ?? -1;
-  }
-
-  /** Sends one request to each leader, all at once. Settles acknowledged batches and returns the others. */
-  async #sendToLeaders(batches: readonly RecordBatch[]): Promise<Map<RecordBatch, Omit<RoundFailure, 'leader'>>> {
-    const byLeader = Map.groupBy(batches, (batch) => this.#leaderOf(batch));
-    const failures = new Map<RecordBatch, Omit<RoundFailure, 'leader'>>();
-    await Promise.all(
-      [...byLeader].map(async ([sentTo, leaderBatches]) => {
-        const judge = await this.#sendToLeader(sentTo, leaderBatches);
-        if (this.#isStopped) return;
-        for (const batch of leaderBatches) {
-          const failure = judge(batch);
-          if (failure === undefined) this.#acknowledge(batch);
-          else failures.set(batch, { failure, sentTo });
-        }
+  #attempt(batches: readonly RecordBatch[]): ReturnType<typeof attemptRound> {
+    return attemptRound(batches, {
+      cluster: this.#cluster,
+      requestTimeoutMs: this.#options.requestTimeoutMs,
+      refreshMetadata: () => this.#watch.refresh(),
+      onAnswer: (answer) => this.#noteAnswer(answer),
+      onAcknowledged: (acknowledged) => {
+        for (const batch of acknowledged) this.#acknowledge(batch);
         this.#listener.onAcknowledged();
-      }),
-    );
-    return failures;
+      },
+      signal: this.#stopping.signal,
+    });
   }
 
   #acknowledge(batch: RecordBatch): void {
@@ -243,36 +232,10 @@ export class Producer {
     if (trial.isActive) trial.noteAcknowledged({ kafkaClient, topic: batch.topic, partition: batch.partition });
   }
 
-  /** Returns the outcome by batch; undefined = acknowledged. Does not reject. */
-  async #sendToLeader(
-    leader: number,
-    batches: readonly RecordBatch[],
-  ): Promise<(batch: RecordBatch) => ProduceFailure | undefined> {
-    if (leader < 0) return ({ topic }) => judgeLeaderless(this.#cluster.metadata.topics.get(topic)?.errorCode);
-    const { requestTimeoutMs } = this.#options;
-    const startMs = performance.now();
-    let answer: ProduceResponse;
-    try {
-      answer = await this.#cluster.produce(leader, (isFlexible) =>
-        encodeProduceRequest(batches, { timeoutMs: requestTimeoutMs, isFlexible }),
-      );
-    } catch (error) {
-      const failure = judgeSendError(error);
-      return () => failure;
-    }
-    if (!this.#isStopped) this.#noteAnswer(batches, { startMs, throttleTimeMs: answer.throttleTimeMs });
-    const codes = errorCodesByBatch(batches, answer);
-    return (batch) => judgeAnswer(codes.get(batch));
-  }
-
-  #noteAnswer(
-    batches: readonly RecordBatch[],
-    { startMs, throttleTimeMs }: { readonly startMs: number; readonly throttleTimeMs: number },
-  ): void {
+  #noteAnswer({ roundTripMs, batches, throttleTimeMs }: LeaderAnswer): void {
     const { kafkaClient, log, requestTimeoutMs } = this.#options;
-    const nowMs = performance.now();
     const bytes = batches.reduce((sum, batch) => sum + batch.length, 0);
-    this.#listener.onProduced({ roundTripMs: nowMs - startMs, batchCount: batches.length, bytes });
+    this.#listener.onProduced({ roundTripMs, batchCount: batches.length, bytes });
     if (throttleTimeMs <= 0) return;
     if (this.#throttledUntilMs === 0) {
       log.warn(
@@ -281,7 +244,10 @@ export class Producer {
       );
     }
     // The broker itself delays clients that do not wait, so no answer can make this producer pause for days.
-    this.#throttledUntilMs = Math.max(this.#throttledUntilMs, nowMs + Math.min(throttleTimeMs, requestTimeoutMs));
+    this.#throttledUntilMs = Math.max(
+      this.#throttledUntilMs,
+      performance.now() + Math.min(throttleTimeMs, requestTimeoutMs),
+    );
   }
 
   #fail(error: unknown): void {

@@ -4,7 +4,7 @@ import type { ProduceFailure } from './produce-errors.ts';
 /**
  * What to do after an attempt:
  * - `done`: everything is acknowledged
- * - `follow`: send the same batches at once to the new leaders of their partitions; this counts as no retry
+ * - `follow`: some of the partitions have new leaders: send the same batches again at once; this counts as no retry
  * - `resend`: send the same batches again, `resend_timeout` later
  * - `give-up`: replication of the slot stops and starts again; `index` is that of the failure to report
  */
@@ -37,7 +37,7 @@ export function decideRound(failures: readonly RoundFailure[], history: RoundHis
   if (failures.length === 0) return { action: 'done' };
   const hopeless = failures.findIndex(({ failure }) => failure.verdict !== 'resend');
   if (hopeless >= 0) return { action: 'give-up', index: hopeless };
-  const haveLeadersMoved = failures.every(({ sentTo, leader }) => leader >= 0 && leader !== sentTo);
-  if (haveLeadersMoved && !history.hasFollowed) return { action: 'follow' };
+  const hasLeaderMoved = failures.some(({ sentTo, leader }) => leader >= 0 && leader !== sentTo);
+  if (hasLeaderMoved && !history.hasFollowed) return { action: 'follow' };
   return history.retryCount < history.maxRetries ? { action: 'resend' } : { action: 'give-up', index: 0 };
 }

@@ -114,6 +114,36 @@ describe('Producer on three brokers', () => {
   );
 
   test(
+    'a frozen broker holds its batches no longer than until another one leads their partitions, and they are stored once',
+    async () => {
+      await createTopic('held', { partitions: 2 });
+      const log = recordingLogger();
+      // Far longer than the test may take: only the change of the leader frees the batches.
+      const client = { requestTimeoutMs: 600_000 };
+      await using open = await openProducer(['held'], { log: log.logger, maxRetries: 0 }, client);
+      open.send('held', numbered(100));
+      await open.waitUntilAcknowledged();
+      const frozen = await cluster.leaderOf('held', 0);
+      frozen.pause();
+      try {
+        open.send('held', numbered(100, 100));
+        await open.waitUntilAcknowledged();
+        expect(await cluster.leaderOf('held', 0)).not.toBe(frozen);
+      } finally {
+        frozen.resume();
+      }
+      await cluster.waitUntilInSync(['held']);
+      expect(log.lines).toContainEqual(
+        expect.objectContaining({ event: 'produce_follow_leaders', reason: 'FORMER_LEADER_SILENT' }),
+      );
+      open.send('held', numbered(100, 200));
+      await open.waitUntilAcknowledged();
+      await expectNumbers('held', 300);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     'waits while too few replicas are in sync; with its retries used up it reports what is missing',
     async () => {
       await createTopic('lonely', { replicas: 2, config: { 'min.insync.replicas': '2' } });

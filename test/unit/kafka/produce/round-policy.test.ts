@@ -38,7 +38,7 @@ describe('decideRound', () => {
     ['every leader has moved', [moved(1, 2), moved(1, 3)], history(0), 'follow'],
     ['a partition without a leader has one now', [moved(-1, 2)], history(0), 'follow'],
     ['every leader has moved, retries used up', [moved(1, 2)], history(3), 'follow'],
-    ['one leader has moved, the other not', [moved(1, 2), moved(3, 3)], history(0), 'resend'],
+    ['one leader has moved, the other not', [moved(1, 2), moved(3, 3)], history(0), 'follow'],
     ['the leader is gone, and there is no other yet', [moved(1, -1)], history(0), 'resend'],
     ['the leader has moved once more after it was followed', [moved(2, 1)], history(0, true), 'resend'],
     ['the same, retries used up', [moved(2, 1)], history(3, true), 'give-up'],
