@@ -438,7 +438,12 @@ export function connectAdvice(id: string): string | undefined {
   return BY_CODE[id]?.advice?.sink;
 }
 
-/** True when a broker refused a batch for its size: the topic's `max.message.bytes`, or its `segment.bytes`. */
-export function isTooLarge({ id }: KafkaFailure): boolean {
+/** True when a batch was refused for its size: by the topic, or by the brokers whatever the topic. */
+export function isTooLarge(failure: KafkaFailure): boolean {
+  return isTooLargeForTopic(failure) || failure.id === 'REQUEST_TOO_LARGE';
+}
+
+/** True when a broker refused a batch for the limits of its topic: `max.message.bytes`, or `segment.bytes`. */
+export function isTooLargeForTopic({ id }: KafkaFailure): boolean {
   return id === 'MESSAGE_TOO_LARGE' || id === 'RECORD_LIST_TOO_LARGE';
 }

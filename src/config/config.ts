@@ -82,6 +82,8 @@ export interface KafkaClientConfig {
   readonly acceptClusterId: string | undefined;
   readonly connectTimeoutMs: number;
   readonly requestTimeoutMs: number;
+  /** The largest Produce request that is sent */
+  readonly maxRequestBytes: number;
   /** Interval between updates of the known brokers, topics and leaders */
   readonly metadataMaxAgeMs: number;
 }

@@ -173,6 +173,7 @@ function resolveClient(name: string, entry: FileEntry<'kafka_clients'>, context:
     acceptClusterId: entry.accept_cluster_id,
     connectTimeoutMs: entry.connect_timeout,
     requestTimeoutMs: entry.request_timeout,
+    maxRequestBytes: entry.max_request_bytes,
     metadataMaxAgeMs: entry.metadata_max_age,
   };
 }

@@ -17,6 +17,8 @@ import { didYouMean } from './suggest.ts';
 
 /** Longest wait that setTimeout accepts; a longer one would fire at once. */
 const MAX_MS = 2 ** 31 - 1;
+/** Kafka writes the size of a request as an int32. */
+const MAX_REQUEST_BYTES = 2_000_000_000;
 /** PostgreSQL truncates identifiers at 63 bytes: `NS_processes` must fit. */
 const MAX_NAMESPACE_BYTES = 53;
 
@@ -159,6 +161,16 @@ const kafkaClient = v.strictObject(
     request_timeout: v.optional(
       v.pipe(milliseconds(), v.description('Longest wait for the response to a request')),
       30_000,
+    ),
+    max_request_bytes: v.optional(
+      v.pipe(
+        wholeNumber(65_536, MAX_REQUEST_BYTES),
+        v.description(
+          'Largest request that is sent to a broker; a broker closes the connection on one above its `socket.request.max.bytes`, and the service then finds out what it takes',
+        ),
+        v.metadata({ unit: 'bytes' }),
+      ),
+      104_857_600,
     ),
     metadata_max_age: v.optional(
       v.pipe(

@@ -7,7 +7,7 @@ import { codecOf } from '../kafka/produce/compression.ts';
 import type { PartitionQueues, ProducerTopic } from '../kafka/produce/partition-queues.ts';
 import { Producer, type ProducerListener, type ProducerOptions } from '../kafka/produce/producer.ts';
 import type { RecordTally } from '../kafka/produce/record-batch.ts';
-import { createTopicLimits, type TopicLimits, updateLimits } from '../kafka/produce/topic-limits.ts';
+import { createSizeLimits, type SizeLimits, updateLimits } from '../kafka/produce/size-limits.ts';
 import type { KindCounts, NamespaceCounts } from '../status/slot-status.ts';
 
 /** Options of Sinks. */
@@ -15,7 +15,7 @@ export interface SinksOptions extends Pick<ProducerOptions, 'resendTimeoutMs' | 
   readonly namespaces: ReadonlyMap<string, NamespaceConfig>;
   readonly kafkaClients: ReadonlyMap<string, KafkaClientConfig>;
   /** Kept by the slot from session to session, by Kafka client */
-  readonly topicLimits: Map<string, TopicLimits>;
+  readonly sizeLimits: Map<string, SizeLimits>;
   /** Ids of the clusters that the slot delivers to, by Kafka client; kept likewise */
   readonly clusterIds: Map<string, string>;
   /** Bytes of unused batch buffers that the slot keeps for its next batches */
@@ -83,8 +83,8 @@ export class Sinks {
         const cluster = new Cluster(client, options.log, new ClusterIdentity(client, options.clusterIds, options.log));
         clusters.push(cluster);
         await cluster.refreshMetadata(topics);
-        const limits = options.topicLimits.get(clientName) ?? createTopicLimits();
-        options.topicLimits.set(clientName, limits);
+        const limits = options.sizeLimits.get(clientName) ?? createSizeLimits(client.maxRequestBytes);
+        options.sizeLimits.set(clientName, limits);
         updateLimits(limits, await cluster.maxMessageBytes(topics));
         const producer = await Producer.open(cluster, {
           ...options,

@@ -1,6 +1,6 @@
 import type { FlowMemory } from '../flow/flow.ts';
 import { DeliveryTrial } from '../kafka/produce/delivery-trial.ts';
-import type { TopicLimits } from '../kafka/produce/topic-limits.ts';
+import type { SizeLimits } from '../kafka/produce/size-limits.ts';
 import type { Lsn } from '../lsn.ts';
 import type { SlotLedger } from '../postgres/continuity/ledger.ts';
 
@@ -10,7 +10,7 @@ import type { SlotLedger } from '../postgres/continuity/ledger.ts';
  */
 export interface SlotMemory extends FlowMemory {
   /** By Kafka client, because two clusters may have topics of one name */
-  readonly topicLimits: Map<string, TopicLimits>;
+  readonly sizeLimits: Map<string, SizeLimits>;
   /** The partition that refused at the end of the last session */
   readonly trial: DeliveryTrial;
   /** Ids of the Kafka clusters that the slot delivers to, by Kafka client; the ledger has them as well */
@@ -30,7 +30,7 @@ export interface SlotMemory extends FlowMemory {
 /** The memory of a slot before its first session. */
 export function createSlotMemory(): SlotMemory {
   return {
-    topicLimits: new Map(),
+    sizeLimits: new Map(),
     trial: new DeliveryTrial(),
     clusterIds: new Map(),
     publicationExistedAt: new Map(),

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RecordTooLargeError } from '../errors.ts';
 import { explainFailure, judgeFailure } from '../failure-policy.ts';
+import { forgetRefusedRecords } from '../kafka/produce/size-limits.ts';
 import type { Lsn } from '../lsn.ts';
 import { createSlotMemory } from './memory.ts';
 import { Session, type SessionOptions } from './session.ts';
@@ -56,7 +57,7 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       const { action, reason } = judgeFailure(thrown);
       reconnectReason = error.message;
       if (thrown instanceof RecordTooLargeError && (reconnectCount + 1) % REFUSED_TRIAL_ATTEMPTS === 0) {
-        for (const { refusedRecords } of memory.topicLimits.values()) refusedRecords.clear();
+        for (const limits of memory.sizeLimits.values()) forgetRefusedRecords(limits);
       }
       pauseMs = action === 'wait_for_slot' ? WAIT_FOR_SLOT_PAUSE_MS : reconnectTimeoutMs;
       if (action !== 'wait_for_slot') {

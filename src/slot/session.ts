@@ -308,7 +308,7 @@ export class Session implements AsyncDisposable {
       keptBufferBytes: BUFFERS_PER_BUDGET * inFlightBudgetBytes(config.streams.length),
       resendTimeoutMs: config.resendTimeoutMs,
       maxRetries: config.maxRetries,
-      topicLimits: memory.topicLimits,
+      sizeLimits: memory.sizeLimits,
       trial: memory.trial,
       clusterIds: memory.clusterIds,
       signal: this.#ended.signal,

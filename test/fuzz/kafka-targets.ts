@@ -141,6 +141,7 @@ function sessionOptions(port: number): SinksOptions {
     acceptClusterId: undefined,
     connectTimeoutMs: 1_000,
     requestTimeoutMs: 50,
+    maxRequestBytes: 104_857_600,
     metadataMaxAgeMs: 5,
   };
   const namespace: NamespaceConfig = {
@@ -160,7 +161,7 @@ function sessionOptions(port: number): SinksOptions {
     resendTimeoutMs: 1,
     maxRetries: 1,
     keptBufferBytes: 1024 * 1024,
-    topicLimits: new Map(),
+    sizeLimits: new Map(),
     trial: new DeliveryTrial(),
     clusterIds: new Map(),
     signal: new AbortController().signal,

@@ -8,16 +8,19 @@ import {
 } from '@platformatic/kafka';
 import type { Logger } from 'pino';
 import type { KafkaClientConfig, ServerAddress } from '../../config/config.ts';
-import { SinkError } from '../../errors.ts';
+import { NotifierError, SinkError } from '../../errors.ts';
 import { judgeKafkaError } from '../../failure-policy.ts';
 import { isFlexibleProduce, PRODUCE_API_KEY, type ProduceResponse, produceResponseParser } from './api-versions.ts';
 import type { ClusterIdentity } from './cluster-identity.ts';
 import { Connections, type KafkaRequest, type RequestName } from './connections.ts';
-import { codeOf, type IdentifiedError, identifyCode } from './errors.ts';
+import { codeOf, type IdentifiedError, identifyCode, isConnectionLost } from './errors.ts';
 import { answerDespiteErrors } from './library-patches.ts';
+import { sendPaddedRequest } from './padded-request.ts';
 
 const PRODUCER_ID_ATTEMPTS = 20;
 const PRODUCER_ID_RETRY_DELAY_MS = 100;
+/** So often a broker must close the connection on a large request: one time may be chance */
+const SIZE_PROOFS = 3;
 
 /** A topic as the cluster describes it. */
 export interface TopicMetadata {
@@ -214,6 +217,25 @@ export class Cluster {
         );
       });
     });
+  }
+
+  /**
+   * Finds out whether a broker answers a request of this size: false when it closes the connection on each of several, and
+   * answers a small one before each. Undefined when it fails in another way, which says nothing about the size.
+   */
+  async takesRequestOf(brokerId: number, bytes: number): Promise<boolean | undefined> {
+    const broker = this.#metadata.brokers.get(brokerId);
+    if (broker === undefined) return undefined;
+    for (let proof = 1; proof <= SIZE_PROOFS; proof++) {
+      try {
+        // A connection that was closed is opened again, which includes a small request.
+        await this.#connections.ask(broker, (connection) => sendPaddedRequest(connection, bytes));
+        return true;
+      } catch (error) {
+        if (error instanceof NotifierError || !isConnectionLost(error)) return undefined;
+      }
+    }
+    return false;
   }
 
   /** Closes every connection at once. */

@@ -91,6 +91,11 @@ export function identify(error: unknown): IdentifiedError {
   return { id: error instanceof Error ? error.name : 'unknown error', isRetriable: false };
 }
 
+/** True when a request ended because its connection was closed, without an answer and before its time was over. */
+export function isConnectionLost(error: unknown): boolean {
+  return firstOfClass(error, NetworkError) !== undefined && firstOfClass(error, TimeoutError) === undefined;
+}
+
 /** Finds an error of a class in the tree of causes and aggregates that the library builds. */
 function firstOfClass<T extends Error>(
   error: unknown,

@@ -1,11 +1,13 @@
 import type { ByteWriter } from '../../bytes/writer.ts';
 import { RecordTooLargeError } from '../../errors.ts';
 import type { ProducerIdentity, TopicMetadata } from '../client/cluster.ts';
+import { recordRequestBytes, sharedRequestBytes } from '../client/request-limit.ts';
 import type { BatchBuffers } from './batch-buffers.ts';
 import type { Codec } from './compression.ts';
 import { phash2 } from './partitioner.ts';
+import { recordBatchBytesOfRequest } from './produce-request.ts';
 import { BATCH_HEADER_BYTES, RecordBatch, type RecordTally, singleRecordBatchBytes } from './record-batch.ts';
-import { exceededLimit, type TopicLimits } from './topic-limits.ts';
+import { type ExceededLimit, exceededLimit, type SizeLimits } from './size-limits.ts';
 
 /** A batch is closed at this size even if the topic accepts a larger one: it bounds the cost of one resend. */
 const BATCH_TARGET_BYTES = 900_000;
@@ -18,7 +20,7 @@ export interface PartitionQueuesOptions {
   readonly codec: Codec | undefined;
   readonly buffers: BatchBuffers;
   /** Kept by the slot from session to session; the producer adds what it learns */
-  readonly limits: TopicLimits;
+  readonly limits: SizeLimits;
 }
 
 /** A record's number, and the counter that it belongs to. */
@@ -31,7 +33,7 @@ export interface RecordAccount {
 /** A topic as records are appended to it. */
 export interface ProducerTopic {
   readonly name: string;
-  /** Largest batch of one record, uncompressed, that is appended without a check against `limits`; Infinity if unknown */
+  /** Largest batch of one record, uncompressed, that is appended without a check against `limits` */
   readonly maxRecordBatchBytes: number;
   /** Size, uncompressed, at which a batch of several records is closed; compression never makes it larger */
   readonly maxBatchBytes: number;
@@ -131,13 +133,10 @@ export class PartitionQueues {
     const exceeded = exceededLimit(limits, topic.name, { plainBytes, wireBytes });
     if (exceeded === undefined) return;
     const size = codec === undefined ? `${plainBytes} bytes` : `${plainBytes} bytes, ${wireBytes} compressed`;
-    throw new RecordTooLargeError(
-      `Cannot produce a record of ${size}: the topic takes at most ${exceeded.limitBytes}`,
-      {
-        place: { topic: topic.name, key: key.view().toString() },
-        advice: `Raise max.message.bytes of topic "${topic.name}" to ${exceeded.neededBytes} or more (and replica.fetch.max.bytes of the brokers)`,
-      },
-    );
+    throw new RecordTooLargeError(`Cannot produce a record of ${size}: ${takesAtMost(exceeded)}`, {
+      place: { topic: topic.name, key: key.view().toString() },
+      advice: exceededAdvice(exceeded, topic.name),
+    });
   }
 
   /**
@@ -193,13 +192,16 @@ export class PartitionQueues {
 
   /** Derives the limits of every topic again, after `limits` has changed. */
   applyLimits(): void {
-    const { maxMessageBytes, learnedBatchBytes, refusedRecords } = this.#options.limits;
+    const { maxMessageBytes, learnedBatchBytes, refusedRecords, request } = this.#options.limits;
+    const recordBytes = recordBatchBytesOfRequest(recordRequestBytes(request));
+    const batchBytes = recordBatchBytesOfRequest(sharedRequestBytes(request));
     for (const topic of this.#topics.values()) {
-      const known = maxMessageBytes.get(topic.name) ?? Number.POSITIVE_INFINITY;
+      const known = Math.min(maxMessageBytes.get(topic.name) ?? Number.POSITIVE_INFINITY, recordBytes);
       const refused = refusedRecords.get(topic.name);
       topic.maxRecordBatchBytes = refused === undefined ? known : Math.min(known, refused.plainBytes - 1);
       topic.maxBatchBytes = Math.min(
         topic.maxRecordBatchBytes,
+        batchBytes,
         learnedBatchBytes.get(topic.name) ?? BATCH_TARGET_BYTES,
       );
     }
@@ -215,4 +217,14 @@ export class PartitionQueues {
     buffers.give(trial.bytes);
     return length;
   }
+}
+
+function takesAtMost({ of, limitBytes }: ExceededLimit): string {
+  return of === 'topic' ? `the topic takes at most ${limitBytes}` : `requests have at most ${limitBytes}`;
+}
+
+function exceededAdvice({ of, neededBytes }: ExceededLimit, topic: string): string {
+  return of === 'topic'
+    ? `Raise max.message.bytes of topic "${topic}" to ${neededBytes} or more (and replica.fetch.max.bytes of the brokers)`
+    : `Raise max_request_bytes of the Kafka client, and socket.request.max.bytes of the brokers, to ${neededBytes} or more`;
 }

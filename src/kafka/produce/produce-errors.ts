@@ -16,6 +16,13 @@ export interface ProduceFailure extends KafkaFailure {
 /** A broker that no longer leads a partition of its request has not answered. */
 export const FORMER_LEADER_SILENT: ProduceFailure = { verdict: 'resend', id: 'FORMER_LEADER_SILENT' };
 
+/** A batch that the brokers do not take although it is alone in its request. */
+export const REQUEST_TOO_LARGE: ProduceFailure = {
+  verdict: 'refused',
+  id: 'REQUEST_TOO_LARGE',
+  advice: 'Raise socket.request.max.bytes of the brokers, on which they close the connection',
+};
+
 /** Judges the error that a Produce request ended with instead of an answer. */
 export function judgeSendError(error: unknown): ProduceFailure {
   // An error without a cause was raised by this service: its own text says most.

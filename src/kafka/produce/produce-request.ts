@@ -14,6 +14,42 @@ import type { RecordBatch } from './record-batch.ts';
 /** acks=all: the leader answers once all in-sync replicas have the batch */
 const ACKS_ALL = -1;
 
+/** More than the frame and the head of a request take, with a client id of up to 255 bytes */
+const REQUEST_HEAD_BYTES = 288;
+/** More than what stands around a batch: topic, of at most 249 bytes, partition, lengths and tags */
+const BATCH_FRAME_BYTES = 272;
+
+/** Size of the request with a batch of this size alone, in bytes; the real one may be a few hundred bytes smaller. */
+export function requestBytesOfRecordBatch(batchBytes: number): number {
+  return REQUEST_HEAD_BYTES + BATCH_FRAME_BYTES + batchBytes;
+}
+
+/** Size of the largest batch that alone makes a request of this size. */
+export function recordBatchBytesOfRequest(requestBytes: number): number {
+  return requestBytes - REQUEST_HEAD_BYTES - BATCH_FRAME_BYTES;
+}
+
+/** Size of the request with these batches, reckoned as `requestBytesOfRecordBatch` does. */
+export function requestBytesOf(batches: readonly RecordBatch[]): number {
+  return batches.reduce((sum, batch) => sum + BATCH_FRAME_BYTES + batch.length, REQUEST_HEAD_BYTES);
+}
+
+/** Divides batches into requests of at most this size, in their order; a batch that is larger is a request of its own. */
+export function divideIntoRequests(batches: readonly RecordBatch[], maxBytes: number): RecordBatch[][] {
+  const requests: RecordBatch[][] = [];
+  let roomBytes = 0;
+  for (const batch of batches) {
+    const bytes = BATCH_FRAME_BYTES + batch.length;
+    if (requests.length === 0 || bytes > roomBytes) {
+      requests.push([]);
+      roomBytes = maxBytes - REQUEST_HEAD_BYTES;
+    }
+    requests.at(-1)!.push(batch);
+    roomBytes -= bytes;
+  }
+  return requests;
+}
+
 /** Writes the body of a request for these batches, at most one of each partition. */
 export function encodeProduceRequest(
   batches: readonly RecordBatch[],

@@ -1,15 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { SinkError } from '../../errors.ts';
-import { isTooLarge } from '../../failure-policy.ts';
+import { isTooLarge, isTooLargeForTopic } from '../../failure-policy.ts';
 import type { Cluster, ProducerIdentity } from '../client/cluster.ts';
 import type { DeliveryTrial } from './delivery-trial.ts';
 import { PartitionQueues, type PartitionQueuesOptions } from './partition-queues.ts';
 import { deliveryError } from './produce-errors.ts';
 import type { RecordBatch } from './record-batch.ts';
-import { attemptRound, type LeaderAnswer, leaderOf } from './round-attempt.ts';
+import { type LeaderAnswer, leaderOf, RoundAttempt } from './round-attempt.ts';
 import { decideRound, type RoundFailure } from './round-policy.ts';
-import { noteRefusedBatch } from './topic-limits.ts';
+import { noteRefusedBatch } from './size-limits.ts';
 import { type TopicChange, TopicWatch, type WatchedCluster } from './topic-watch.ts';
 
 /** Options of `Producer.open`. */
@@ -58,7 +58,8 @@ export interface ProduceAnswer {
 }
 
 /** The part of `Cluster` that a producer needs. */
-export type ProducerCluster = WatchedCluster & Pick<Cluster, 'initProducerId' | 'metadata' | 'produce'>;
+export type ProducerCluster = WatchedCluster &
+  Pick<Cluster, 'initProducerId' | 'metadata' | 'produce' | 'takesRequestOf'>;
 
 /**
  * Sends the records of one slot to one Kafka cluster: acks=all, idempotent, in order within each partition.
@@ -167,7 +168,7 @@ export class Producer {
     let retryCount = 0;
     let hasFollowed = false;
     for (;;) {
-      const failures = await this.#attempt(pending);
+      const failures = await this.#attempt().run(pending);
       if (failures.size > 0) await this.#watch.refresh();
       if (this.#isStopped) return;
       const judged = Array.from(failures, ([batch, sent]) => ({ ...sent, leader: leaderOf(this.#cluster, batch) }));
@@ -176,8 +177,9 @@ export class Producer {
       if (decision.action === 'done') return;
       if (decision.action === 'give-up') {
         const [batch, { failure }] = [pending[decision.index]!, judged[decision.index]!];
-        if (isTooLarge(failure)) noteRefusedBatch(limits, batch);
-        else trial.noteRefused({ kafkaClient, topic: batch.topic, partition: batch.partition });
+        if (isTooLargeForTopic(failure)) noteRefusedBatch(limits, batch);
+        else if (!isTooLarge(failure))
+          trial.noteRefused({ kafkaClient, topic: batch.topic, partition: batch.partition });
         throw deliveryError(batch, failure, { kafkaClient, attemptCount: retryCount + 1 });
       }
       hasFollowed = decision.action === 'follow';
@@ -212,9 +214,10 @@ export class Producer {
     }
   }
 
-  #attempt(batches: readonly RecordBatch[]): ReturnType<typeof attemptRound> {
-    return attemptRound(batches, {
+  #attempt(): RoundAttempt {
+    return new RoundAttempt({
       cluster: this.#cluster,
+      limit: this.#options.limits.request,
       requestTimeoutMs: this.#options.requestTimeoutMs,
       refreshMetadata: () => this.#watch.refresh(),
       onAnswer: (answer) => this.#noteAnswer(answer),
@@ -222,6 +225,7 @@ export class Producer {
         for (const batch of acknowledged) this.#acknowledge(batch);
         this.#listener.onAcknowledged();
       },
+      onLimitLearned: (requestBytes) => this.#noteRequestLimit(requestBytes),
       signal: this.#stopping.signal,
     });
   }
@@ -230,6 +234,15 @@ export class Producer {
     const { kafkaClient, trial } = this.#options;
     this.queues.acknowledge(batch);
     if (trial.isActive) trial.noteAcknowledged({ kafkaClient, topic: batch.topic, partition: batch.partition });
+  }
+
+  #noteRequestLimit(requestBytes: number): void {
+    const { kafkaClient, limits, log } = this.#options;
+    this.queues.applyLimits();
+    log.warn(
+      { event: 'kafka_request_too_large', kafkaClient, requestBytes, takenBytes: limits.request.takenBytes },
+      'the brokers close the connection on large requests, sending smaller ones: raise socket.request.max.bytes of the brokers, or lower max_request_bytes',
+    );
   }
 
   #noteAnswer({ roundTripMs, batches, throttleTimeMs }: LeaderAnswer): void {

@@ -1,14 +1,23 @@
-/** One attempt of a round: one request to each leader, all at once, and what became of each batch. */
+/** One attempt of a round: the requests to all leaders at once, and what became of each batch. */
 import type { ProduceResponse } from '../client/api-versions.ts';
 import type { Cluster } from '../client/cluster.ts';
+import { isConnectionLost } from '../client/errors.ts';
+import {
+  learnRequestLimit,
+  maySizeBeRefused,
+  noteTakenRequest,
+  type RequestLimit,
+  sharedRequestBytes,
+} from '../client/request-limit.ts';
 import {
   FORMER_LEADER_SILENT,
   judgeAnswer,
   judgeLeaderless,
   judgeSendError,
   type ProduceFailure,
+  REQUEST_TOO_LARGE,
 } from './produce-errors.ts';
-import { encodeProduceRequest, errorCodesByBatch } from './produce-request.ts';
+import { divideIntoRequests, encodeProduceRequest, errorCodesByBatch, requestBytesOf } from './produce-request.ts';
 import type { RecordBatch } from './record-batch.ts';
 
 /** A leader that has not answered for so long may be one no more: the other brokers are asked */
@@ -28,15 +37,19 @@ export interface LeaderAnswer {
   readonly throttleTimeMs: number;
 }
 
-/** Options of `attemptRound`. */
+/** Options of `RoundAttempt`. */
 export interface AttemptOptions {
-  readonly cluster: Pick<Cluster, 'metadata' | 'produce'>;
+  readonly cluster: Pick<Cluster, 'metadata' | 'produce' | 'takesRequestOf'>;
+  /** Of the cluster's requests; what is learned is added */
+  readonly limit: RequestLimit;
   readonly requestTimeoutMs: number;
   /** Reads the metadata of the cluster again; never rejects */
   readonly refreshMetadata: () => Promise<void>;
   readonly onAnswer: (answer: LeaderAnswer) => void;
   /** Called with the batches of a request that are acknowledged, as soon as they are */
   readonly onAcknowledged: (batches: readonly RecordBatch[]) => void;
+  /** The brokers do not take requests of this size: `limit` has changed */
+  readonly onLimitLearned: (requestBytes: number) => void;
   /** Nothing is reported after it */
   readonly signal: AbortSignal;
 }
@@ -55,76 +68,132 @@ export function leaderOf({ metadata }: Pick<Cluster, 'metadata'>, { topic, parti
 }
 
 /**
- * Sends the batches and returns those that were not acknowledged. Does not reject.
+ * Sends the batches of a round once, each with the leader of its partition, in requests that the brokers take.
  *
  * While an answer is late, the metadata is read again: a frozen leader holds its batches no longer than until another broker
  * leads one of its partitions. They go to the new leader as they are, and a copy that the former leader still takes is either
  * the same batch, known by its sequence, or truncated when that broker follows the new leader.
+ *
+ * When a broker closes the connection because a request is too large, its batches follow in smaller requests at once.
  */
-export async function attemptRound(
-  batches: readonly RecordBatch[],
-  options: AttemptOptions,
-): Promise<Map<RecordBatch, SendFailure>> {
-  const { cluster, signal } = options;
-  const failures = new Map<RecordBatch, SendFailure>();
-  const pending = new Set<PendingRequest>();
-  const byLeader = Map.groupBy(batches, (batch) => leaderOf(cluster, batch));
-  const requests = Array.from(byLeader, async ([leader, leaderBatches]) => {
-    const judge = await send(leader, leaderBatches, pending, options);
-    if (signal.aborted) return;
-    const judged = leaderBatches.map((batch) => [batch, judge(batch)] as const);
-    for (const [batch, failure] of judged) if (failure !== undefined) failures.set(batch, { failure, sentTo: leader });
-    options.onAcknowledged(judged.flatMap(([batch, failure]) => (failure === undefined ? [batch] : [])));
-  });
-  const late = setInterval(() => leaveFormerLeaders(pending, options), LATE_MS).unref();
-  await Promise.all(requests);
-  clearInterval(late);
-  return failures;
-}
+export class RoundAttempt {
+  readonly #options: AttemptOptions;
+  readonly #failures = new Map<RecordBatch, SendFailure>();
+  readonly #pending = new Set<PendingRequest>();
+  /** One after the other, because a proof that fails takes the connection of all others with it */
+  #learning: Promise<unknown> = Promise.resolve();
 
-/** Returns the outcome by batch; undefined = acknowledged. Does not reject. */
-async function send(
-  leader: number,
-  batches: readonly RecordBatch[],
-  pending: Set<PendingRequest>,
-  { cluster, requestTimeoutMs, onAnswer, signal }: AttemptOptions,
-): Promise<(batch: RecordBatch) => ProduceFailure | undefined> {
-  if (leader < 0) return ({ topic }) => judgeLeaderless(cluster.metadata.topics.get(topic)?.errorCode);
-  const left = Promise.withResolvers<undefined>();
-  const request: PendingRequest = { leader, batches, leave: () => left.resolve(undefined) };
-  const startMs = performance.now();
-  pending.add(request);
-  let answer: ProduceResponse | undefined;
-  try {
-    const asked = cluster.produce(leader, (isFlexible) =>
-      encodeProduceRequest(batches, { timeoutMs: requestTimeoutMs, isFlexible }),
-    );
-    answer = await Promise.race([asked, left.promise]);
-  } catch (error) {
-    const failure = judgeSendError(error);
-    return () => failure;
-  } finally {
-    pending.delete(request);
+  constructor(options: AttemptOptions) {
+    this.#options = options;
   }
-  if (answer === undefined) return () => FORMER_LEADER_SILENT;
-  const { throttleTimeMs } = answer;
-  if (!signal.aborted) onAnswer({ roundTripMs: performance.now() - startMs, batches, throttleTimeMs });
-  const codes = errorCodesByBatch(batches, answer);
-  return (batch) => judgeAnswer(codes.get(batch));
-}
 
-/** Ends the wait for brokers that lead some partition of their request no more. */
-async function leaveFormerLeaders(
-  pending: ReadonlySet<PendingRequest>,
-  { cluster, refreshMetadata, signal }: AttemptOptions,
-): Promise<void> {
-  await refreshMetadata();
-  if (signal.aborted) return;
-  for (const { leader, batches, leave } of pending) {
-    const hasMoved = batches.some((batch) => {
-      const current = leaderOf(cluster, batch);
-      return current >= 0 && current !== leader;
+  /** Returns the batches that were not acknowledged. Called once; does not reject. */
+  async run(batches: readonly RecordBatch[]): Promise<ReadonlyMap<RecordBatch, SendFailure>> {
+    const { cluster } = this.#options;
+    const byLeader = Map.groupBy(batches, (batch) => leaderOf(cluster, batch));
+    const late = setInterval(() => this.#leaveFormerLeaders(), LATE_MS).unref();
+    await Promise.all(Array.from(byLeader, ([leader, leaderBatches]) => this.#sendToLeader(leader, leaderBatches)));
+    clearInterval(late);
+    return this.#failures;
+  }
+
+  async #sendToLeader(leader: number, batches: readonly RecordBatch[]): Promise<void> {
+    const { cluster, limit } = this.#options;
+    if (leader < 0) {
+      this.#settle(leader, batches, ({ topic }) => judgeLeaderless(cluster.metadata.topics.get(topic)?.errorCode));
+      return;
+    }
+    const requests = divideIntoRequests(batches, sharedRequestBytes(limit));
+    await Promise.all(requests.map((request) => this.#sendRequest(leader, request)));
+  }
+
+  async #sendRequest(leader: number, batches: readonly RecordBatch[]): Promise<void> {
+    const { limit, onAnswer, signal } = this.#options;
+    const requestBytes = requestBytesOf(batches);
+    const startMs = performance.now();
+    let answer: ProduceResponse | undefined;
+    try {
+      answer = await this.#answerTo(leader, batches);
+    } catch (error) {
+      if (!isConnectionLost(error) || !(await this.#isTooLarge(leader, requestBytes))) {
+        const failure = judgeSendError(error);
+        this.#settle(leader, batches, () => failure);
+      } else if (batches.length > 1) {
+        await this.#sendToLeader(leader, batches);
+      } else {
+        this.#settle(leader, batches, () => REQUEST_TOO_LARGE);
+      }
+      return;
+    }
+    if (answer === undefined) {
+      this.#settle(leader, batches, () => FORMER_LEADER_SILENT);
+      return;
+    }
+    noteTakenRequest(limit, requestBytes);
+    const { throttleTimeMs } = answer;
+    if (!signal.aborted) onAnswer({ roundTripMs: performance.now() - startMs, batches, throttleTimeMs });
+    const codes = errorCodesByBatch(batches, answer);
+    this.#settle(leader, batches, (batch) => judgeAnswer(codes.get(batch)));
+  }
+
+  /** Resolves with undefined when the wait is given up. @throws as `Cluster.produce` does */
+  async #answerTo(leader: number, batches: readonly RecordBatch[]): Promise<ProduceResponse | undefined> {
+    const { cluster, requestTimeoutMs } = this.#options;
+    const left = Promise.withResolvers<undefined>();
+    const request: PendingRequest = { leader, batches, leave: () => left.resolve(undefined) };
+    this.#pending.add(request);
+    try {
+      const asked = cluster.produce(leader, (isFlexible) =>
+        encodeProduceRequest(batches, { timeoutMs: requestTimeoutMs, isFlexible }),
+      );
+      return await Promise.race([asked, left.promise]);
+    } finally {
+      this.#pending.delete(request);
+    }
+  }
+
+  /** @param judge returns the failure of a batch; undefined = acknowledged */
+  #settle(
+    sentTo: number,
+    batches: readonly RecordBatch[],
+    judge: (batch: RecordBatch) => ProduceFailure | undefined,
+  ): void {
+    const { onAcknowledged, signal } = this.#options;
+    if (signal.aborted) return;
+    const acknowledged: RecordBatch[] = [];
+    for (const batch of batches) {
+      const failure = judge(batch);
+      if (failure === undefined) acknowledged.push(batch);
+      else this.#failures.set(batch, { failure, sentTo });
+    }
+    onAcknowledged(acknowledged);
+  }
+
+  /** Finds out whether the size of a request is why the connection was closed. */
+  async #isTooLarge(leader: number, requestBytes: number): Promise<boolean> {
+    const learning = this.#learning.then(async () => {
+      const { cluster, limit, onLimitLearned, signal } = this.#options;
+      if (requestBytes >= limit.refusedBytes) return true;
+      if (signal.aborted || !maySizeBeRefused(limit, requestBytes)) return false;
+      const isLearned = await learnRequestLimit(limit, requestBytes, (bytes) => cluster.takesRequestOf(leader, bytes));
+      if (isLearned && !signal.aborted) onLimitLearned(requestBytes);
+      return isLearned;
     });
-    if (hasMoved) leave();
+    this.#learning = learning;
+    return await learning;
+  }
+
+  /** Ends the wait for brokers that lead some partition of their request no more. */
+  async #leaveFormerLeaders(): Promise<void> {
+    const { cluster, refreshMetadata, signal } = this.#options;
+    await refreshMetadata();
+    if (signal.aborted) return;
+    for (const { leader, batches, leave } of this.#pending) {
+      const hasMoved = batches.some((batch) => {
+        const current = leaderOf(cluster, batch);
+        return current >= 0 && current !== leader;
+      });
+      if (hasMoved) leave();
+    }
   }
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Cluster, TopicMetadata } from '../client/cluster.ts';
 import type { PartitionQueues } from './partition-queues.ts';
-import { type TopicLimits, updateLimits } from './topic-limits.ts';
+import { type SizeLimits, updateLimits } from './size-limits.ts';
 
 /** Kafka's error code for a topic that does not exist */
 const UNKNOWN_TOPIC_OR_PARTITION = 3;
@@ -13,7 +13,7 @@ export interface TopicWatchOptions {
   readonly kafkaClient: string;
   /** Interval at which metadata and limits are read again */
   readonly metadataMaxAgeMs: number;
-  readonly limits: TopicLimits;
+  readonly limits: SizeLimits;
   readonly log: Logger;
   /** Ends the watch */
   readonly signal: AbortSignal;

@@ -5,7 +5,7 @@ import { ByteWriter } from '../../../src/bytes/writer.ts';
 import type { CompressionType, KafkaClientConfig } from '../../../src/config/config.ts';
 import { RecordTooLargeError } from '../../../src/errors.ts';
 import { RecordBatch } from '../../../src/kafka/produce/record-batch.ts';
-import { createTopicLimits } from '../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits } from '../../../src/kafka/produce/size-limits.ts';
 import { seededRandom } from '../../support/codecs/etf.ts';
 import { fetchKafka, javaProgram } from '../../support/kafka/node/storage.ts';
 import * as support from '../../support/kafka/open-producer.ts';
@@ -137,7 +137,7 @@ test('a topic that is stored uncompressed refuses what fits only compressed: exa
   const config = { 'max.message.bytes': '20000', 'compression.type': 'uncompressed' };
   await newest.createTopic('unpacked', { config });
   const large: support.TextRecord = ['key', 'large '.repeat(20_000)];
-  const limits = createTopicLimits();
+  const limits = createSizeLimits(104_857_600);
   limits.maxMessageBytes.set('unpacked', 20_000);
   {
     await using open = await support.openProducer(clientConfig('zstd'), ['unpacked'], { limits });
@@ -154,7 +154,7 @@ test('a topic that is stored uncompressed refuses what fits only compressed: exa
 
 test('a limit that may not be read is learned from the refusal of a compressed batch', async () => {
   await newest.createTopic('secretive', { config: { 'max.message.bytes': '2000' } });
-  const limits = createTopicLimits();
+  const limits = createSizeLimits(104_857_600);
   const records: support.TextRecord[] = Array.from({ length: 50 }, (_, index) => ['key', noise(400 + index).repeat(2)]);
   for (let attempt = 1; ; attempt++) {
     await using open = await support.openProducer(clientConfig('lz4'), ['secretive'], { limits });

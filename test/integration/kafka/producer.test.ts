@@ -9,7 +9,7 @@ import { Cluster } from '../../../src/kafka/client/cluster.ts';
 import { phash2 } from '../../../src/kafka/produce/partitioner.ts';
 import type { ProduceAnswer, ProducerOptions } from '../../../src/kafka/produce/producer.ts';
 import { singleRecordBatchBytes } from '../../../src/kafka/produce/record-batch.ts';
-import { createTopicLimits } from '../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits } from '../../../src/kafka/produce/size-limits.ts';
 import * as support from '../../support/kafka/open-producer.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
 import { storedBatches } from '../../support/kafka/stored-batches.ts';
@@ -143,7 +143,7 @@ describe('Producer', () => {
   test('a refused record is not sent again until the refusal is forgotten', async () => {
     await kafka.createTopic('guarded', { config: { 'max.message.bytes': '2000' } });
     const large: support.TextRecord = ['key', 'x'.repeat(3_000)];
-    const unknown = { limits: createTopicLimits() };
+    const unknown = { limits: createSizeLimits(104_857_600) };
     {
       await using open = await openProducer(['guarded'], unknown);
       open.send('guarded', [large]);
@@ -172,7 +172,7 @@ describe('Producer', () => {
 
   test('learns a limit that it may not read from the refusal of a batch', async () => {
     await kafka.createTopic('secretive', { config: { 'max.message.bytes': '2000' } });
-    await using open = await openProducer(['secretive'], { limits: createTopicLimits() });
+    await using open = await openProducer(['secretive'], { limits: createSizeLimits(104_857_600) });
     open.send('secretive', numbered(500));
     await open.waitForFailure();
     expect(open.failures[0]).toMatchObject({ retriable: false, place: { topic: 'secretive', partition: 0 } });

@@ -10,7 +10,7 @@ import { codecOf } from '../../../src/kafka/produce/compression.ts';
 import { DeliveryTrial } from '../../../src/kafka/produce/delivery-trial.ts';
 import { type ProduceAnswer, Producer, type ProducerOptions } from '../../../src/kafka/produce/producer.ts';
 import type { RecordTally } from '../../../src/kafka/produce/record-batch.ts';
-import { createTopicLimits, type TopicLimits, updateLimits } from '../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits, type SizeLimits, updateLimits } from '../../../src/kafka/produce/size-limits.ts';
 import type { TopicChange } from '../../../src/kafka/produce/topic-watch.ts';
 import { waitFor } from '../process/wait.ts';
 
@@ -25,7 +25,7 @@ export interface OpenProducer extends AsyncDisposable {
   readonly changes: readonly TopicChange[];
   /** Why requests were repeated */
   readonly resends: readonly string[];
-  readonly limits: TopicLimits;
+  readonly limits: SizeLimits;
   /** Counts all records that `send` was given */
   readonly tally: RecordTally;
   /** Appends the records and lets them go */
@@ -48,6 +48,7 @@ export function clientConfig(ports: readonly number[], change: Partial<KafkaClie
     acceptClusterId: undefined,
     connectTimeoutMs: 5_000,
     requestTimeoutMs: 30_000,
+    maxRequestBytes: 104_857_600,
     metadataMaxAgeMs: 600_000,
     ...change,
   };
@@ -66,7 +67,7 @@ export async function openProducer(
   const changes: TopicChange[] = [];
   const resends: string[] = [];
   const tally: RecordTally = { producedCount: 0 };
-  const { limits = createTopicLimits() } = change;
+  const { limits = createSizeLimits(client.maxRequestBytes) } = change;
   let producer: Producer;
   try {
     await cluster.refreshMetadata(topics);

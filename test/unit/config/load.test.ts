@@ -95,6 +95,7 @@ describe('parseConfig accepts', () => {
       acceptClusterId: undefined,
       connectTimeoutMs: 5000,
       requestTimeoutMs: 30_000,
+      maxRequestBytes: 104_857_600,
       metadataMaxAgeMs: 10_000,
     });
     expect(streams).toEqual([

@@ -29,9 +29,14 @@ describe('describeConfiguration', () => {
       ...['ca', 'cert', 'key', 'server_name'].map((key) => `kafka_clients.<kafka_client>.tls.${key}`),
       'kafka_clients.<kafka_client>.sasl',
       ...['mechanism', 'username', 'password'].map((key) => `kafka_clients.<kafka_client>.sasl.${key}`),
-      ...['compression', 'accept_cluster_id', 'connect_timeout', 'request_timeout', 'metadata_max_age'].map(
-        (key) => `kafka_clients.<kafka_client>.${key}`,
-      ),
+      ...[
+        'compression',
+        'accept_cluster_id',
+        'connect_timeout',
+        'request_timeout',
+        'max_request_bytes',
+        'metadata_max_age',
+      ].map((key) => `kafka_clients.<kafka_client>.${key}`),
       'streams',
       ...['kafka_client', 'eventsink_topic', 'lifecycle_topic'].map(
         (key) => `streams.<db_ref>.<slot>.<namespace>.${key}`,

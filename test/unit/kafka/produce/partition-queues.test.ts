@@ -4,12 +4,12 @@ import { RecordTooLargeError } from '../../../../src/errors.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
 import { PartitionQueues } from '../../../../src/kafka/produce/partition-queues.ts';
 import { phash2 } from '../../../../src/kafka/produce/partitioner.ts';
-import { createTopicLimits } from '../../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits } from '../../../../src/kafka/produce/size-limits.ts';
 
 const IDENTITY = { producerId: 1n, producerEpoch: 0 };
 const BASE_SEQUENCE_AT = 53;
 
-function open(partitionCount: number, limits = createTopicLimits()) {
+function open(partitionCount: number, limits = createSizeLimits(104_857_600)) {
   const leaders = Array.from({ length: partitionCount }, () => 1);
   const queues = new PartitionQueues([{ name: 'topic', errorCode: 0, leaders, mayWrite: undefined }], {
     codec: undefined,
@@ -65,7 +65,7 @@ describe('PartitionQueues', () => {
   });
 
   test('a batch is closed at the size that was learned', () => {
-    const limits = createTopicLimits();
+    const limits = createSizeLimits(104_857_600);
     limits.learnedBatchBytes.set('topic', 300);
     const { queues, append, round } = open(1, limits);
     for (let index = 0; index < 10; index++) append('key', 'x'.repeat(100));
@@ -79,7 +79,7 @@ describe('PartitionQueues', () => {
   });
 
   test('append and check refuse a record that is too large, and follow a limit that has changed', () => {
-    const limits = createTopicLimits();
+    const limits = createSizeLimits(104_857_600);
     limits.maxMessageBytes.set('topic', 200);
     const { queues, append } = open(1, limits);
     const large = () => append('key', 'x'.repeat(200));

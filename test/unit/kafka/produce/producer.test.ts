@@ -8,7 +8,7 @@ import type { ClusterMetadata } from '../../../../src/kafka/client/cluster.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
 import { DeliveryTrial } from '../../../../src/kafka/produce/delivery-trial.ts';
 import { Producer, type ProducerCluster } from '../../../../src/kafka/produce/producer.ts';
-import { createTopicLimits } from '../../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits } from '../../../../src/kafka/produce/size-limits.ts';
 import { waitFor } from '../../../support/process/wait.ts';
 
 const NOT_LEADER_OR_FOLLOWER = 6;
@@ -46,6 +46,10 @@ class FakeCluster implements ProducerCluster {
     return { responses: [{ name: 'topic', partitionResponses }], throttleTimeMs: 0 };
   }
 
+  async takesRequestOf() {
+    return undefined;
+  }
+
   #describe(): ClusterMetadata {
     return {
       brokers: new Map(),
@@ -64,7 +68,7 @@ async function openProducer(cluster: FakeCluster, metadataMaxAgeMs = 600_000) {
     codec: undefined,
     buffers: new BatchBuffers(0),
     trial: new DeliveryTrial(),
-    limits: createTopicLimits(),
+    limits: createSizeLimits(104_857_600),
     log: pino({ level: 'silent' }),
   });
   const failures: SinkError[] = [];

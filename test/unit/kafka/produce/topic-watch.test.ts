@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from 'bun:test';
 import type { ClusterMetadata, TopicMetadata } from '../../../../src/kafka/client/cluster.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
 import { PartitionQueues } from '../../../../src/kafka/produce/partition-queues.ts';
-import { createTopicLimits } from '../../../../src/kafka/produce/topic-limits.ts';
+import { createSizeLimits } from '../../../../src/kafka/produce/size-limits.ts';
 import { type TopicChange, TopicWatch, type WatchedCluster } from '../../../../src/kafka/produce/topic-watch.ts';
 import { waitFor } from '../../../support/process/wait.ts';
 import { recordingLogger } from '../../../support/service/recording-logger.ts';
@@ -48,7 +48,7 @@ afterEach(() => {
 
 function openWatch(metadataMaxAgeMs = 600_000) {
   const cluster = new FakeCluster();
-  const limits = createTopicLimits();
+  const limits = createSizeLimits(104_857_600);
   const queues = new PartitionQueues([topicOf(2)], { codec: undefined, buffers: new BatchBuffers(0), limits });
   const log = recordingLogger();
   const changes: TopicChange[] = [];

@@ -1,16 +1,16 @@
 import { describe, expect, test } from 'bun:test';
 import {
-  createTopicLimits,
+  createSizeLimits,
   type ExceededLimit,
   exceededLimit,
   noteRefusedBatch,
   noteRefusedRecord,
-  type TopicLimits,
+  type SizeLimits,
   updateLimits,
-} from '../../../../src/kafka/produce/topic-limits.ts';
+} from '../../../../src/kafka/produce/size-limits.ts';
 
 test('what was learned about a topic holds until its limit is raised, also if it was raised unobserved', () => {
-  const limits = createTopicLimits();
+  const limits = createSizeLimits(104_857_600);
   updateLimits(limits, new Map([['one', 1000]]));
   for (const topic of ['one', 'two']) {
     limits.learnedBatchBytes.set(topic, 500);
@@ -33,19 +33,35 @@ test('what was learned about a topic holds until its limit is raised, also if it
 
 describe('exceededLimit', () => {
   const limitsOf = (maxBytes: number | undefined, ...refused: (readonly [plainBytes: number, wireBytes: number])[]) => {
-    const limits = createTopicLimits();
+    const limits = createSizeLimits(104_857_600);
     if (maxBytes !== undefined) limits.maxMessageBytes.set('t', maxBytes);
     for (const [plainBytes, wireBytes] of refused) noteRefusedRecord(limits, 't', { plainBytes, wireBytes });
     return limits;
   };
 
-  test.each<[string, TopicLimits, [plainBytes: number, wireBytes: number], ExceededLimit | undefined]>([
-    ['nothing is known', limitsOf(undefined), [9e9, 9e9], undefined],
+  test.each<[string, SizeLimits, [plainBytes: number, wireBytes: number], ExceededLimit | undefined]>([
+    ['nothing is known', limitsOf(undefined), [1e8, 1e8], undefined],
+    [
+      'it is larger than a request',
+      limitsOf(undefined),
+      [2e8, 104_857_041],
+      { of: 'request', limitBytes: 104_857_600, neededBytes: 104_857_601 },
+    ],
     ['a record fits', limitsOf(1000), [1000, 1000], undefined],
-    ['a record does not fit', limitsOf(1000), [1001, 1001], { limitBytes: 1000, neededBytes: 1001 }],
+    ['a record does not fit', limitsOf(1000), [1001, 1001], { of: 'topic', limitBytes: 1000, neededBytes: 1001 }],
     ['a record fits compressed', limitsOf(1000), [5000, 1000], undefined],
-    ['a record does not fit compressed', limitsOf(1000), [5000, 1001], { limitBytes: 1000, neededBytes: 1001 }],
-    ['the very same was refused', limitsOf(1000, [5000, 50]), [5000, 50], { limitBytes: 4999, neededBytes: 5000 }],
+    [
+      'a record does not fit compressed',
+      limitsOf(1000),
+      [5000, 1001],
+      { of: 'topic', limitBytes: 1000, neededBytes: 1001 },
+    ],
+    [
+      'the very same was refused',
+      limitsOf(1000, [5000, 50]),
+      [5000, 50],
+      { of: 'topic', limitBytes: 4999, neededBytes: 5000 },
+    ],
     ['a larger one that compresses better', limitsOf(undefined, [5000, 2000]), [9000, 1999], undefined],
     ['a smaller one that compresses worse', limitsOf(1000, [5000, 50]), [4999, 900], undefined],
     [
@@ -53,6 +69,7 @@ describe('exceededLimit', () => {
       limitsOf(1000, [5000, 60], [4000, 70]),
       [4000, 60],
       {
+        of: 'topic',
         limitBytes: 3999,
         neededBytes: 4000,
       },
@@ -63,7 +80,7 @@ describe('exceededLimit', () => {
 });
 
 test('a refused batch of several records halves the batches of its topic, one of a single record marks that record', () => {
-  const limits = createTopicLimits();
+  const limits = createSizeLimits(104_857_600);
   noteRefusedBatch(limits, { topic: 't', recordCount: 2, plainLength: 1_001, length: 300 });
   expect(limits.learnedBatchBytes.get('t')).toBe(501);
   expect(limits.refusedRecords.size).toBe(0);
