@@ -362,7 +362,10 @@ export const configSchema = v.strictObject(
         v.description(
           'Most bytes of those values of a row that its record is made of; a larger row is handled as `on_invalid` says. Other columns do not count',
         ),
-        v.metadata({ unit: 'bytes', defaultText: 'a sixteenth of the memory limit of the process' }),
+        v.metadata({
+          unit: 'bytes',
+          defaultText: 'a sixteenth of the memory limit of the process, divided by its slots',
+        }),
       ),
     ),
     http: v.optional(

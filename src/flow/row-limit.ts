@@ -1,7 +1,7 @@
 /**
  * How large a row may be, by the memory that the process has. Its needed values are in memory about twice while they arrive
  * and become a record; a record that its topic accepts is then in its batch, in the request that the client library makes of
- * it, and in what they grew from.
+ * it, and in what they grew from. Every slot may have such a row at the same moment.
  */
 
 const SHARE_OF_MEMORY = 16;
@@ -9,7 +9,7 @@ const LEAST_BYTES = 2 * 1024 * 1024;
 /** PostgreSQL sends no larger message */
 const MOST_BYTES = 1024 * 1024 * 1024;
 
-/** Setting max_row_bytes where the configuration has none, in a process that may use this much memory. */
-export function defaultMaxRowBytes(memoryBytes: number): number {
-  return Math.min(MOST_BYTES, Math.max(LEAST_BYTES, Math.floor(memoryBytes / SHARE_OF_MEMORY)));
+/** Setting max_row_bytes where the configuration has none, in a process with so many slots that may use this much memory. */
+export function defaultMaxRowBytes(memoryBytes: number, slotCount: number): number {
+  return Math.min(MOST_BYTES, Math.max(LEAST_BYTES, Math.floor(memoryBytes / SHARE_OF_MEMORY / slotCount)));
 }

@@ -336,7 +336,7 @@ export class Session implements AsyncDisposable {
         namespaces: new Set(stream.namespaces.keys()),
         plan,
         inFlightBudgetBytes: inFlightBudgetBytes(config.streams.length),
-        maxRowBytes: config.maxRowBytes ?? defaultMaxRowBytes(process.constrainedMemory()),
+        maxRowBytes: config.maxRowBytes ?? defaultMaxRowBytes(process.constrainedMemory(), config.streams.length),
         shutdownTimeoutMs: config.shutdownTimeoutMs,
         currentLsn: prepared.currentLsn,
         progress,
