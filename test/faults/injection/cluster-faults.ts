@@ -1,9 +1,10 @@
 /** Faults of a cluster of three brokers, each topic on all of them. */
 import type { KafkaNode } from '../../support/kafka/node/node.ts';
+import { waitFor } from '../../support/process/wait.ts';
 import type { Fault } from './fault.ts';
 import { cameBack, noticed } from './steps.ts';
 
-/** Rolling restart, moved and killed leaders, too few in-sync replicas. */
+/** Rolling restart, moved, killed and frozen leaders, too few in-sync replicas. */
 export const CLUSTER_FAULTS: readonly Fault[] = [
   {
     name: 'three brokers are restarted one after another',
@@ -41,6 +42,29 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
       await leader.kill();
       await workload.advance(100);
       await leader.start();
+      await cluster.waitUntilInSync(topics);
+    },
+  },
+  {
+    name: 'the leader of a partition is frozen until another one leads',
+    side: 'Kafka',
+    moments: ['load', 'huge'],
+    onCluster: true,
+    inject: async ({ servers, topics, workload }) => {
+      workload.start();
+      const cluster = await servers.cluster();
+      const [topic] = topics as [string];
+      const leader = await cluster.leaderOf(topic);
+      leader.pause();
+      try {
+        await waitFor('another leader', async () => {
+          const now = await cluster.leaderOf(topic);
+          return now !== leader;
+        });
+        await workload.advance(100);
+      } finally {
+        leader.resume();
+      }
       await cluster.waitUntilInSync(topics);
     },
   },

@@ -1,17 +1,18 @@
 /** Faults of PostgreSQL. */
 import { expect } from 'bun:test';
 import { waitFor } from '../../support/process/wait.ts';
+import { PASSWORD, ROLE, WRONG_PASSWORD } from '../../support/service/binary-fixture.ts';
 import type { FaultFixture } from '../fixture/fault-fixture.ts';
 import { ALWAYS, BUSY, type Fault } from './fault.ts';
 import { HUGE } from './moments.ts';
-import { cameBack, startCount, withServerSetting } from './steps.ts';
+import { cameBack, noticed, sessionsSince, walsenderPid, withServerSetting } from './steps.ts';
 
 /** Maximum time of a fast shutdown, also while Kafka is stuck. */
 const SHUTDOWN_LIMIT_MS = 10_000;
 /** Longer than every `wal_sender_timeout` here */
 const LONG_MS = 5_000;
 
-/** Restarts, crashes, a terminated walsender, and long waits that must not end it. */
+/** Restarts, crashes, a terminated walsender, long waits that must not end it, and what others do to the role and the tables. */
 export const POSTGRES_FAULTS: readonly Fault[] = [
   {
     name: 'PostgreSQL is restarted fast',
@@ -53,6 +54,60 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
       }),
   },
   {
+    name: 'the password of the role is another one for a while',
+    moments: ALWAYS,
+    inject: (fixture) =>
+      cameBack(fixture, async (since) => {
+        const { servers, workload } = fixture;
+        workload.start();
+        const admin = servers.postgres.sql('postgres', { max: 1 });
+        try {
+          await admin.unsafe(`ALTER ROLE ${ROLE} PASSWORD '${WRONG_PASSWORD}'`);
+          await admin`SELECT pg_terminate_backend(${(await walsenderPid(fixture))!})`;
+          await noticed(fixture, since);
+          await fixture.saysNotReady();
+        } finally {
+          await admin.unsafe(`ALTER ROLE ${ROLE} PASSWORD '${PASSWORD}'`);
+          await admin.end();
+        }
+      }),
+  },
+  {
+    name: 'another program publishes every table, without updates',
+    side: 'PostgreSQL',
+    moments: BUSY,
+    inject: async (fixture) => {
+      const { database, servers, workload } = fixture;
+      workload.start();
+      const admin = servers.postgres.sql(database.name, { max: 1 });
+      try {
+        await admin`CREATE PUBLICATION others FOR ALL TABLES WITH (publish = 'insert')`;
+        await workload.advance(100);
+        await admin`DROP PUBLICATION others`;
+        await workload.advance(50);
+      } finally {
+        await admin.end();
+      }
+    },
+  },
+  {
+    name: "progressor's tables get a column and an index, and are rewritten",
+    side: 'PostgreSQL',
+    moments: BUSY,
+    inject: async ({ database: { sql }, workload }) => {
+      workload.start();
+      for (const table of ['invoice_processes', 'invoice_events']) {
+        await sql.unsafe(`ALTER TABLE ${table} ADD COLUMN note text DEFAULT 'none'`);
+        await workload.advance(20);
+        await sql.unsafe(`CREATE INDEX ON ${table} (note)`);
+        await sql.unsafe(`VACUUM FULL ${table}`);
+        await workload.advance(20);
+        await sql.unsafe(`ALTER TABLE ${table} DROP COLUMN note`);
+        await workload.advance(20);
+      }
+    },
+  },
+  {
     name: 'wal_sender_timeout is 2 s and Kafka is stuck for longer',
     moments: BUSY,
     settings: { max_retries: 100 },
@@ -70,7 +125,7 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
     inject: (fixture) =>
       withServerSetting(fixture, ['wal_sender_timeout', '1s'], async () => {
         await fixture.start();
-        const starts = startCount(fixture.service);
+        const since = fixture.mark();
         await fixture.workload.stop();
         for (const proxy of fixture.kafkaProxies) proxy.latency(500);
         try {
@@ -79,7 +134,7 @@ export const POSTGRES_FAULTS: readonly Fault[] = [
         } finally {
           for (const proxy of fixture.kafkaProxies) await proxy.heal();
         }
-        expect(startCount(fixture.service)).toBe(starts);
+        expect(sessionsSince(since)).toEqual([]);
       }),
   },
 ];
@@ -102,7 +157,7 @@ async function outlastFrozenKafka(fixture: FaultFixture, walSenderTimeout: strin
   await withServerSetting(fixture, ['wal_sender_timeout', walSenderTimeout], async () => {
     // A session uses the value of its start.
     await fixture.start();
-    const starts = startCount(fixture.service);
+    const since = fixture.mark();
     workload.start();
     servers.broker.pause();
     try {
@@ -113,6 +168,6 @@ async function outlastFrozenKafka(fixture: FaultFixture, walSenderTimeout: strin
       servers.broker.resume();
     }
     await fixture.confirmed();
-    expect(startCount(fixture.service)).toBe(starts);
+    expect(sessionsSince(since)).toEqual([]);
   });
 }

@@ -1,7 +1,7 @@
 /** Steps that faults share: watching the service fail and recover, server settings, the walsender. */
 
 import { waitFor } from '../../support/process/wait.ts';
-import { type RunningBinary, STARTED } from '../../support/service/binary.ts';
+import { type BinaryLogLine, STARTED } from '../../support/service/binary.ts';
 import { isFailure } from '../../support/service/binary-fixture.ts';
 import type { FaultFixture, Mark } from '../fixture/fault-fixture.ts';
 
@@ -21,9 +21,10 @@ export async function cameBack(fixture: FaultFixture, harm: (since: Mark) => Pro
   await fixture.streamsAgain(since);
 }
 
-/** Number of sessions that a service has started. */
-export function startCount({ lines }: RunningBinary): number {
-  return lines.filter(({ msg }) => msg === STARTED).length;
+/** What the log says about sessions that failed or started after a mark: nothing while one session goes on. */
+export function sessionsSince({ service, line: from }: Mark): unknown[] {
+  const isOfSession = (line: BinaryLogLine) => line.msg === STARTED || isFailure()(line);
+  return service.lines.slice(from).flatMap((line) => (isOfSession(line) ? [line.error ?? line.msg] : []));
 }
 
 /** Changes a server setting during `work`; it applies to sessions that start meanwhile. */
