@@ -210,10 +210,56 @@ const BY_SQL_STATE: Readonly<Record<string, SourceRow>> = {
 const UNTRUSTED = {
   ...needsOperator('tls'),
   advice: {
-    source: 'Set tls.ca of the database to the authority that signed the certificate of the server',
-    sink: 'Set tls.ca of the Kafka client to the authority that signed the certificate of the brokers',
+    source:
+      'Set tls.ca of the database to the authority that signed the certificate of the server; intermediate certificates belong ' +
+      'into ssl_cert_file of the server',
+    sink:
+      'Set tls.ca of the Kafka client to the authority that signed the certificate of the brokers; intermediate certificates ' +
+      'belong into the keystore of the brokers',
   },
 } as const;
+/** The library of TLS says no more than that the chain is wrong. */
+const UNVERIFIABLE: ConnectionRow = {
+  ...needsOperator('tls'),
+  what: 'its certificate, or one of its chain, cannot be verified',
+  advice: {
+    source: 'Check the certificates with `openssl verify`, and renew the one of the server that is wrong',
+    sink: 'Check the certificates with `openssl verify`, and renew the one of the brokers that is wrong',
+  },
+};
+const CLIENT_CERTIFICATE = {
+  ...needsOperator('tls'),
+  advice: {
+    source:
+      'Set tls.cert and tls.key of the database to a certificate that is valid and signed by an authority in ssl_ca_file of the server',
+    sink: 'Set tls.cert and tls.key of the Kafka client to a certificate that is valid and signed by an authority in the truststore of the brokers',
+  },
+} as const;
+const TLS_VERSION: ConnectionRow = {
+  ...needsOperator('tls'),
+  what: 'it offers no version of TLS that is still safe',
+  advice: {
+    source: 'Set ssl_max_protocol_version of the server to TLSv1.2 or newer',
+    sink: 'Add TLSv1.2 or TLSv1.3 to ssl.enabled.protocols of the brokers',
+  },
+};
+const NO_COMMON_CIPHER = {
+  ...needsOperator('tls'),
+  what: 'it refuses the TLS handshake',
+  advice: {
+    source:
+      'Allow the usual ciphers (ssl_ciphers of the server); if it asks for a client certificate, set tls.cert and tls.key',
+    sink: 'Allow the usual ciphers (ssl.cipher.suites of the brokers); if they ask for a client certificate, set tls.cert and tls.key',
+  },
+} as const;
+const OTHER_NAME: ConnectionRow = {
+  ...needsOperator('tls'),
+  what: 'its certificate is for another host name or address',
+  advice: {
+    source: 'Connect by a name that the certificate contains, or set tls.mode to verify-ca',
+    sink: 'Name the brokers as their certificate does, or set tls.server_name of the Kafka client to a name that it contains',
+  },
+};
 const UNUSABLE_TLS_ADVICE =
   'Check tls.ca, tls.cert and tls.key: one holds no valid certificate or key, or cert and key do not belong together';
 const UNUSABLE_TLS: ConnectionRow = {
@@ -222,6 +268,15 @@ const UNUSABLE_TLS: ConnectionRow = {
   advice: { source: UNUSABLE_TLS_ADVICE, sink: UNUSABLE_TLS_ADVICE },
 };
 const RENEW = { source: 'Renew the certificate of the server', sink: 'Renew the certificate of the brokers' } as const;
+/** Every other error of the handshake, by its prefix */
+const TLS_FAILED: ConnectionRow = {
+  ...retry('tls'),
+  what: 'the TLS handshake failed',
+  advice: {
+    source: 'See the log of the server, and check tls of the database',
+    sink: 'See the logs of the brokers, and check tls of the Kafka client',
+  },
+};
 const UNREACHABLE = { ...retry('not-reachable'), advice: REACH } as const;
 const LOST = retry('connection-lost');
 
@@ -260,6 +315,11 @@ const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
   CERT_SIGNATURE_FAILURE: { ...UNTRUSTED, what: 'its certificate was not signed by the authority that is trusted' },
   CERT_CHAIN_TOO_LONG: { ...UNTRUSTED, what: 'its certificate chain is too long' },
   PATH_LENGTH_EXCEEDED: { ...UNTRUSTED, what: 'its certificate chain is longer than an authority in it allows' },
+  UNSPECIFIED: UNVERIFIABLE,
+  UNABLE_TO_DECRYPT_CERT_SIGNATURE: UNVERIFIABLE,
+  UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY: UNVERIFIABLE,
+  ERROR_IN_CERT_NOT_BEFORE_FIELD: UNVERIFIABLE,
+  ERROR_IN_CERT_NOT_AFTER_FIELD: UNVERIFIABLE,
   CERT_REVOKED: {
     ...needsOperator('tls'),
     what: 'its certificate is revoked',
@@ -275,20 +335,37 @@ const BY_CODE: Readonly<Record<string, ConnectionRow>> = {
   },
   INVALID_PURPOSE: {
     ...needsOperator('tls'),
-    what: 'its certificate is not made for servers',
+    what: 'its certificate is not made for servers, or one of its chain may not sign',
     advice: {
-      source: 'Issue a certificate for the server with the extended key usage serverAuth',
-      sink: 'Issue certificates for the brokers with the extended key usage serverAuth',
+      source:
+        'Issue a certificate for the server with the extended key usage serverAuth, by an authority whose own certificate has CA:TRUE',
+      sink: 'Issue certificates for the brokers with the extended key usage serverAuth, by an authority whose own certificate has CA:TRUE',
     },
   },
-  ERR_TLS_CERT_ALTNAME_INVALID: {
+  HOSTNAME_MISMATCH: OTHER_NAME,
+  ERR_TLS_CERT_ALTNAME_INVALID: OTHER_NAME,
+  ERR_SSL_TLSV1_ALERT_CERTIFICATE_REQUIRED: { ...CLIENT_CERTIFICATE, what: 'it asks for a client certificate' },
+  ERR_SSL_TLSV1_ALERT_UNKNOWN_CA: { ...CLIENT_CERTIFICATE, what: 'it does not trust the client certificate' },
+  ERR_SSL_SSLV3_ALERT_CERTIFICATE_EXPIRED: { ...CLIENT_CERTIFICATE, what: 'the client certificate has expired' },
+  ERR_SSL_SSLV3_ALERT_CERTIFICATE_REVOKED: { ...CLIENT_CERTIFICATE, what: 'the client certificate is revoked' },
+  ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE: { ...CLIENT_CERTIFICATE, what: 'it does not accept the client certificate' },
+  ERR_SSL_SSLV3_ALERT_CERTIFICATE_UNKNOWN: { ...CLIENT_CERTIFICATE, what: 'it does not accept the client certificate' },
+  ERR_SSL_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE: {
+    ...CLIENT_CERTIFICATE,
+    what: 'it does not accept the client certificate',
+  },
+  ERR_SSL_TLSV1_ALERT_ACCESS_DENIED: { ...CLIENT_CERTIFICATE, what: 'it does not accept the client certificate' },
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: TLS_VERSION,
+  ERR_SSL_UNSUPPORTED_PROTOCOL: TLS_VERSION,
+  ERR_SSL_WRONG_VERSION_NUMBER: {
     ...needsOperator('tls'),
-    what: 'its certificate is for another host name',
+    what: 'it does not answer in TLS',
     advice: {
-      source: 'Connect by a name that the certificate contains, or set tls.mode to verify-ca',
-      sink: 'Name the brokers as their certificate does, or set tls.server_name of the Kafka client to a name that it contains',
+      source: 'Check host and port of the database: a program other than PostgreSQL answers there',
+      sink: 'Set tls of the Kafka client only for a listener of the brokers that uses TLS',
     },
   },
+  ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE: NO_COMMON_CIPHER,
   ERR_BORINGSSL: UNUSABLE_TLS,
   ERR_OSSL_X509_KEY_VALUES_MISMATCH: UNUSABLE_TLS,
   CERT_HAS_EXPIRED: {
@@ -392,6 +469,10 @@ export function explainFailure(error: unknown): NotifierError {
   });
 }
 
+function connectionRow(code: string): ConnectionRow | undefined {
+  return BY_CODE[code] ?? (code.startsWith('ERR_SSL_') ? TLS_FAILED : undefined);
+}
+
 /** Finds an error of PostgreSQL's side in the tables; `foundBy` is what it was found by. */
 function lookUp(error: unknown): { readonly row: SourceRow; readonly foundBy: string | undefined } {
   const state = sqlStateOf(error);
@@ -400,7 +481,7 @@ function lookUp(error: unknown): { readonly row: SourceRow; readonly foundBy: st
     return { row: row ?? UNKNOWN, foundBy: `SQLSTATE ${state}` };
   }
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-  const row = BY_CODE[code ?? ''];
+  const row = connectionRow(code ?? '');
   if (row === undefined) return { row: UNKNOWN, foundBy: code };
   const { action, reason, what, advice } = row;
   return {
@@ -435,7 +516,7 @@ export function judgeKafkaError({
 
 /** What to do when a connection to a broker failed with this id; undefined when the id does not show it. */
 export function connectAdvice(id: string): string | undefined {
-  return BY_CODE[id]?.advice?.sink;
+  return connectionRow(id)?.advice?.sink;
 }
 
 /** True when a batch was refused for its size: by the topic, or by the brokers whatever the topic. */

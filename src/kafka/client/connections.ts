@@ -221,8 +221,12 @@ export class Connections {
       );
     }
     const connection = new Connection(this.#config.clientId, connectionOptions(this.#config));
-    // Beside rejecting, the library emits 'error', which without a listener ends the process.
-    connection.on('error', () => {});
+    // Beside rejecting, the library emits 'error', which without a listener ends the process. What a broker says about a client
+    // certificate comes after the handshake (TLS 1.3), and only here: the request itself is just closed.
+    let reported: unknown;
+    connection.on('error', (error) => {
+      reported ??= error;
+    });
     this.#opened.add(connection);
     connection.once('close', () => this.#opened.delete(connection));
     try {
@@ -243,7 +247,8 @@ export class Connections {
       this.#opened.delete(connection);
       if (error instanceof SinkError) throw error;
       const advice = this.#isConfigured(broker) ? undefined : advertisedAdvice(broker);
-      throw this.#failure(`connect to broker ${formatAddress(broker)}`, 'broker_unreachable', error, advice);
+      const cause = identify(error).id === 'NETWORK' ? (reported ?? error) : error;
+      throw this.#failure(`connect to broker ${formatAddress(broker)}`, 'broker_unreachable', cause, advice);
     }
   }
 
