@@ -25,6 +25,7 @@ import { LedgerKeeper } from './ledger-keeper.ts';
 import { forgetPublication, notePublication, type SlotMemory } from './memory.ts';
 import { findPublicationStarts, isPublicationMissing } from './missing-publication.ts';
 import { standBy } from './standby.ts';
+import { watchStandbyCopies } from './standby-copies.ts';
 import { closeInOrder, StopDeadline, settleInFlight } from './stop.ts';
 import { readPrecedence } from './superseded.ts';
 import { watchSlot } from './watch.ts';
@@ -354,6 +355,7 @@ export class Session implements AsyncDisposable {
       watchSlot({ ...watch, controlError: () => this.#controlError, signal: this.#ended.signal }).catch(
         (error: unknown) => flow.fail(error),
       );
+      if (stream.settings.failover) void this.#watchStandbyCopies(server);
       Promise.race(this.#watches).catch((error: unknown) => flow.fail(error));
       const stopped = aborted(this.#stopSignal, this.#ended.signal).then((): StreamEnd => ({ kind: 'signal' }));
       return await this.#conclude(await Promise.race([flow.ended, stopped]), { server, replication, sinks, flow });
@@ -362,6 +364,19 @@ export class Session implements AsyncDisposable {
       ledger.remember();
       await this.#stopDeadline.settles(CLOSE_LEDGER_TIMEOUT_MS, ledger.close()).catch(() => {});
     }
+  }
+
+  #watchStandbyCopies({ endpoint }: PreparedServer): Promise<void> {
+    const { stream, status, log } = this.#options;
+    return watchStandbyCopies({
+      database: stream.database,
+      followed: endpoint,
+      slot: stream.slot,
+      applicationName: this.#controlName,
+      status,
+      log,
+      signal: this.#ended.signal,
+    });
   }
 
   /** The one place that decides what follows from the end of a stream. */

@@ -115,10 +115,10 @@ function reportChanges(
   { slot }: SlotSnapshot,
 ): void {
   if (timelineChanged !== undefined) {
-    log.info(
-      { event: 'timeline_changed', ...timelineChanged },
-      'the server was promoted, the slot continues at its position',
-    );
+    const message = 'the server was promoted, the slot continues at its position';
+    const facts = { event: 'timeline_changed', ...timelineChanged };
+    if (slot?.failover) log.warn({ ...facts, advice: formerPrimaryAdvice(slot.name) }, message);
+    else log.info(facts, message);
   }
   if (movedFromLsn !== undefined && slot?.confirmedFlushLsn !== undefined) {
     log.warn(
@@ -126,6 +126,11 @@ function reportChanges(
       'the slot was advanced by another program or recreated, and without a ledger nothing shows which: this process did not deliver what was committed in between',
     );
   }
+}
+
+/** A slot that the former primary keeps goes on from its old position after a fail-back. */
+function formerPrimaryAdvice(slot: string): string {
+  return `On the former primary, before it may be promoted again: SELECT pg_drop_replication_slot('${slot}');`;
 }
 
 /**

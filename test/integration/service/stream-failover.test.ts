@@ -3,10 +3,18 @@
  * loss, or reports the lost range. Real servers.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { type KafkaServer, startKafka } from '../../support/kafka/server.ts';
-import { type PostgresMajor, type PostgresServer, reconnect, startPostgres } from '../../support/postgres/server.ts';
+import {
+  type PostgresMajor,
+  type PostgresServer,
+  reconnect,
+  startPostgres,
+  writeSettings,
+} from '../../support/postgres/server.ts';
 import { type PostgresStandby, startStandby } from '../../support/postgres/standby.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import type { InProcessService, LoggedError } from '../../support/service/in-process.ts';
@@ -241,6 +249,68 @@ describe.each([17, 18] as const)('a failover slot on PostgreSQL %d', (major) => 
       await failover.confirmedThere();
       const warm = emitted.find(({ key }) => key.endsWith('before the acceptance'))!;
       await expectEmitted(fixture, [...expected, warm, after]);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe.each([17, 18] as const)('the slot that a former primary of PostgreSQL %d keeps', (major) => {
+  test(
+    'is warned of until it is dropped there, and after a fail-back nothing is repeated from its old position',
+    async () => {
+      await using failover = await openFailoverFixture(major);
+      const { fixture, primary, standby, there } = failover;
+      const slot = fixture.slot('one');
+      const service = failover.start({ failover: true });
+      await fixture.confirmed('one');
+      const expected = [await write(failover, 'before')];
+      await fixture.confirmed('one');
+      await failover.synchronize();
+      await primary.stop('fast');
+      await standby.promote();
+      const promotion = await service.waitForLog('the promotion', ({ msg }) => msg === PROMOTED);
+      expect(promotion).toMatchObject({ level: 'warn', advice: expect.stringContaining('pg_drop_replication_slot') });
+      for (let index = 0; index < 50; index++) expected.push(await failover.writeThere(`there ${index}`));
+      await failover.confirmedThere();
+
+      // The former primary follows its successor, with its own slot.
+      const address = `host=${standby.host} port=${standby.port} user=${standby.superuser} password=${standby.password}`;
+      await there`SELECT pg_create_physical_replication_slot('former', immediately_reserve => true)`;
+      await writeSettings(primary.dataDirectory, {
+        primary_conninfo: `${address} application_name=former dbname=postgres`,
+        primary_slot_name: 'former',
+        hot_standby_feedback: 'on',
+      });
+      await writeFile(join(primary.dataDirectory, 'standby.signal'), '');
+      await primary.start();
+      const isOfCopy = (line: object) => 'code' in line && line.code === 'stale_slot_copy';
+      const warning = await service.waitForLog('the warning', isOfCopy);
+      expect(warning).toMatchObject({ event: 'slot_warning', subject: `${primary.host}:${primary.port}` });
+      expect((warning as { advice?: unknown }).advice).toContain(`SELECT pg_drop_replication_slot('${slot}')`);
+      const back = primary.sql(fixture.database, { max: 1 });
+      await back`SELECT pg_drop_replication_slot(${slot})`;
+      await service.waitForLog(
+        'the end of the warning',
+        (line) => isOfCopy(line) && line.event === 'slot_warning_ended',
+      );
+
+      await waitFor('the slot on the former primary', async () => {
+        await there`CHECKPOINT`;
+        await failover.confirmedThere();
+        await back`SELECT pg_sync_replication_slots()`.catch(() => {}); // not yet
+        return (await back`SELECT FROM pg_replication_slots WHERE slot_name = ${slot} AND NOT temporary`).length === 1;
+      });
+      await standby.stop('fast');
+      await back`SELECT pg_promote()`;
+      await waitFor('the fail-back', () => service.log.filter(({ msg }) => msg === PROMOTED).length === 2);
+      await reconnect(fixture.sql);
+      expected.push(await write(failover, 'back'));
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, expected);
+      await back.end({ timeout: 1 });
+      // Everything that was confirmed there is in the copy that was synchronized since.
+      const repeated = (await fixture.emitted()).length - expected.length;
+      expect(repeated).toBeLessThan(50);
     },
     TIMEOUT_MS,
   );
