@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { DatabaseConfig, DatabaseEndpoint } from '../config/config.ts';
 import { findStaleCopies, type StaleCopy } from '../postgres/availability/standby-copies.ts';
+import { dropCopySql } from '../postgres/setup/create-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import type { SlotWarning } from '../status/slot-warnings.ts';
 
@@ -46,6 +47,6 @@ export function staleCopyWarning(slot: string, { address, confirmedFlushLsn }: S
     message:
       `The standby ${address} has a slot ${slot} of its own, from when it was the primary, and does not synchronize it: if it is ` +
       `promoted, everything since ${confirmedFlushLsn} is delivered again, or is a loss where its WAL is gone`,
-    advice: `On ${address}: SELECT pg_drop_replication_slot('${slot}'); It then synchronizes the slot of the primary`,
+    advice: `On ${address}: ${dropCopySql(slot)} It then synchronizes the slot of the primary`,
   };
 }

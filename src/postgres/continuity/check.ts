@@ -116,9 +116,10 @@ function reportChanges(
 ): void {
   if (timelineChanged !== undefined) {
     const message = 'the server was promoted, the slot continues at its position';
-    const facts = { event: 'timeline_changed', ...timelineChanged };
-    if (slot?.failover) log.warn({ ...facts, advice: formerPrimaryAdvice(slot.name) }, message);
-    else log.info(facts, message);
+    const advice = slot?.failover ? formerPrimaryAdvice(slot.name) : undefined;
+    const facts = { event: 'timeline_changed', ...timelineChanged, advice };
+    if (advice === undefined) log.info(facts, message);
+    else log.warn(facts, message);
   }
   if (movedFromLsn !== undefined && slot?.confirmedFlushLsn !== undefined) {
     log.warn(

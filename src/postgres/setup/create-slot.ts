@@ -81,6 +81,11 @@ function failoverStatement(slot: string, role: string): Statement {
   return { sql, role, lock: undefined, tables: [], isReplicationCommand: true };
 }
 
+/** The statement that drops the copy of a slot on a standby, where the ledger is that of the primary. */
+export function dropCopySql(slot: string): string {
+  return `SELECT pg_drop_replication_slot(${quoteLiteral(slot)});`;
+}
+
 /** Removes a slot for good, together with its ledger: the next start creates a new slot at that moment. For operators. */
 export function dropSlotSql(slot: string): string {
   return `SELECT pg_drop_replication_slot(${quoteLiteral(slot)}); DROP PUBLICATION IF EXISTS ${quoteIdentifier(ledgerName(slot))};`;
