@@ -111,6 +111,8 @@ export function isInvalidated(slot: SlotFacts): boolean {
 export interface AbandonedSlot {
   readonly slot: string;
   readonly retainedWalBytes: number;
+  /** PostgreSQL 17: since when nothing reads it, in ISO 8601 */
+  readonly inactiveSince: string | undefined;
 }
 
 /**
@@ -122,14 +124,19 @@ export async function findAbandonedSlots(
   isConfigured: (slot: string) => boolean,
 ): Promise<AbandonedSlot[]> {
   const rows = await control`
-    SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS retained
-    FROM pg_replication_slots
+    SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::text AS retained,
+      to_jsonb(slots) ->> 'inactive_since' AS inactive_since
+    FROM pg_replication_slots AS slots
     WHERE slot_type = 'logical' AND plugin = ${OUTPUT_PLUGIN} AND database = current_database() AND NOT temporary AND NOT active
       AND restart_lsn IS NOT NULL
     ORDER BY slot_name`;
   return rows
     .filter((row) => !isConfigured(row.slot_name))
-    .map((row) => ({ slot: row.slot_name, retainedWalBytes: Number(row.retained) }));
+    .map((row) => ({
+      slot: row.slot_name,
+      retainedWalBytes: Number(row.retained),
+      inactiveSince: row.inactive_since ?? undefined,
+    }));
 }
 
 /**

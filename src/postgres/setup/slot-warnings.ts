@@ -15,19 +15,19 @@ import { statusIndexSql } from './replica-identity.ts';
  * A slot without a reader holds WAL until the disk is full. The statement that drops it is printed only for a slot of this
  * service, which has left a ledger: any other may belong to a program that is just down.
  */
-export function warnOfAbandonedSlot({ slot, retainedWalBytes }: AbandonedSlot, isOurs: boolean, log: Logger): void {
-  const facts = { abandonedSlot: slot, retainedWalBytes };
+export function warnOfAbandonedSlot({ slot, ...facts }: AbandonedSlot, isOurs: boolean, log: Logger): void {
   if (isOurs) {
     log.warn(
-      { event: 'abandoned_slot', ...facts, advice: dropSlotSql(slot) },
+      { event: 'abandoned_slot', abandonedSlot: slot, ...facts, advice: dropSlotSql(slot) },
       'replication slot is not configured, has no reader, and holds WAL; drop it when it is no longer needed',
     );
     return;
   }
   const advice =
-    'Find the program that it belongs to, such as another deployment or another replication tool, before anything is dropped';
+    'Find the program that it belongs to, such as another deployment or another replication tool, before anything is dropped; ' +
+    'inactiveSince (PostgreSQL 17 and newer) shows how long it has been away';
   log.warn(
-    { event: 'abandoned_slot', ...facts, advice },
+    { event: 'abandoned_slot', abandonedSlot: slot, ...facts, advice },
     'replication slot of another program has no reader, and holds WAL',
   );
 }

@@ -761,6 +761,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
       expect.objectContaining({
         abandonedSlot: 'slot_foreign',
         retainedWalBytes: expect.any(Number),
+        ...(major >= 17 ? { inactiveSince: expect.stringMatching(/^20\d\d-\d\d-\d\dT/) } : {}),
         advice: expect.not.stringContaining('pg_drop_replication_slot'),
       }),
       expect.objectContaining({ abandonedSlot: 'slot_left', advice: dropSlotSql('slot_left') }),
