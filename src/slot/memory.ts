@@ -21,6 +21,8 @@ export interface SlotMemory extends FlowMemory {
   readonly probedBoundaries: Map<string, Lsn>;
   /** Abandoned slots that have been logged */
   readonly warnedSlots: Set<string>;
+  /** Replication connections that ended one after the other because the server was silent, all of them at this position */
+  silentEnds: { readonly confirmedLsn: Lsn | undefined; readonly count: number };
   /** The server refused the last attempt to write the slot's ledger: the role lacks the right */
   isLedgerRefused: boolean;
   /** The ledger as the last session left it, as exact as a closed one; undefined before the first session */
@@ -38,6 +40,7 @@ export function createSlotMemory(): SlotMemory {
     warnedRelations: new Set(),
     warnedSlots: new Set(),
     refusedCommitLsn: undefined,
+    silentEnds: { confirmedLsn: undefined, count: 0 },
     isLedgerRefused: false,
     remembered: undefined,
   };
@@ -57,4 +60,12 @@ export function notePublication(memory: SlotMemory, name: string, lsn: Lsn): voi
 export function forgetPublication(memory: SlotMemory, name: string): void {
   memory.publicationExistedAt.delete(name);
   memory.probedBoundaries.delete(name);
+}
+
+/** Counts the end of a replication connection. @param isSilent the server had not answered in time */
+export function noteStreamEnd(memory: SlotMemory, isSilent: boolean): void {
+  const confirmedLsn = memory.remembered?.confirmedLsn;
+  const { silentEnds } = memory;
+  const isRepeated = silentEnds.confirmedLsn === confirmedLsn;
+  memory.silentEnds = { confirmedLsn, count: isSilent ? (isRepeated ? silentEnds.count + 1 : 1) : 0 };
 }

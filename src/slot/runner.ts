@@ -3,7 +3,7 @@ import { RecordTooLargeError } from '../errors.ts';
 import { explainFailure, judgeFailure } from '../failure-policy.ts';
 import { forgetRefusedRecords } from '../kafka/produce/size-limits.ts';
 import type { Lsn } from '../lsn.ts';
-import { createSlotMemory } from './memory.ts';
+import { createSlotMemory, noteStreamEnd } from './memory.ts';
 import { Session, type SessionOptions } from './session.ts';
 
 /** Options of one slot. */
@@ -56,6 +56,7 @@ export async function runSlot(options: SlotRunnerOptions, stopSignal: AbortSigna
       const error = explainFailure(thrown).locate({ database: stream.databaseRef, slot: stream.slot });
       const { action, reason } = judgeFailure(thrown);
       reconnectReason = error.message;
+      if (action !== 'wait_for_slot') noteStreamEnd(memory, error.code === 'server_silent');
       if (thrown instanceof RecordTooLargeError && (reconnectCount + 1) % REFUSED_TRIAL_ATTEMPTS === 0) {
         for (const limits of memory.sizeLimits.values()) forgetRefusedRecords(limits);
       }

@@ -11,6 +11,7 @@ import { formatLsn } from '../lsn.ts';
 import { keepPresent } from '../postgres/availability/presence.ts';
 import { findPrimary, watchPrimary } from '../postgres/availability/primary.ts';
 import { watchShutdown } from '../postgres/availability/server-shutdown.ts';
+import { isWalsenderAtWork } from '../postgres/availability/slot-holder.ts';
 import { connectControl } from '../postgres/client/connect.ts';
 import { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { configurationId } from '../postgres/continuity/configuration-order.ts';
@@ -32,6 +33,9 @@ import { watchSlot } from './watch.ts';
 
 /** Every wait of the preparation has a shorter bound of its own: this one is for a server that does not answer */
 const PREPARE_TIMEOUT_MS = 120_000;
+
+/** For a query on a connection that is open */
+const WALSENDER_ANSWER_TIMEOUT_MS = 10_000;
 
 /** Of the preparation: a broker that does not answer is given up sooner */
 const KAFKA_CHECK_TIMEOUT_MS = 60_000;
@@ -283,21 +287,41 @@ export class Session implements AsyncDisposable {
   }
 
   /** Starts replication: from here on the slot is held, statuses go out, and nothing is read or confirmed. */
-  async #holdSlot({ endpoint, prepared, plan, progress }: PreparedServer): Promise<ReplicationStream> {
-    const { stream, log } = this.#options;
+  async #holdSlot({ endpoint, control, prepared, plan, progress }: PreparedServer): Promise<ReplicationStream> {
+    const { stream, memory, log } = this.#options;
     const opening = ReplicationStream.open(endpoint, {
       slot: stream.slot,
       publications: plan.streamed,
       systemIdentifier: prepared.systemIdentifier,
       timeline: prepared.timeline,
       positions: progress,
-      timings: livenessTimings(prepared.walSenderTimeoutMs),
+      timings: livenessTimings(prepared.walSenderTimeoutMs, memory.silentEnds.count),
+      isAtWork: () => this.#isWalsenderAtWork(control),
       signal: this.#ended.signal,
       log,
     });
     // Also a stream that opens when the session has ended.
     this.#resources.defer(() => void opening.then((opened) => opened.destroy()).catch(() => {}));
     return await this.#interruptible(within(START_TIMEOUT_MS, 'start replication', opening));
+  }
+
+  /** Only while the control connection is open: another process could hold the slot by the time it is open again. */
+  async #isWalsenderAtWork(control: OwnedConnection): Promise<boolean> {
+    const { stream, log } = this.#options;
+    if (control.socket?.destroyed !== false) return false;
+    const asked = within(
+      WALSENDER_ANSWER_TIMEOUT_MS,
+      'look at the walsender',
+      isWalsenderAtWork(control.sql, stream.slot),
+    );
+    const isAtWork = await asked.catch(() => false);
+    if (isAtWork) {
+      log.info(
+        { event: 'walsender_at_work' },
+        'the walsender is silent because it decodes what is not streamed, waiting for it',
+      );
+    }
+    return isAtWork;
   }
 
   async #openKafka(replication: ReplicationStream): Promise<Sinks> {

@@ -42,6 +42,20 @@ export async function waitUntilFree(control: Sql, { slot, signal, onHolder }: Sl
   }
 }
 
+/**
+ * True while the walsender of a slot decodes, even if it sends nothing and reads nothing: PostgreSQL 14 and 15 are silent for as
+ * long as a transaction has only changes that are not streamed, such as a table that is rewritten. One that waits for its
+ * client or for new WAL is not at work, and neither is one that is gone.
+ * Source: PostgreSQL manual, "Wait Event Types": Client and Activity are the waits of an idle walsender.
+ */
+export async function isWalsenderAtWork(control: Sql, slot: string): Promise<boolean> {
+  const [row] = await control<{ is_at_work: boolean }[]>`
+    SELECT a.state = 'active' AND (a.wait_event_type IS NULL OR a.wait_event_type NOT IN ('Client', 'Activity')) AS is_at_work
+    FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+    WHERE s.slot_name = ${slot} AND s.database = current_database()`;
+  return row?.is_at_work === true;
+}
+
 async function readHolder(control: Sql, slot: string): Promise<SlotHolder | undefined> {
   const [row] = await control<{ pid: number; application_name: string | null; silent_ms: number | null }[]>`
     SELECT s.active_pid AS pid, a.application_name,

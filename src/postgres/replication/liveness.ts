@@ -8,6 +8,7 @@ const LONGEST_STATUS_INTERVAL_MS = 15_000;
 /** With `wal_sender_timeout = 0` the server never ends a silent connection; the service still needs to notice a dead server. */
 const STATUS_INTERVAL_WITHOUT_TIMEOUT_MS = 10_000;
 const ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS = 30_000;
+const MOST_DOUBLINGS = 4;
 /** A server that shuts down asks continuously; more frequent answers would tell it nothing new. */
 const REPLY_SPACING_MS = 100;
 
@@ -19,17 +20,22 @@ export interface LivenessTimings {
   readonly answerTimeoutMs: number;
 }
 
-/** @param walSenderTimeoutMs the server's `wal_sender_timeout`, 0 = off */
-export function livenessTimings(walSenderTimeoutMs: number): LivenessTimings {
+/**
+ * @param walSenderTimeoutMs the server's `wal_sender_timeout`, 0 = off
+ * @param silentEndCount how many connections before this one ended in silence at the same position: each doubles the time that
+ *   the server gets, up to 16 times, because it may be at work on what comes next
+ */
+export function livenessTimings(walSenderTimeoutMs: number, silentEndCount = 0): LivenessTimings {
+  const patience = 2 ** Math.min(silentEndCount, MOST_DOUBLINGS);
   if (walSenderTimeoutMs === 0) {
     return {
       statusIntervalMs: STATUS_INTERVAL_WITHOUT_TIMEOUT_MS,
-      answerTimeoutMs: ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS,
+      answerTimeoutMs: ANSWER_TIMEOUT_WITHOUT_TIMEOUT_MS * patience,
     };
   }
   return {
     statusIntervalMs: Math.min(walSenderTimeoutMs / 3, LONGEST_STATUS_INTERVAL_MS),
-    answerTimeoutMs: walSenderTimeoutMs * 2,
+    answerTimeoutMs: walSenderTimeoutMs * 2 * patience,
   };
 }
 

@@ -31,7 +31,12 @@ export interface StatusUpdatesOptions {
   readonly write: (status: Buffer) => void;
   /** True while the service does not read, so that silence says nothing about the server */
   readonly isPaused: () => boolean;
-  /** Called once, when the server did not answer a request for a reply in time */
+  /**
+   * Asked when the server has not answered a request for a reply in time: true when its walsender is at work and cannot answer,
+   * false also when that cannot be found out. Does not reject
+   */
+  readonly isAtWork: () => Promise<boolean>;
+  /** Called once, when the server did not answer a request for a reply in time, and is not at work */
   readonly onDead: (error: SourceError) => void;
 }
 
@@ -55,6 +60,7 @@ export class StatusUpdates {
   #lastStatusMs = performance.now();
   /** When the server was asked for a reply; undefined once it has answered */
   #askedMs: number | undefined;
+  #isAskingForWork = false;
   #replyRequested = false;
   #sentWritten: Lsn = 0n;
   #sentFlushed: Lsn = 0n;
@@ -150,8 +156,8 @@ export class StatusUpdates {
       this.#options.timings,
     );
     if (verdict === 'dead') {
-      this.stop();
-      this.#options.onDead(deadServerError());
+      if (!this.#isAskingForWork) void this.#giveUpUnlessAtWork();
+      this.sendIfDue();
     } else if (verdict === 'ask') {
       this.#askedMs = nowMs;
       this.send({ replyRequested: true });
@@ -159,12 +165,29 @@ export class StatusUpdates {
       this.sendIfDue();
     }
   }
+
+  async #giveUpUnlessAtWork(): Promise<void> {
+    const askedMs = this.#askedMs;
+    this.#isAskingForWork = true;
+    const isAtWork = await this.#options.isAtWork();
+    this.#isAskingForWork = false;
+    // Bytes that came meanwhile are an answer.
+    if (this.#askedMs !== askedMs) return;
+    if (isAtWork) {
+      this.#askedMs = performance.now();
+      return;
+    }
+    this.stop();
+    this.#options.onDead(deadServerError());
+  }
 }
 
 function deadServerError(): SourceError {
   return new SourceError('Cannot continue: the server does not answer on the replication connection', {
     code: 'server_silent',
-    advice: 'Check the network between this service and PostgreSQL',
+    advice:
+      'Check the network between this service and PostgreSQL. When it comes again and again at one position, see the walsender in ' +
+      'pg_stat_activity: it may be at work on a large transaction',
   });
 }
 

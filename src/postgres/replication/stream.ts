@@ -31,6 +31,8 @@ export interface ReplicationStreamOptions {
   /** What statuses report */
   readonly positions: ReportedPositions;
   readonly timings: LivenessTimings;
+  /** See `StatusUpdatesOptions` */
+  readonly isAtWork: () => Promise<boolean>;
   readonly log: Logger;
 }
 
@@ -68,7 +70,7 @@ export class ReplicationStream {
       readonly notices: NoticeBox;
       readonly fatalError: () => Error | undefined;
     },
-    { positions, timings }: ReplicationStreamOptions,
+    { positions, timings, isAtWork }: ReplicationStreamOptions,
   ) {
     const { stream } = opened;
     this.#stream = stream;
@@ -92,6 +94,7 @@ export class ReplicationStream {
         if (stream.writable) stream.write(status);
       },
       isPaused: () => this.isPaused,
+      isAtWork,
       onDead: ended.resolve,
     });
   }

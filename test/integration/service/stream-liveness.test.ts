@@ -136,6 +136,27 @@ function loggedAtMs(service: InProcessService, msg: string): number[] {
 const FAILED = 'replication failed, the service will start it again';
 const STARTED = 'replication started';
 
+test.each([14, 15, 18] as const)(
+  'a walsender of PostgreSQL %d that decodes what is not streamed is waited for, however long it is silent',
+  async (major) => {
+    // The server gets a second to answer, and decodes for several; 16 and newer send keepalives meanwhile.
+    const settings = { track_commit_timestamp: 'on', wal_sender_timeout: '500ms', max_wal_size: '4GB' };
+    await using server = await startPostgres({ major, settings });
+    await using fixture = await openStreamFixture({ postgres: server, kafka, slots: { one: [NAMESPACE] } });
+    const service = await start(fixture);
+    await fixture.sql`CREATE TABLE other (id int)`;
+    await fixture.sql`INSERT INTO other SELECT generate_series(1, 2000000)`;
+    await fixture.sql`ALTER TABLE other ALTER COLUMN id TYPE bigint`;
+    const expected = [await writeProcess(fixture, NAMESPACE, 'after the rewrite')];
+    await fixture.confirmed('one');
+    await expectEmitted(fixture, expected);
+    expect(service.failures()).toEqual([]);
+    const waits = service.log.filter(({ event: name }) => name === 'walsender_at_work');
+    expect(waits.length > 0).toBe(major < 16);
+  },
+  120_000,
+);
+
 test('an idle slot keeps its walsender over several wal_sender_timeouts, and unrelated WAL is confirmed', async () => {
   await using fixture = await openFixture();
   await fixture.sql`CREATE TABLE unrelated (note text)`;

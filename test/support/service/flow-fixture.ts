@@ -67,6 +67,7 @@ class FakeStream {
       timings: { statusIntervalMs: STATUS_INTERVAL_MS, answerTimeoutMs: ANSWER_TIMEOUT_MS },
       write: (status) => void this.sent.push(readStatus(status)),
       isPaused: () => this.isPaused,
+      isAtWork: async () => false,
       onDead: ended.resolve,
     });
   }

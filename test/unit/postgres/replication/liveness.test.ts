@@ -10,6 +10,16 @@ describe('livenessTimings', () => {
   ])('wal_sender_timeout %d', (walSenderTimeoutMs, timings) => {
     expect(livenessTimings(walSenderTimeoutMs)).toEqual(timings);
   });
+
+  test.each([
+    [60_000, 1, 240_000],
+    [60_000, 4, 1_920_000],
+    [60_000, 100, 1_920_000],
+    [0, 2, 120_000],
+  ])('wal_sender_timeout %d after %d silent ends', (walSenderTimeoutMs, silentEndCount, answerTimeoutMs) => {
+    const { statusIntervalMs } = livenessTimings(walSenderTimeoutMs);
+    expect(livenessTimings(walSenderTimeoutMs, silentEndCount)).toEqual({ statusIntervalMs, answerTimeoutMs });
+  });
 });
 
 describe('isStatusDue', () => {

@@ -48,6 +48,7 @@ describe('StatusUpdates before start', () => {
         sent.push({ written: written!, flushed: flushed!, applied: applied! });
       },
       isPaused: () => true,
+      isAtWork: async () => false,
       onDead: () => {},
     });
     return { statuses, positions, sent };
@@ -75,5 +76,70 @@ describe('StatusUpdates before start', () => {
     statuses.start();
     statuses.stop();
     expect([statuses.lastInboundMs, statuses.lastProgressMs]).toEqual([performance.now(), performance.now()]);
+  });
+});
+
+describe('the silence of a server', () => {
+  beforeEach(() => {
+    jest.useFakeTimers();
+  });
+  afterEach(() => {
+    jest.useRealTimers();
+  });
+
+  /** A started connection; `answers` are those about the walsender, the last one for good. */
+  function listen(...answers: (boolean | Promise<boolean>)[]) {
+    const asked: number[] = [];
+    const deaths: unknown[] = [];
+    const statuses = new StatusUpdates({
+      positions: { written: 1n, flushed: 1n },
+      timings: { statusIntervalMs: 1_000, answerTimeoutMs: 6_000 },
+      write: () => {},
+      isPaused: () => false,
+      isAtWork: async () => {
+        asked.push(performance.now());
+        return answers.length > 1 ? answers.shift()! : answers[0]!;
+      },
+      onDead: (error) => deaths.push(error.code),
+    });
+    statuses.start();
+    return { statuses, asked, deaths };
+  }
+
+  /** The clock goes on in ticks, each of which ends before the next. */
+  async function pass(ms: number): Promise<void> {
+    for (let tick = 0; tick < ms / 100; tick++) {
+      jest.advanceTimersByTime(100);
+      await Promise.resolve();
+      await Promise.resolve();
+    }
+  }
+
+  test('ends the connection when the walsender is not at work', async () => {
+    const { asked, deaths } = listen(false);
+    await pass(6_900);
+    expect(asked).toEqual([]);
+    await pass(10_000);
+    expect([asked.length, deaths]).toEqual([1, ['server_silent']]);
+  });
+
+  test('is waited out for as long as the walsender is at work, which is asked at each deadline', async () => {
+    const { asked, deaths } = listen(true, true, true, false);
+    await pass(19_500);
+    expect([asked.length, deaths]).toEqual([3, []]);
+    await pass(10_000);
+    expect([asked.length, deaths]).toEqual([4, ['server_silent']]);
+  });
+
+  test('is over when bytes come, also while it is asked', async () => {
+    const answer = Promise.withResolvers<boolean>();
+    const { statuses, asked, deaths } = listen(answer.promise);
+    await pass(8_000);
+    expect(asked).toHaveLength(1);
+    statuses.noteInbound();
+    answer.resolve(false);
+    await pass(500);
+    statuses.stop();
+    expect(deaths).toEqual([]);
   });
 });
