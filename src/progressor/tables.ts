@@ -17,6 +17,12 @@ export function parseTableName(name: string): TableName | undefined {
   return { namespace: name.slice(0, at), kind: name.slice(at + 1) };
 }
 
+/** Statuses of a process: older databases lack `init`. Records are made of changes between them; see conversion/convert.ts */
+export const STATUSES = ['init', 'running', 'error'] as const;
+
+/** Those without which changes of a process show nowhere. */
+export const NEEDED_STATUSES: readonly string[] = ['running', 'error'] satisfies (typeof STATUSES)[number][];
+
 /** The columns that records are made of, by kind of table. */
 export const RECORD_COLUMNS = {
   processes: ['process_id', 'status', 'detail'],

@@ -113,7 +113,7 @@ async function look(
     status.warnings.update('publications', warnings, log);
     const alterations = describePublicationHazards(namespaces, publishing, ledger.entryOids);
     const hazards = findTableHazards(namespaces, publishing);
-    status.warnings.update('tables', hazards.filter(({ effect }) => effect === 'refuses_updates').map(warnOf), log);
+    status.warnings.update('tables', hazards.filter(({ effect }) => effect !== 'hides_rows').map(warnOf), log);
     // The session ends at once then, and closes the ledger.
     if (alterations.length > 0) return alteredPublicationError(alterations);
     const hidden = hazards.find(({ effect }) => effect === 'hides_rows');

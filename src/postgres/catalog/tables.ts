@@ -19,6 +19,8 @@ export interface TableFacts {
   readonly children: readonly string[];
   /** Empty before PostgreSQL 18, which does not judge them in publications */
   readonly generatedColumns: readonly GeneratedColumn[];
+  /** Labels of the enum type of its column status, in their order; empty without such a column */
+  readonly statusLabels: readonly string[];
   readonly owner: string;
   /** The role of this connection is the owner, a member of it, or a superuser */
   readonly isOwner: boolean;
@@ -72,7 +74,12 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         SELECT coalesce(json_agg(json_build_object('name', attname, 'isStored', attgenerated = 's') ORDER BY attnum), '[]')
         FROM pg_attribute WHERE attrelid = c.oid AND attgenerated <> '' AND NOT attisdropped
           AND current_setting('server_version_num')::int4 >= 180000
-      ) AS generated_columns
+      ) AS generated_columns,
+      (
+        SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]')
+        FROM pg_attribute a JOIN pg_enum e ON e.enumtypid = a.atttypid
+        WHERE a.attrelid = c.oid AND a.attname = 'status' AND NOT a.attisdropped
+      ) AS status_labels
     FROM pg_class c
     WHERE c.relnamespace = 'public'::regnamespace AND c.relname IN ${control([...names])}`;
   return new Map(
@@ -87,6 +94,7 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         identityColumns: row.identity_columns,
         children: row.children,
         generatedColumns: row.generated_columns,
+        statusLabels: row.status_labels,
         owner: row.owner,
         isOwner: row.is_owner,
       },

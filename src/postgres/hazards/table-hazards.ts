@@ -2,6 +2,8 @@
  * Hazards of progressor's tables: rows that no publication of theirs shows, and what makes PostgreSQL refuse the statements of
  * progressor once the tables are published as this service needs them. Pure: facts of the catalog in.
  */
+
+import { NEEDED_STATUSES, STATUSES } from '../../progressor/tables.ts';
 import type { PublishingFacts } from '../catalog/publications.ts';
 import { type TableFacts, tablesOf } from '../catalog/tables.ts';
 import { quoteIdentifier, quoteTable } from '../client/quote.ts';
@@ -11,27 +13,30 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
  * - `identity_column_list`: another publication has a column list that does not cover the replica identity
  * - `identity_stored_columns`: a stored generated column is part of the replica identity, and a publication leaves it out
  * - `identity_virtual_columns`: a virtual one is, which no publication can hold
+ * - `status_labels`: the statuses of processes are others than those that records are made of
  */
 export type TableHazardCode =
   | 'table_children'
   | 'identity_column_list'
   | 'identity_stored_columns'
-  | 'identity_virtual_columns';
+  | 'identity_virtual_columns'
+  | 'status_labels';
 
 /** Something about a table that endangers delivery or progressor. `hazard-advice.ts` of the setup has the remedies. */
 export interface TableHazard {
   readonly code: TableHazardCode;
   /**
    * - `hides_rows`: rows are in no topic, and nothing shows which
+   * - `hides_changes`: updates lead to no record that should, or may have to
    * - `refuses_updates`: PostgreSQL refuses all updates and deletes of the table (SQLSTATE 42P10)
    */
-  readonly effect: 'hides_rows' | 'refuses_updates';
+  readonly effect: 'hides_rows' | 'hides_changes' | 'refuses_updates';
   readonly namespace: string;
   /** Without schema and quotes */
   readonly table: string;
   /** What is wrong, beginning with the table */
   readonly detail: string;
-  /** The child tables as SQL needs them, or the names of the publications; empty for virtual columns */
+  /** The child tables as SQL needs them, the names of the publications, or the labels; empty for virtual columns */
   readonly objects: readonly string[];
 }
 
@@ -44,10 +49,11 @@ export function findTableHazards(
   return namespaces.flatMap((namespace) => {
     const tables = tablesOf(namespace, publishing.tables);
     if (tables === undefined) return [];
-    return [tables.processes, tables.events].flatMap((table) => [
+    const found = [tables.processes, tables.events].flatMap((table) => [
       ...childrenHazard(namespace, table),
       ...(hasFullIdentity(table) ? identityHazards(namespace, table, publishing) : []),
     ]);
+    return [...found, ...statusHazards(namespace, tables.processes)];
   });
 }
 
@@ -55,6 +61,29 @@ function childrenHazard(namespace: string, { name, children }: TableFacts): Tabl
   if (children.length === 0) return [];
   const detail = `${quoteTable(name)} has child tables (${children.join(', ')}), whose rows reach no topic`;
   return [{ code: 'table_children', effect: 'hides_rows', namespace, table: name, detail, objects: children }];
+}
+
+/** A renamed label hides changes of status, and records know nothing of one that was added. */
+function statusHazards(namespace: string, { name, statusLabels }: TableFacts): TableHazard[] {
+  if (statusLabels.length === 0) return [];
+  const missing = NEEDED_STATUSES.filter((status) => !statusLabels.includes(status));
+  const unknown = statusLabels.filter((label) => !STATUSES.some((status) => status === label));
+  const parts = [
+    ...(missing.length > 0 ? [`lacks ${missing.join(', ')}`] : []),
+    ...(unknown.length > 0 ? [`has ${unknown.join(', ')} as well, to and from which no record is made`] : []),
+  ];
+  if (parts.length === 0) return [];
+  const detail = `the type of column status of ${quoteTable(name)} ${parts.join(', and ')}`;
+  return [
+    {
+      code: 'status_labels',
+      effect: 'hides_changes',
+      namespace,
+      table: name,
+      detail,
+      objects: [...missing, ...unknown],
+    },
+  ];
 }
 
 /** What refuses every update and delete of a table with REPLICA IDENTITY FULL. Every publication of the table counts. */

@@ -42,5 +42,7 @@ export function hazardAdvice({ code, namespace, table, objects }: TableHazard): 
     }
     case 'identity_virtual_columns':
       return `Remove the column, or ${index}`;
+    case 'status_labels':
+      return 'If a label was renamed, give it its name back (ALTER TYPE ... RENAME VALUE), and compare the processes that changed meanwhile with the topics; if progressor has a new status, update this service';
   }
 }

@@ -275,7 +275,7 @@ function hazardsOfPreparation(
   const isAltered = ({ namespace, table }: TableHazard) =>
     !publications.has(namespace) || tables.get(table)?.replicaIdentity !== 'f';
   return findTableHazards([...publishing.keys()], { publications, tables, others }, hasFullIdentity).filter(
-    (hazard) => hazard.effect === 'hides_rows' || isAltered(hazard),
+    (hazard) => hazard.effect === 'hides_rows' || (hazard.effect === 'refuses_updates' && isAltered(hazard)),
   );
 }
 

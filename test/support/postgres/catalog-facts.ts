@@ -15,6 +15,7 @@ export function table(name: string, oid: number, change: Partial<TableFacts> = {
     identityColumns: [],
     children: [],
     generatedColumns: [],
+    statusLabels: [],
     owner: 'app',
     isOwner: true,
     ...change,

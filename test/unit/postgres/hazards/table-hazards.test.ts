@@ -53,6 +53,21 @@ describe('findTableHazards', () => {
     ]);
   });
 
+  test.each([
+    [['running', 'error'], undefined],
+    [['running', 'error', 'init'], undefined],
+    [[], undefined],
+    [['running', 'mistake'], 'lacks error, and has mistake as well, to and from which no record is made'],
+    [['init', 'running', 'error', 'paused'], 'has paused as well, to and from which no record is made'],
+  ])('of the statuses %j: %s', (statusLabels, what) => {
+    const hazards = findTableHazards([namespace], facts({ change: { statusLabels } }));
+    expect(hazards.map(({ code, effect, detail }) => [code, effect, detail])).toEqual(
+      what === undefined
+        ? []
+        : [['status_labels', 'hides_changes', `the type of column status of public."a""b_processes" ${what}`]],
+    );
+  });
+
   const list = ['identity_column_list', 'refuses_updates'];
   const generated = ['identity_stored_columns', 'refuses_updates'];
   const virtual = ['identity_virtual_columns', 'refuses_updates'];

@@ -66,6 +66,7 @@ const table: TableFacts = {
   identityColumns: ['process_id', 'event_id'],
   children: [],
   generatedColumns: [],
+  statusLabels: [],
   owner: 'progressor',
   isOwner: false,
 };

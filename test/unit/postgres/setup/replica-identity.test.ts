@@ -12,6 +12,7 @@ const table: TableFacts = {
   identityColumns: ['process_id', 'status'],
   children: [],
   generatedColumns: [],
+  statusLabels: [],
   owner: 'progressor',
   isOwner: false,
 };
