@@ -3,6 +3,7 @@ import type { FuzzTarget } from './campaign.ts';
 import { config } from './config-target.ts';
 import { etf, frames, ledger, lsn, metadata, timeline } from './decoder-targets.ts';
 import { kafkaParsers, kafkaSessions } from './kafka-targets.ts';
+import { kafkaLogins, postgresLogins } from './login-targets.ts';
 
 interface TargetEntry {
   readonly make: () => FuzzTarget | Promise<FuzzTarget>;
@@ -12,7 +13,7 @@ interface TargetEntry {
 
 /** Everything that parses bytes or texts from outside; the shares add up to 1. */
 export const TARGETS: Readonly<Record<string, TargetEntry>> = {
-  frames: { make: frames, share: 0.3 },
+  frames: { make: frames, share: 0.298 },
   etf: { make: etf, share: 0.25 },
   metadata: { make: metadata, share: 0.08 },
   lsn: { make: lsn, share: 0.04 },
@@ -21,4 +22,6 @@ export const TARGETS: Readonly<Record<string, TargetEntry>> = {
   config: { make: config, share: 0.05 },
   'kafka-parsers': { make: kafkaParsers, share: 0.15 },
   'kafka-sessions': { make: kafkaSessions, share: 0.05 },
+  'kafka-logins': { make: kafkaLogins, share: 0.001 },
+  'postgres-logins': { make: postgresLogins, share: 0.001 },
 };

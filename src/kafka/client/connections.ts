@@ -9,7 +9,7 @@ import { ApiVersions } from './api-versions.ts';
 import type { ClusterIdentity } from './cluster-identity.ts';
 import { connectionOptions } from './connection-options.ts';
 import { codeOf, identify } from './errors.ts';
-import { destroyOnThrow } from './library-patches.ts';
+import { boundReauthentication, destroyOnThrow } from './library-patches.ts';
 
 /** A connection that was silent for so long is proved before it is used: a NAT or firewall in between may have forgotten it */
 const PROVED_FOR_MS = 10_000;
@@ -223,6 +223,7 @@ export class Connections {
     const connection = new Connection(this.#config.clientId, connectionOptions(this.#config));
     // Beside rejecting, the library emits 'error', which without a listener ends the process. What a broker says about a client
     // certificate comes after the handshake (TLS 1.3), and only here: the request itself is just closed.
+    boundReauthentication(connection);
     let reported: unknown;
     connection.on('error', (error) => {
       reported ??= error;

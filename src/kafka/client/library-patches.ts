@@ -1,6 +1,6 @@
 /** Workarounds for defects of the Kafka library (@platformatic/kafka 2.12.1). Importing this file installs the first. */
 import type { Socket } from 'node:net';
-import { Reader, ResponseError } from '@platformatic/kafka';
+import { type Connection, Reader, ResponseError } from '@platformatic/kafka';
 
 /*
  * @platformatic/kafka 2.12.1 reads a length of 2^31 or more as a negative one. Its reader then steps back and reads the
@@ -30,6 +30,26 @@ export function destroyOnThrow(socket: Socket): void {
       socket.destroy(error);
       return true;
     }
+  };
+}
+
+/** A session that long is authenticated again sooner than any broker asks for. */
+const SHORTEST_SESSION_MS = 100;
+
+/**
+ * Keeps a connection from authenticating without end: @platformatic/kafka 2.12.1 sets a timer to four fifths of the session's
+ * lifetime, which fires at once when a broker allows more than 31 days (connections.max.reauth.ms), and then again and again.
+ */
+export function boundReauthentication(connection: Connection): void {
+  const reauthenticate = connection.reauthenticate.bind(connection);
+  let lastMs = performance.now();
+  connection.on('connect', () => {
+    lastMs = performance.now();
+  });
+  connection.reauthenticate = () => {
+    const sinceMs = performance.now() - lastMs;
+    lastMs = performance.now();
+    if (sinceMs >= SHORTEST_SESSION_MS) reauthenticate();
   };
 }
 

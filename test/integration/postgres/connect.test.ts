@@ -253,6 +253,8 @@ describe('connectControl', () => {
     ['a SCRAM challenge with text for iterations', challenge('r=abc,s=QUJD,i=many')],
     ['a SCRAM challenge of 2147483647 iterations', challenge('r=abc,s=QUJD,i=2147483647')],
     ['an authentication message without its kind', message('R', Buffer.alloc(2))],
+    ['an authentication of an unknown kind', message('R', int32(99))],
+    ['a row before the login is over', message('D', Buffer.alloc(2))],
     ['a message of 0 bytes', Buffer.from('R\0\0\0\0')],
     ['a message of 1073741824 bytes', Buffer.from([0x45, 0x40, 0, 0, 0])],
   ])('%s is a typed error of the attempt', async (_, answer) => {
@@ -266,6 +268,19 @@ describe('connectControl', () => {
     await withListener(serve, async (port) => {
       const error = await attempt({ port, password: textSecret('secret') }, 5_000);
       expect(error).toMatchObject({ name: 'SourceError', code: 'login_malformed' });
+    });
+  });
+
+  test.each([
+    ['Kerberos V5', 2],
+    ['GSSAPI', 7],
+    ['SSPI', 9],
+  ])('a server that asks for %s is named as such, with the line for pg_hba.conf', async (method, kind) => {
+    const serve = (socket: Socket) => socket.once('data', () => socket.write(message('R', int32(kind))));
+    await withListener(serve, async (port) => {
+      const error = await attempt({ port, password: textSecret('secret') }, 5_000);
+      expect(error).toMatchObject({ name: 'SourceError', code: 'authentication_unsupported' });
+      expect((error as Error).message).toContain(method);
     });
   });
 

@@ -1,7 +1,11 @@
 import { expect, test } from 'bun:test';
 import { Socket } from 'node:net';
-import { initProducerIdV4, Reader, ResponseError } from '@platformatic/kafka';
-import { answerDespiteErrors, destroyOnThrow } from '../../../../src/kafka/client/library-patches.ts';
+import { Connection, initProducerIdV4, Reader, ResponseError } from '@platformatic/kafka';
+import {
+  answerDespiteErrors,
+  boundReauthentication,
+  destroyOnThrow,
+} from '../../../../src/kafka/client/library-patches.ts';
 
 test('a length of 2^31 and more is refused; the library would read its bytes again 268,435,455 times', () => {
   const [count, tag, lengthThatGoesBack] = ['ffffff7f', '00', 'faffffff0f'];
@@ -34,4 +38,21 @@ test('answerDespiteErrors returns the answer of an error that has one, and throw
   expect(answerDespiteErrors<unknown>(new ResponseError(3, 12, { '/': [3, null] }, answer))).toBe(answer);
   const other = new Error('other');
   expect(() => answerDespiteErrors(other)).toThrow(other);
+});
+
+test('a connection whose session lifetime overflows a timer is not authenticated again at once', async () => {
+  let count = 0;
+  const connection = new (class extends Connection {
+    override reauthenticate(): void {
+      count += 1;
+    }
+  })('test');
+  boundReauthentication(connection);
+  connection.emit('connect');
+  connection.reauthenticate();
+  expect(count).toBe(0);
+  await Bun.sleep(150); // longer than the shortest session
+  connection.reauthenticate();
+  connection.reauthenticate();
+  expect(count).toBe(1);
 });
