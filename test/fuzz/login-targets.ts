@@ -7,13 +7,14 @@ import pino from 'pino';
 import type { DatabaseEndpoint, KafkaSaslConfig } from '../../src/config/config.ts';
 import { textSecret } from '../../src/config/secret.ts';
 import { within } from '../../src/deadline.ts';
+import { NotifierError } from '../../src/errors.ts';
 import { explainFailure } from '../../src/failure-policy.ts';
 import { Cluster } from '../../src/kafka/client/cluster.ts';
 import { connectControl, connectReplication } from '../../src/postgres/client/connect.ts';
 import { clientConfig } from '../support/kafka/open-producer.ts';
-import { answerFrame, readKafkaAnswers } from '../support/kafka/recorded-answers.ts';
+import { answerFrame, RECORDED_TOPICS, readKafkaAnswers } from '../support/kafka/recorded-answers.ts';
 import type { FuzzTarget } from './campaign.ts';
-import { below, mutateBytes, pick, type Random } from './mutate.ts';
+import { mutateBytes, pick, type Random } from './mutate.ts';
 
 const HOST = '127.0.0.1';
 const LANES = 8;
@@ -182,13 +183,13 @@ export function postgresLogins(): Promise<FuzzTarget> {
   });
 }
 
-const API_VERSIONS = 18;
+const KAFKA_ANSWERS = readKafkaAnswers();
 const SASL_HANDSHAKE = 17;
 const SASL_AUTHENTICATE = 36;
 
-/** Answers ApiVersions as recorded, and the requests of SASL. */
+/** Answers ApiVersions and Metadata as recorded, and the requests of SASL. */
 function serveKafka(socket: Socket, random: () => Random): void {
-  const versions = readKafkaAnswers().find(({ apiKey }) => apiKey === API_VERSIONS)!;
+  const recorded = (key: number) => KAFKA_ANSWERS.find(({ apiKey }) => apiKey === key)!;
   let rest = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
     rest = Buffer.concat([rest, chunk]);
@@ -198,10 +199,9 @@ function serveKafka(socket: Socket, random: () => Random): void {
       rest = rest.subarray(end);
       const [apiKey, correlationId] = [request.readInt16BE(0), request.readInt32BE(4)];
       const now = random();
-      if (apiKey === API_VERSIONS) send(socket, answerFrame(versions, correlationId), now);
-      else if (apiKey === SASL_HANDSHAKE) send(socket, handshakeAnswer(correlationId, now), now);
+      if (apiKey === SASL_HANDSHAKE) send(socket, handshakeAnswer(correlationId, now), now);
       else if (apiKey === SASL_AUTHENTICATE) send(socket, authenticateAnswer(request, correlationId, now), now);
-      else socket.end();
+      else send(socket, answerFrame(recorded(apiKey), correlationId), now);
     }
   });
 }
@@ -240,8 +240,11 @@ export function kafkaLogins(): Promise<FuzzTarget> {
     const timeouts = { connectTimeoutMs: CLIENT_TIMEOUT_MS, requestTimeoutMs: CLIENT_TIMEOUT_MS };
     const cluster = new Cluster(clientConfig([port], { sasl, ...timeouts }), pino({ level: 'silent' }));
     try {
-      await cluster.readMetadata([`topic ${below(random, 2)}`]);
+      await cluster.readMetadata(Object.values(RECORDED_TOPICS));
       return 'answer';
+    } catch (error) {
+      if (error instanceof NotifierError) return error.code;
+      throw error;
     } finally {
       cluster.close();
     }
