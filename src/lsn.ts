@@ -30,3 +30,8 @@ export function formatLsn(lsn: Lsn): string {
 export function laterLsn(one: Lsn, other: Lsn): Lsn {
   return one < other ? other : one;
 }
+
+/** The one that lies further back in the WAL. */
+export function earlierLsn(one: Lsn, other: Lsn): Lsn {
+  return one < other ? one : other;
+}

@@ -149,6 +149,7 @@ export class LedgerKeeper {
       slot,
       ledger: this.#present(closed),
       replaces: prepared.storedLedger,
+      isOfSession: true,
     });
     // A ledger of another instance means that this one no longer holds the slot.
     if (outcome !== 'superseded') await this.#noteOutcome(outcome);

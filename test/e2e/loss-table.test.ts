@@ -4,11 +4,14 @@
  * lost. Services are processes of their own, each behind a network of its own.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { execFile } from 'node:child_process';
+import { rename, rm } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.ts';
 import { quoteIdentifier } from '../../src/postgres/client/quote.ts';
 import { type KafkaServer, startKafka } from '../support/kafka/server.ts';
 import { startTcpProxy, type TcpProxy } from '../support/network/tcp-proxy.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres/server.ts';
+import { type PostgresServer, reconnect, startPostgres } from '../support/postgres/server.ts';
 import { waitFor } from '../support/process/wait.ts';
 import { tablesOf } from '../support/progressor/tables.ts';
 import type { LoggedError } from '../support/service/in-process.ts';
@@ -35,10 +38,22 @@ type State = (typeof STATES)[number] | 'invalidated';
  * Whether the harm is reported. A ledger that was not closed may be a minute old: a slot that is ahead of it looks like one
  * that the ended process moved itself ("Limits of detection" in config/guide/runbooks.md).
  */
-function isReported(state: State, end: End, successor: Successor): boolean {
+function isReported(state: State, { end, successor, isRestored = false }: Row): boolean {
+  // What was delivered and is gone from the database is known to the process that delivered it.
+  if (isRestored && successor === 'the same process') return true;
   if (state === 'kept') return false;
+  // The ledger is that of the copy, which nobody closed.
+  if (isRestored) return !(state === 'recreated' || state === 'moved');
   const knowsPosition = end === 'a graceful stop' || successor === 'the same process';
   return knowsPosition || !(state === 'recreated' || state === 'moved');
+}
+
+/** A row of the table. */
+interface Row {
+  readonly end: End;
+  readonly successor: Successor;
+  /** The server is replaced by a copy that was made before the last confirmations */
+  readonly isRestored?: boolean;
 }
 
 /** A row by the LSNs right before and right after its transaction. */
@@ -105,11 +120,22 @@ async function endHolder(holder: Runner, end: End, successor: Successor, fixture
   } else {
     process.signal('SIGTERM');
   }
+  await withoutReaders(fixture);
+}
+
+async function withoutReaders(fixture: StreamFixture): Promise<void> {
   await waitFor(
     'slots without a reader',
     async () => (await fixture.sql`SELECT FROM pg_replication_slots WHERE active`).length === 0,
     { timeoutMs: 60_000 },
   );
+}
+
+/** Takes the network from a service. */
+async function cutOff({ network }: Runner, fixture: StreamFixture): Promise<void> {
+  await network.refuse(true);
+  network.cut();
+  await withoutReaders(fixture);
 }
 
 async function harm(fixture: StreamFixture, state: State): Promise<void> {
@@ -155,11 +181,30 @@ async function reportedRange(runner: Runner, slot: string): Promise<Range> {
   return { fromLsn: parseLsn(from!), toLsn: parseLsn(to!) };
 }
 
+/** Stops a server, copies its data and starts it again; returns the copy. */
+async function copyOf(postgres: PostgresServer): Promise<string> {
+  const copy = `${postgres.dataDirectory}.copy`;
+  await postgres.stop('fast');
+  await promisify(execFile)('cp', ['-a', postgres.dataDirectory, copy]);
+  await postgres.start();
+  return copy;
+}
+
+/** Puts a copy in the place of a server that is lost. */
+async function restore(postgres: PostgresServer, copy: string): Promise<void> {
+  await postgres.stop('immediate');
+  await rm(postgres.dataDirectory, { recursive: true });
+  await rename(copy, postgres.dataDirectory);
+  await postgres.start();
+}
+
 /** One row of the table: these states of slots, after this end, with this successor. */
 async function judge(
   { postgres, kafka }: { readonly postgres: PostgresServer; readonly kafka: KafkaServer },
-  { end, successor, states }: { readonly end: End; readonly successor: Successor; readonly states: readonly State[] },
+  row: Row,
+  states: readonly State[],
 ): Promise<void> {
+  const { end, successor, isRestored = false } = row;
   await using fixture = await openStreamFixture({
     postgres,
     kafka,
@@ -172,16 +217,34 @@ async function judge(
   };
   await using holder = await startRunner(fixture, postgres);
   await waitForEvent(holder, 'replication_started', slots);
-  await using peer = await startRunner(fixture, postgres);
-  await waitForEvent(peer, 'standing_by', slots);
   await writeAll('before');
   for (const state of states) await fixture.confirmed(state);
+  let copy: string | undefined;
+  if (isRestored) {
+    // A server that stops in good order lets the service close its ledgers, which a copy of a running one does not hold.
+    await cutOff(holder, fixture);
+    copy = await copyOf(postgres);
+    await reconnect(fixture.sql);
+    await holder.network.heal();
+    for (let segment = 0; segment < 2; segment++) {
+      // In the topics, and in no database after the restore. What is written there later does not get as far in the WAL.
+      for (const state of states) await writeProcess(fixture, state, `delivered ${segment}`);
+      for (const state of states) await fixture.confirmed(state, { timeoutMs: 60_000 });
+      await fixture.sql`SELECT pg_switch_wal()`;
+    }
+  }
 
+  await using peer = await startRunner(fixture, postgres);
+  await waitForEvent(peer, 'standing_by', slots);
   // A peer goes on at once otherwise, and finds nothing.
   await peer.network.refuse(true);
   peer.network.cut();
   if (successor !== 'a peer that stood by') await peer.process.kill();
   await endHolder(holder, end, successor, fixture);
+  if (copy !== undefined) {
+    await restore(postgres, copy);
+    await reconnect(fixture.sql);
+  }
   for (const state of states) await harm(fixture, state);
   await writeAll('away');
   for (const state of states) await harmOn(fixture, state);
@@ -197,13 +260,13 @@ async function judge(
   }
   const ranges = new Map<State, Range>();
   for (const state of states) {
-    if (isReported(state, end, successor)) ranges.set(state, await reportedRange(runner, fixture.slot(state)));
+    if (isReported(state, row)) ranges.set(state, await reportedRange(runner, fixture.slot(state)));
     else await fixture.confirmed(state, { timeoutMs: 60_000 });
   }
-  const ofKept = states
+  const ofOthers = states
     .filter((state) => !ranges.has(state))
     .flatMap((state) => failuresOf(runner, fixture.slot(state)));
-  expect(ofKept.filter(({ name }) => name === 'LossError')).toEqual([]);
+  expect(ofOthers.filter(({ name }) => name === 'LossError')).toEqual([]);
   await runner.process.kill();
 
   const accepted = Array.from(ranges, ([state, { fromLsn }]) => [
@@ -257,10 +320,16 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     'after $end, with $successor: what was written is in a topic or within the reported range',
     async ({ end, successor }) => {
       await Promise.all([
-        judge({ postgres, kafka }, { end, successor, states: STATES }),
-        judge({ postgres: frugal, kafka }, { end, successor, states: ['invalidated'] }),
+        judge({ postgres, kafka }, { end, successor }, STATES),
+        judge({ postgres: frugal, kafka }, { end, successor }, ['invalidated']),
       ]);
     },
+    TIMEOUT_MS,
+  );
+
+  test.each(cells)(
+    'after $end, with $successor, of a server that is restored to an earlier copy: the same',
+    ({ end, successor }) => judge({ postgres, kafka }, { end, successor, isRestored: true }, STATES),
     TIMEOUT_MS,
   );
 });

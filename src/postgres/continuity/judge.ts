@@ -11,7 +11,7 @@
  *   the ledger of the new primary.
  * - Without the right to write a ledger, and on a server that never had one, a new process knows nothing.
  */
-import { formatLsn, type Lsn, laterLsn } from '../../lsn.ts';
+import { earlierLsn, formatLsn, type Lsn, laterLsn } from '../../lsn.ts';
 import type { PublicationEntries } from '../catalog/publications.ts';
 import { isInvalidated, type SlotFacts } from '../catalog/slots.ts';
 import { quoteIdentifier } from '../client/quote.ts';
@@ -111,7 +111,7 @@ export function judgeContinuity(facts: ContinuityFacts): Continuity {
   const moved = movedLoss(shared, { slot, isExact }) ?? recreatedLoss(effective, { slot, server });
   const isExplained = moved === undefined || !(effective === remembered && facts.isLedgerRefused);
   const reasons = [
-    ...ledgers.flatMap((ledger) => divergedLoss(ledger, server) ?? []),
+    ...ledgers.flatMap((ledger) => divergedLoss(ledger, facts) ?? []),
     ...(slot === undefined ? [missingLoss(shared, server.currentLsn)] : []),
     ...unusableLosses(slot, server.currentLsn, shared.confirmedLsn),
     ...(moved !== undefined && isExplained && !publications.some((loss) => includes(loss, moved)) ? [moved] : []),
@@ -167,7 +167,7 @@ function replacedServerLoss(effective: SlotLedger, { server, slot }: ContinuityF
  * The server's WAL does not hold what was delivered: it is another branch of it, or an older copy of the server. The
  * confirmed position may be later than that, up to where the WAL once ended: WAL without a record may be missing.
  */
-function divergedLoss(ledger: SlotLedger, server: ContinuityFacts['server']): LossReason | undefined {
+function divergedLoss(ledger: SlotLedger, { server, stored }: ContinuityFacts): LossReason | undefined {
   const { deliveredLsn } = ledger;
   const delivered = formatLsn(deliveredLsn);
   const consequence = `before ${delivered}, up to which changes were delivered: Kafka holds changes that the database has lost`;
@@ -176,8 +176,10 @@ function divergedLoss(ledger: SlotLedger, server: ContinuityFacts['server']): Lo
     if (isPassed && ledger.isSetBack !== true) return undefined;
     const end = isPassed ? 'its WAL ended' : `its WAL ends at ${formatLsn(server.currentLsn)},`;
     const detail = `the server was restored to an earlier state: ${end} ${consequence}`;
-    // From the delivered position, not from the WAL's end, which moves on with every attempt and could not be accepted.
-    return { fromLsn: deliveredLsn, toLsn: laterLsn(deliveredLsn, server.currentLsn), detail, isSetBack: true };
+    // The server writes its WAL again from where it was set back to, which is not known: the ledger that came with it was
+    // confirmed before that. The WAL's end is no beginning: it moves on with every attempt, and could not be accepted.
+    const fromLsn = earlierLsn(deliveredLsn, stored?.confirmedLsn ?? deliveredLsn);
+    return { fromLsn, toLsn: laterLsn(deliveredLsn, server.currentLsn), detail, isSetBack: true };
   }
   const { lsn, isAncestor } = sharedUpTo(server.history, ledger.timeline);
   if (isAncestor && deliveredLsn <= lsn) return undefined;
@@ -317,8 +319,4 @@ function leftPublication(
   const oid = remembered?.publicationOids.get(name);
   if (shared.left.has(name) || remembered === undefined || oid === undefined) return shared.left.get(name);
   return { oid, lsn: sharedLedger(remembered, server).confirmedLsn };
-}
-
-function earlierLsn(one: Lsn, other: Lsn): Lsn {
-  return other > one ? one : other;
 }

@@ -214,10 +214,20 @@ export interface LedgerEntry {
   readonly ledger: SlotLedger;
   /** The ledger that was stored before the writer took the slot; undefined = none. Only it, or the writer's own, is replaced */
   readonly replaces: SlotLedger | undefined;
+  /** Of a session that streams: a server whose WAL ends before what it has confirmed was set back meanwhile */
+  readonly isOfSession?: boolean;
+}
+
+/** A server that was restored to an earlier state keeps the ledger that came with it: that one was confirmed before the restore. */
+function setBackCheck({ confirmedLsn }: SlotLedger): string {
+  return (
+    `IF pg_current_wal_insert_lsn() < ${quoteLiteral(formatLsn(confirmedLsn))}::pg_lsn THEN ` +
+    `RAISE EXCEPTION USING ERRCODE = '${SQL_STATE.serializationFailure}', MESSAGE = 'the server was set back'; END IF; `
+  );
 }
 
 /** The statement that writes the slot ledger, and creates its publication when there is none; on one line. */
-export function ledgerStatement({ slot, ledger, replaces }: LedgerEntry): string {
+export function ledgerStatement({ slot, ledger, replaces, isOfSession = false }: LedgerEntry): string {
   const name = quoteLiteral(ledgerName(slot));
   const replaceable = [...(replaces === undefined ? [] : [replaces]), ledger]
     .map(identity)
@@ -231,6 +241,7 @@ export function ledgerStatement({ slot, ledger, replaces }: LedgerEntry): string
     `IF stored IS NOT NULL AND stored::json->>'instance' || '/' || (stored::json->>'revision') NOT IN (${replaceable}) THEN ` +
     `RAISE EXCEPTION USING ERRCODE = '${SQL_STATE.serializationFailure}', MESSAGE = 'ledger was written by another instance'; ` +
     'END IF; ' +
+    (isOfSession ? setBackCheck(ledger) : '') +
     `EXECUTE format('COMMENT ON PUBLICATION %I IS %L', ${name}, ${quoteLiteral(encodeLedger(ledger))}); END`;
   return `DO ${quoteLiteral(body)}`;
 }
@@ -240,7 +251,10 @@ export interface LedgerRefusal {
   readonly cause: Error;
 }
 
-/** `superseded`: another instance has written meanwhile, and its ledger stays: a late one of ours must not hide it. */
+/**
+ * `superseded`: another instance has written meanwhile, or the server was set back, and the stored ledger stays: a late one of
+ * ours must not hide it.
+ */
 export type LedgerOutcome = 'written' | 'superseded' | LedgerRefusal;
 
 /** True when the server refused to write the ledger. */

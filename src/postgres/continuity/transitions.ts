@@ -20,7 +20,7 @@
  * | loss with an unusable slot or an altered publication | shows it     | nothing                                            |
  * |                                        | does not show it           | as claim                                           |
  * | loss: the server was set back          | marked set back            | nothing                                            |
- * |                                        | not marked                 | effective, revision + 1, marked set back; closed   |
+ * |                                        | not marked                 | effective, revision + 1, confirmed = start of the loss, marked set back; closed |
  * | any other loss                         | = remembered, closed       | nothing                                            |
  * |                                        | any other                  | remembered, if it is effective; closed             |
  * | loss: the server is another one        | none, or of that server    | nothing: it is not about this stream               |
@@ -32,7 +32,7 @@
  * namespace that is new to its slot, it is also written at once: rows are owed although nothing is streamed yet. Nothing is
  * confirmed by that, so a closed ledger stays closed. The server checks which ledger may be replaced (`writeLedger`).
  */
-import { type Lsn, laterLsn } from '../../lsn.ts';
+import { earlierLsn, type Lsn, laterLsn } from '../../lsn.ts';
 import { withConfiguration } from './configuration-order.ts';
 import { type Continuity, effectiveLedger } from './judge.ts';
 import { ALTERED_OID, type SlotLedger } from './ledger.ts';
@@ -111,7 +111,9 @@ export function nextOnLoss(loss: Loss, context: LedgerContext): SlotLedger | und
   if (!isElsewhere && loss.isSetBack && effective !== undefined) {
     if (stored?.isSetBack) return undefined;
     const revision = Math.max(remembered?.revision ?? 0, stored?.revision ?? 0) + 1;
-    return { ...effective, instance: context.instance, revision, closed: true, isSetBack: true };
+    // Nothing of the WAL that the server writes now was confirmed after the beginning of the loss.
+    const confirmedLsn = earlierLsn(effective.confirmedLsn, loss.fromLsn);
+    return { ...effective, instance: context.instance, revision, confirmedLsn, closed: true, isSetBack: true };
   }
   if (remembered === undefined || effective !== remembered) return undefined;
   const isShown =

@@ -216,7 +216,8 @@ describe('judgeContinuity of a slot past the end of the WAL', () => {
 
   test('stops every process, and names where the WAL ends', () => {
     expect(verdictOf(fresh(undefined, setBack))).toEqual(expected);
-    expect(verdictOf(fresh({ confirmedLsn: 40n }, setBack))).toEqual(expected);
+    // The ledger that came with the server was confirmed before the server was set back, wherever that was.
+    expect(verdictOf(fresh({ confirmedLsn: 40n }, setBack))).toEqual([40n, ...expected.slice(1)]);
     expect(verdictOf({ ...facts, ...setBack })).toEqual(expected);
     expect(verdictOf(fresh(undefined, { server: { ...server, currentLsn: 100n } }))).toBe('first');
   });
