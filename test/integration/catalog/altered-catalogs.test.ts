@@ -1,0 +1,264 @@
+/**
+ * What others do to the catalog while the service streams: every row arrives with its bytes, or the slot stops with an error
+ * that names the object, or a warning says what is hidden; the other slot of the database goes on. Real servers.
+ */
+import { describe, expect, test } from 'bun:test';
+import { tablesOf } from '../../support/progressor/tables.ts';
+import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
+import { type InProcessService, startInProcessService } from '../../support/service/in-process.ts';
+import {
+  type Emitted,
+  event,
+  expectEmitted,
+  insertEvent,
+  insertProcess,
+  lifecycle,
+  openStreamFixture,
+  type StreamFixture,
+  setStatus,
+  writeProcess,
+} from '../../support/service/stream-fixture.ts';
+
+const NS = 'orders';
+/** In another slot of the same database */
+const OTHER = 'payments';
+const { processes, events } = tablesOf(NS);
+const TIMEOUT_MS = 120_000;
+
+const kafka = useKafka();
+
+/** One process that is created, has an event, fails and is repaired; returns its records. */
+async function live(fixture: StreamFixture, id: string, namespace = NS): Promise<Emitted[]> {
+  const { commit } = fixture;
+  const at = await commit((tx) => insertProcess(tx, namespace, id));
+  const happened = await commit((tx) => insertEvent(tx, namespace, id, 1));
+  const failed = await commit((tx) => setStatus(tx, namespace, id, 'error', 'why'));
+  const repaired = await commit((tx) => setStatus(tx, namespace, id, 'running'));
+  return [
+    lifecycle(namespace, id, 'created', at),
+    event(namespace, id, { eventId: 1, createdAt: happened }),
+    lifecycle(namespace, id, 'failed: why', failed),
+    lifecycle(namespace, id, 'working', repaired),
+  ];
+}
+
+const warnings = (service: InProcessService) =>
+  service.log.filter(({ event: name }) => name === 'slot_warning').map(({ code }) => code);
+
+describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
+  const postgres = usePostgres(major);
+  const openFixture = () =>
+    openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS], two: [OTHER] } });
+  const run = (fixture: StreamFixture, statements: string) => fixture.sql.unsafe(statements).simple();
+
+  const harmless: [name: string, alter: string, restore: string, since?: number][] = [
+    ['a publication FOR ALL TABLES', 'CREATE PUBLICATION f FOR ALL TABLES', 'DROP PUBLICATION f'],
+    [
+      'a publication FOR ALL TABLES with publish_via_partition_root',
+      'CREATE PUBLICATION f FOR ALL TABLES WITH (publish_via_partition_root)',
+      'DROP PUBLICATION f',
+    ],
+    [
+      'a publication FOR TABLES IN SCHEMA with publish_via_partition_root',
+      'CREATE PUBLICATION f FOR TABLES IN SCHEMA public WITH (publish_via_partition_root)',
+      'DROP PUBLICATION f',
+      15,
+    ],
+    [
+      'a row filter of another publication',
+      `CREATE PUBLICATION f FOR TABLE ${processes} WHERE (process_id = 'none'), ${events} WHERE (process_id = 'none')`,
+      'DROP PUBLICATION f',
+      15,
+    ],
+    [
+      'a rule DO ALSO',
+      `CREATE TABLE copy (LIKE ${events}); CREATE RULE also AS ON INSERT TO ${events} DO ALSO INSERT INTO copy VALUES (NEW.*)`,
+      `DROP RULE also ON ${events}`,
+    ],
+    ['an added label', "ALTER TYPE process_status ADD VALUE 'paused'", 'SELECT 1'],
+    [
+      'columns that are added and dropped',
+      `ALTER TABLE ${events} ADD note text DEFAULT 'x', ADD n int`,
+      `ALTER TABLE ${events} DROP note, DROP n`,
+    ],
+    [
+      'columns of type text and varchar',
+      `ALTER TABLE ${events} ALTER process_id TYPE text`,
+      `ALTER TABLE ${processes} ALTER detail TYPE varchar`,
+    ],
+    [
+      'an event_id of type bigint and int',
+      `ALTER TABLE ${events} ALTER event_id TYPE bigint`,
+      `ALTER TABLE ${events} ALTER event_id TYPE int`,
+    ],
+    [
+      'a partitioned table that takes the table as a partition',
+      `CREATE TABLE whole (LIKE ${events}) PARTITION BY LIST (process_id); ALTER TABLE whole ATTACH PARTITION ${events} DEFAULT`,
+      `ALTER TABLE whole DETACH PARTITION ${events}`,
+    ],
+    [
+      'a parent that the table inherits from',
+      `CREATE TABLE parent (LIKE ${events}); ALTER TABLE ${events} INHERIT parent`,
+      `ALTER TABLE ${events} NO INHERIT parent`,
+    ],
+    ['a TRUNCATE', `TRUNCATE ${events}`, `TRUNCATE ${events}`],
+    ['VACUUM FULL and CLUSTER', `VACUUM FULL ${events}`, `CLUSTER ${events} USING ${events}_pkey`],
+    [
+      'an extension that owns the table',
+      `ALTER EXTENSION plpgsql ADD TABLE ${events}`,
+      `ALTER EXTENSION plpgsql DROP TABLE ${events}`,
+    ],
+    [
+      'a refused SET UNLOGGED',
+      `DO $$ BEGIN ALTER TABLE ${events} SET UNLOGGED; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
+      'SELECT 1',
+    ],
+  ];
+
+  test.each(harmless.filter(([, , , since = 14]) => since <= major))(
+    'with %s every row arrives',
+    async (_name, alter, restore) => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'before');
+      await run(fixture, alter);
+      records.push(...(await live(fixture, 'between')));
+      await fixture.confirmed('one');
+      await run(fixture, restore);
+      records.push(...(await live(fixture, 'after')));
+      await fixture.confirmed('one');
+      records.push(...(await live(fixture, 'other', OTHER)));
+      await fixture.confirmed('two');
+      await expectEmitted(fixture, records);
+      expect(service.failures()).toEqual([]);
+      expect(warnings(service).filter((code) => code !== 'outdated_server')).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'rows written under a replication origin arrive',
+    async () => {
+      await using fixture = await openFixture();
+      await run(fixture, "SELECT pg_replication_origin_create('elsewhere')");
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'));
+      const committed = await fixture.commit(async (tx) => {
+        await tx`SELECT pg_replication_origin_session_setup('elsewhere')`;
+        await insertProcess(tx, NS, 'p');
+        await tx`SELECT pg_replication_origin_session_reset()`;
+      });
+      const written = await fixture.sql.begin(async (tx) => {
+        await tx`SELECT pg_replication_origin_session_setup('elsewhere')`;
+        await tx`SELECT pg_replication_origin_xact_setup('0/1234', now())`;
+        await insertProcess(tx, NS, 'q');
+        const [row] = await tx`SELECT pg_current_xact_id()::text AS xid`;
+        return row!.xid as string;
+      });
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, [
+        lifecycle(NS, 'p', 'created', committed),
+        lifecycle(NS, 'q', 'created', await fixture.commitTime(written)),
+      ]);
+      expect(service.failures()).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'row security that is forced hides nothing from a role that it applies to',
+    async () => {
+      await using fixture = await openFixture();
+      await run(
+        fixture,
+        `DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN REPLICATION PASSWORD 'x';
+         GRANT CREATE ON DATABASE ${fixture.database} TO limited;
+         ALTER TABLE ${processes} OWNER TO limited; ALTER TABLE ${events} OWNER TO limited;
+         ALTER TABLE ${processes} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;`,
+      );
+      const options = fixture.serviceOptions({ slots: { one: [NS] } });
+      const { host, port, password } = options.postgres;
+      const limited = { ...options.postgres, host, port, password, superuser: 'limited' as 'postgres' };
+      await using service = startInProcessService({ ...options, postgres: limited });
+      await service.waitForStart(fixture.slot('one'));
+      const records = await live(fixture, 'before');
+      await run(fixture, `ALTER TABLE ${events} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
+      records.push(...(await live(fixture, 'after')));
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, records);
+      expect(service.failures()).toEqual([]);
+      await service.stop();
+      await run(fixture, 'DROP OWNED BY limited CASCADE; DROP ROLE limited').catch(() => {});
+    },
+    TIMEOUT_MS,
+  );
+
+  const insertInto = (table: string, columns = 'process_id, task_id, event_id, payload') =>
+    `INSERT INTO ${table} (${columns}) VALUES ('x', 1, 1, '\\x836a')`;
+
+  const stops: [name: string, statements: string[], code: string, says: string[]][] = [
+    [
+      'renamed',
+      [`ALTER TABLE ${events} RENAME TO orders_archive`, insertInto('orders_archive')],
+      'publication_altered',
+      ['publication \\"orders\\"', 'another name or schema'],
+    ],
+    [
+      'moved to another schema',
+      ['CREATE SCHEMA old', `ALTER TABLE ${events} SET SCHEMA old`, insertInto(`old.${events}`)],
+      'publication_altered',
+      ['publication \\"orders\\"', 'another name or schema'],
+    ],
+    [
+      'dropped and created again',
+      [
+        `CREATE TABLE t (LIKE ${events})`,
+        `DROP TABLE ${events}`,
+        `ALTER TABLE t RENAME TO ${events}`,
+        insertInto(events),
+      ],
+      'publication_altered',
+      ['publication \\"orders\\"', `it does not hold public.\\"${events}\\"`],
+    ],
+    [
+      'without a column',
+      [`ALTER TABLE ${events} DROP metadata`, insertInto(events)],
+      'column_missing',
+      [events, 'metadata'],
+    ],
+    [
+      'with a payload of type text',
+      [`ALTER TABLE ${events} ALTER payload TYPE text USING 'x'`, insertInto(events)],
+      'column_type',
+      [events, 'payload'],
+    ],
+    [
+      'with a status of type text',
+      [`ALTER TABLE ${processes} ALTER status TYPE text`, `UPDATE ${processes} SET status = 'error'`],
+      'column_type',
+      [processes, 'status'],
+    ],
+  ];
+
+  test.each(stops)(
+    'a table that is %s ends the stream with an error that names it, and the other slot goes on',
+    async (_name, statements, code, says) => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'before');
+      await fixture.confirmed('one');
+      for (const statement of statements) await run(fixture, statement);
+      const error = await service.waitForFailure(fixture.slot('one'));
+      expect(error).toMatchObject({ code });
+      for (const text of says) expect(JSON.stringify(error)).toContain(text);
+      await expectEmitted(fixture, records);
+      const record = await writeProcess(fixture, OTHER, 'other');
+      await fixture.confirmed('two');
+      expect(await fixture.emitted(OTHER)).toEqual([record]);
+      expect(service.failures(fixture.slot('two'))).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+});
