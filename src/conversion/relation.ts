@@ -54,6 +54,25 @@ export interface ProcessesRelation extends AnyRelation {
 /** A configured table as its last Relation message describes it. */
 export type SourceRelation = EventsRelation | ProcessesRelation;
 
+/** True for a Relation message of this table in progressor's schema. */
+export function isTable({ schema, name }: RelationMessage, table: string): boolean {
+  return schema === SCHEMA && name === table;
+}
+
+/** For rows of a table that had another name or schema when they were written: which namespace they belong to is unknown. */
+export function renamedRelation({ schema, name }: RelationMessage, table: string): InvalidRowError {
+  return new InvalidRowError(
+    `Cannot read table "${table}": it was called "${schema}"."${name}" when a row of it was written`,
+    {
+      code: 'relation_renamed',
+      place: { namespace: parseTableName(table)?.namespace, table },
+      advice:
+        'Leave name and schema of the table as they are while it is streamed; to go on, set on_invalid: park for the namespace, ' +
+        'which puts the rows of that time into its parking topic',
+    },
+  );
+}
+
 /**
  * Reads a Relation message; undefined when the table is not the processes or events table of one of `namespaces` in schema
  * public.

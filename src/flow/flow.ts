@@ -49,6 +49,8 @@ export interface FlowOptions {
   readonly slot: string;
   /** Of the slot; their publications have the same names */
   readonly namespaces: ReadonlySet<string>;
+  /** Names of their tables, by OID, when the session began */
+  readonly tables: ReadonlyMap<number, string>;
   readonly plan: StreamingPlan;
   /** Unacknowledged bytes at which the flow stops reading */
   readonly inFlightBudgetBytes: number;

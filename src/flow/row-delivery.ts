@@ -3,7 +3,7 @@ import { ByteWriter } from '../bytes/writer.ts';
 import { convertChange, type RecordKind } from '../conversion/convert.ts';
 import { neededColumns } from '../conversion/needed-columns.ts';
 import { encodeParkedRow } from '../conversion/parking-record.ts';
-import { resolveRelation, type SourceRelation } from '../conversion/relation.ts';
+import { isTable, renamedRelation, resolveRelation, type SourceRelation } from '../conversion/relation.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import type { TupleRole } from '../postgres/replication/large-row.ts';
@@ -19,6 +19,8 @@ export interface RowDeliveryOptions {
   readonly slot: string;
   /** Of the slot */
   readonly namespaces: ReadonlySet<string>;
+  /** Names of their tables in schema public, by OID, when the session began */
+  readonly tables: ReadonlyMap<number, string>;
   readonly sinks: Sinks;
   readonly progress: Progress;
   /** Unconfigured relations that have been logged, as schema.table; kept by the slot from session to session */
@@ -73,7 +75,7 @@ export class RowDelivery {
       return;
     }
     // A relation that was resolved, or failed to be, has such a name.
-    const table = parseTableName(message.name)!;
+    const table = parseTableName(this.#options.tables.get(message.relationId) ?? message.name)!;
     const route = this.#options.sinks.route(table.namespace);
     if (relation instanceof InvalidRowError && route.parking === undefined) throw relation;
     const kind = table.kind === 'events' ? 'event' : 'lifecycle';
@@ -115,6 +117,9 @@ export class RowDelivery {
   }
 
   #resolve(message: RelationMessage): SourceRelation | InvalidRowError | undefined {
+    // The relation id of pgoutput is the OID of the table, which stays when the table is renamed.
+    const table = this.#options.tables.get(message.relationId);
+    if (table !== undefined && !isTable(message, table)) return renamedRelation(message, table);
     try {
       return resolveRelation(message, this.#options.namespaces);
     } catch (error) {

@@ -359,6 +359,7 @@ export class Session implements AsyncDisposable {
         databaseRef: stream.databaseRef,
         slot: stream.slot,
         namespaces: new Set(stream.namespaces.keys()),
+        tables: new Map(prepared.publications.flatMap(({ tables }) => [...tables])),
         plan,
         inFlightBudgetBytes: inFlightBudgetBytes(config.streams.length),
         maxRowBytes: config.maxRowBytes ?? defaultMaxRowBytes(process.constrainedMemory(), config.streams.length),

@@ -65,6 +65,8 @@ export interface PreparedPublication {
   readonly oid: number;
   /** See `PublicationEntries` */
   readonly entryOids: readonly number[];
+  /** Names of the tables of the namespace, by OID */
+  readonly tables: ReadonlyMap<number, string>;
   /**
    * LSN of the transactional message that marks its creation (equal to that message's LSN in pgoutput); undefined for a
    * publication that an operator created, or that came with a restored dump
@@ -91,7 +93,8 @@ export async function ensurePublication(
       const facts = new Map([current.processes, current.events].map((table) => [table.name, table]));
       const { entryOids } = entriesOf(publication, facts);
       const lsn = createdAtLsn(publication, context.server);
-      return { name: namespace, oid: publication.oid, entryOids, createdAtLsn: lsn };
+      const names = new Map(Array.from(facts.values(), ({ oid, name }) => [oid, name]));
+      return { name: namespace, oid: publication.oid, entryOids, tables: names, createdAtLsn: lsn };
     }
     try {
       await carryOut(control, task, context);

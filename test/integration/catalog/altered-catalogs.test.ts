@@ -261,4 +261,53 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     },
     TIMEOUT_MS,
   );
+
+  test.each([
+    [
+      'another name',
+      [`ALTER TABLE ${events} RENAME TO o`, insertInto('o'), `ALTER TABLE o RENAME TO ${events}`],
+      '"public"."o"',
+    ],
+    [
+      'another schema',
+      [
+        'CREATE SCHEMA old',
+        `ALTER TABLE ${events} SET SCHEMA old; ${insertInto(`old.${events}`)}; ALTER TABLE old.${events} SET SCHEMA public`,
+      ],
+      `"old"."${events}"`,
+    ],
+    [
+      'the name of another namespace',
+      [
+        `ALTER TABLE ${tablesOf(OTHER).events} RENAME TO t; ALTER TABLE ${events} RENAME TO ${tablesOf(OTHER).events}`,
+        `${insertInto(tablesOf(OTHER).events)}; ALTER TABLE ${tablesOf(OTHER).events} RENAME TO ${events}`,
+        `ALTER TABLE t RENAME TO ${tablesOf(OTHER).events}`,
+      ],
+      `"public"."${tablesOf(OTHER).events}"`,
+    ],
+  ])(
+    'a row that was written while its table had %s for a moment stops the slot, and can be parked',
+    async (_name, statements, name) => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'before');
+      await fixture.confirmed('one');
+      await run(fixture, statements.join('; '));
+      // The second attempt begins with the table under its own name.
+      const error = await service.waitForFailure(fixture.slot('one'), 2);
+      expect(error).toMatchObject({ code: 'relation_renamed', place: { namespace: NS, table: events } });
+      expect(error.message).toContain(name);
+      records.push(...(await live(fixture, 'after')));
+      await service.stop();
+      const parkingTopic = `${fixture.database}-parking`;
+      await kafka().createTopic(parkingTopic, { partitions: 1 });
+      fixture.start({ namespaceSettings: { [NS]: { on_invalid: 'park', parking_topic: parkingTopic } } });
+      await fixture.confirmed('one');
+      await fixture.confirmed('two');
+      await expectEmitted(fixture, records);
+      expect((await kafka().readAll([parkingTopic])).map(({ key }) => key.toString())).toEqual([`${NS} x`]);
+    },
+    TIMEOUT_MS,
+  );
 });

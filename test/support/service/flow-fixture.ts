@@ -179,6 +179,7 @@ export class FlowFixture {
       databaseRef: 'db',
       slot: 'slot',
       namespaces: new Set(['invoice', 'a_b']),
+      tables: new Map(),
       plan: { streamed: ['invoice', 'a_b'], boundaries: options.boundaries ?? [] },
       inFlightBudgetBytes: 1024 * 1024,
       maxRowBytes: 2 * 1024 * 1024,
