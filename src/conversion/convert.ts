@@ -12,6 +12,7 @@
  * | every other change                            | none                                            |
  */
 import type { ByteWriter } from '../bytes/writer.ts';
+import { InvalidRowError } from '../errors.ts';
 import {
   type DeleteMessage,
   type InsertMessage,
@@ -20,6 +21,7 @@ import {
   UNCHANGED_TOAST,
   type UpdateMessage,
 } from '../postgres/replication/pgoutput.ts';
+import { NEEDED_STATUSES, STATUSES } from '../progressor/tables.ts';
 import {
   checkColumnCount,
   isSameValue,
@@ -165,7 +167,9 @@ function convertUpdate(
   requireValue(newTuple, status, 'status');
 
   if (isValue(newTuple, status, STATUS_ERROR)) {
-    if (!isValue(oldTuple, status, STATUS_RUNNING) && !isValue(oldTuple, status, STATUS_INIT)) return undefined;
+    if (!isValue(oldTuple, status, STATUS_RUNNING) && !isValue(oldTuple, status, STATUS_INIT)) {
+      return ignoreTransition(relation, { oldTuple, newTuple, draft });
+    }
     const processId = readProcessId(relation, tupleWithValue(newTuple, oldTuple, relation.processId), draft);
     const oldRow = change.oldKind === 'O' ? oldTuple : undefined;
     const failed = { reason: readFailureReason(newTuple, oldRow, relation.detail) };
@@ -175,6 +179,31 @@ function convertUpdate(
   if (isValue(newTuple, status, STATUS_RUNNING) && isValue(oldTuple, status, STATUS_ERROR)) {
     const processId = readProcessId(relation, tupleWithValue(newTuple, oldTuple, relation.processId), draft);
     return writeLifecycle(relation, processId, commitTimeMicros, REPAIRED, draft);
+  }
+  return ignoreTransition(relation, { oldTuple, newTuple, draft });
+}
+
+/**
+ * A change of the status that gives no record. A label that the status type does not have, or has in place of one that gives
+ * records, may be another name of that one.
+ */
+function ignoreTransition(
+  relation: ProcessesRelation,
+  { oldTuple, newTuple, draft }: { readonly oldTuple: Tuple; readonly newTuple: Tuple; readonly draft: RecordDraft },
+): undefined {
+  const labels = relation.statusLabels.get(relation.namespace);
+  if (labels === undefined) return undefined;
+  const isWhole = NEEDED_STATUSES.every((status) => labels.includes(status));
+  for (const tuple of [oldTuple, newTuple]) {
+    const label = valueBytes(tuple, relation.status).toString();
+    if (STATUSES.some((status) => status === label) || (isWhole && labels.includes(label))) continue;
+    readProcessId(relation, tupleWithValue(newTuple, oldTuple, relation.processId), draft);
+    throw new InvalidRowError(`column "status" has the unknown label "${label}"`, {
+      code: 'status_unknown',
+      advice:
+        'If a label of the status type was renamed, give it its name back (ALTER TYPE ... RENAME VALUE); to go on, set on_invalid: park ' +
+        'for the namespace, and compare the process with the topic',
+    });
   }
   return undefined;
 }

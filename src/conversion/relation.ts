@@ -49,7 +49,14 @@ export interface ProcessesRelation extends AnyRelation {
   readonly detail: number;
   /** True when an index identifies rows and the status is part of it: an update without an old key left the status alone */
   readonly isIdentifiedByStatus: boolean;
+  /** Labels of the status type in the catalog, by namespace */
+  readonly statusLabels: StatusLabels;
 }
+
+/** Labels of the status types as the catalog has them at present, by namespace; without an entry every label is accepted. */
+export type StatusLabels = ReadonlyMap<string, readonly string[]>;
+
+const NO_LABELS: StatusLabels = new Map();
 
 /** A configured table as its last Relation message describes it. */
 export type SourceRelation = EventsRelation | ProcessesRelation;
@@ -78,7 +85,11 @@ export function renamedRelation({ schema, name }: RelationMessage, table: string
  * public.
  * @throws InvalidRowError when a column that records are made of is missing, or of a type that cannot be read
  */
-export function resolveRelation(message: RelationMessage, namespaces: ReadonlySet<string>): SourceRelation | undefined {
+export function resolveRelation(
+  message: RelationMessage,
+  namespaces: ReadonlySet<string>,
+  statusLabels: StatusLabels = NO_LABELS,
+): SourceRelation | undefined {
   if (message.schema !== SCHEMA) return undefined;
   const name = parseTableName(message.name);
   if (name === undefined || !namespaces.has(name.namespace)) return undefined;
@@ -112,6 +123,7 @@ export function resolveRelation(message: RelationMessage, namespaces: ReadonlySe
       processId: column('process_id', (oid) => TEXT_TYPES.includes(oid)),
       status: column('status', (oid) => oid >= FIRST_USER_TYPE_OID),
       detail: column('detail', (oid) => TEXT_TYPES.includes(oid)),
+      statusLabels,
       isIdentifiedByStatus:
         message.replicaIdentity === 'i' &&
         identifiesStatus(message.columns.filter(({ isKey }) => isKey).map((one) => one.name)),

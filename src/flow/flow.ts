@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type postgres from 'postgres';
+import type { StatusLabels } from '../conversion/relation.ts';
 import { settlesWithin } from '../deadline.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import type { TopicChange } from '../kafka/produce/topic-watch.ts';
@@ -32,6 +33,7 @@ export interface FlowMemory {
   readonly publicationExistedAt: ReadonlyMap<string, Lsn>;
   /** Unconfigured relations that have been logged, as schema.table */
   readonly warnedRelations: Set<string>;
+  readonly statusLabels: StatusLabels;
   /**
    * Commit LSN of a transaction with a row that could not be delivered. When it comes again, its rows are only tried until
    * all are valid: sent each time, the rows before the invalid one would accumulate in Kafka with every attempt.
@@ -117,7 +119,11 @@ export class Flow implements StreamView {
     this.#replication = replication;
     this.#sinks = sinks;
     this.#progress = options.progress;
-    this.#rows = new RowDelivery({ ...options, warnedRelations: memory.warnedRelations });
+    this.#rows = new RowDelivery({
+      ...options,
+      warnedRelations: memory.warnedRelations,
+      statusLabels: memory.statusLabels,
+    });
     this.#largeRows = new LargeRowReader({
       neededColumns: (tuple) => this.#rows.neededColumns(tuple),
       maxRowBytes: options.maxRowBytes,

@@ -3,7 +3,13 @@ import { ByteWriter } from '../bytes/writer.ts';
 import { convertChange, type RecordKind } from '../conversion/convert.ts';
 import { neededColumns } from '../conversion/needed-columns.ts';
 import { encodeParkedRow } from '../conversion/parking-record.ts';
-import { isTable, renamedRelation, resolveRelation, type SourceRelation } from '../conversion/relation.ts';
+import {
+  isTable,
+  renamedRelation,
+  resolveRelation,
+  type SourceRelation,
+  type StatusLabels,
+} from '../conversion/relation.ts';
 import { InvalidRowError, NotifierError, SourceError } from '../errors.ts';
 import { formatLsn, type Lsn } from '../lsn.ts';
 import type { TupleRole } from '../postgres/replication/large-row.ts';
@@ -25,6 +31,8 @@ export interface RowDeliveryOptions {
   readonly progress: Progress;
   /** Unconfigured relations that have been logged, as schema.table; kept by the slot from session to session */
   readonly warnedRelations: Set<string>;
+  /** Kept up to date while the stream runs */
+  readonly statusLabels: StatusLabels;
   readonly log: Logger;
 }
 
@@ -121,7 +129,7 @@ export class RowDelivery {
     const table = this.#options.tables.get(message.relationId);
     if (table !== undefined && !isTable(message, table)) return renamedRelation(message, table);
     try {
-      return resolveRelation(message, this.#options.namespaces);
+      return resolveRelation(message, this.#options.namespaces, this.#options.statusLabels);
     } catch (error) {
       if (error instanceof InvalidRowError) return error;
       throw error;

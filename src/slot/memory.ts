@@ -19,6 +19,8 @@ export interface SlotMemory extends FlowMemory {
   readonly publicationExistedAt: Map<string, Lsn>;
   /** Boundaries found with a copy of the slot, by publication (StreamingPlan) */
   readonly probedBoundaries: Map<string, Lsn>;
+  /** Labels of the status types as the catalog was last seen, by namespace */
+  readonly statusLabels: Map<string, readonly string[]>;
   /** Abandoned slots that have been logged */
   readonly warnedSlots: Set<string>;
   /** Replication connections that ended one after the other because the server was silent, all of them at this position */
@@ -39,6 +41,7 @@ export function createSlotMemory(): SlotMemory {
     probedBoundaries: new Map(),
     warnedRelations: new Set(),
     warnedSlots: new Set(),
+    statusLabels: new Map(),
     refusedCommitLsn: undefined,
     silentEnds: { confirmedLsn: undefined, count: 0 },
     isLedgerRefused: false,

@@ -251,7 +251,10 @@ export class Session implements AsyncDisposable {
     const preparing = prepareSlot(control.sql, this.#setupRequest(endpoint));
     const prepared = await this.#interruptible(within(PREPARE_TIMEOUT_MS, 'prepare the slot', preparing));
     for (const name of prepared.renewedPublications) forgetPublication(memory, name);
-    for (const { name } of prepared.publications) notePublication(memory, name, prepared.currentLsn);
+    for (const { name, statusLabels } of prepared.publications) {
+      notePublication(memory, name, prepared.currentLsn);
+      memory.statusLabels.set(name, statusLabels);
+    }
     // Another process may have accepted another cluster meanwhile.
     for (const [client, id] of prepared.nextLedger.clusterIds) memory.clusterIds.set(client, id);
     const progress = new Progress(prepared.confirmedFlushLsn, (commitTimeMicros) =>
@@ -376,7 +379,9 @@ export class Session implements AsyncDisposable {
       const { isConfiguredSlot } = this.#options;
       const { slot, namespaces: publishing } = stream;
       const configuration = this.#configuration;
-      const watch = { control, slot, publishing, configuration, isConfiguredSlot, prepared, ledger, status, log };
+      const { statusLabels } = memory;
+      const looked = { control, slot, publishing, prepared, statusLabels };
+      const watch = { ...looked, configuration, isConfiguredSlot, ledger, status, log };
       watchSlot({ ...watch, controlError: () => this.#controlError, signal: this.#ended.signal }).catch(
         (error: unknown) => flow.fail(error),
       );

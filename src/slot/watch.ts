@@ -7,6 +7,7 @@ import { explainFailure } from '../failure-policy.ts';
 import { formatLsn } from '../lsn.ts';
 import { entriesOf, readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
+import { processesTable } from '../postgres/catalog/tables.ts';
 import type { OwnedConnection } from '../postgres/client/owned-connection.ts';
 import { newerConfigurations } from '../postgres/continuity/configuration-order.ts';
 import { readOtherReaders } from '../postgres/continuity/other-readers.ts';
@@ -42,6 +43,8 @@ export interface SlotWatchOptions {
   /** True for a slot that the configuration names */
   readonly isConfiguredSlot: (slot: string) => boolean;
   readonly prepared: PreparedSlot;
+  /** Labels of the status types by namespace, which each look renews */
+  readonly statusLabels: Map<string, readonly string[]>;
   readonly ledger: LedgerKeeper;
   readonly status: SlotStatus;
   readonly log: Logger;
@@ -111,6 +114,10 @@ async function look(
     const sharing = findSharingHazards(settings, publishing, { database: prepared, otherReaders });
     const warnings = sharing.map((hazard) => warnOfSharing(hazard, prepared));
     status.warnings.update('publications', warnings, log);
+    for (const namespace of namespaces) {
+      const processes = publishing.tables.get(processesTable(namespace));
+      if (processes !== undefined) options.statusLabels.set(namespace, processes.statusLabels);
+    }
     const alterations = describePublicationHazards(namespaces, publishing, ledger.entryOids);
     const hazards = findTableHazards(namespaces, publishing);
     status.warnings.update('tables', hazards.filter(({ effect }) => effect !== 'hides_rows').map(warnOf), log);

@@ -67,6 +67,8 @@ export interface PreparedPublication {
   readonly entryOids: readonly number[];
   /** Names of the tables of the namespace, by OID */
   readonly tables: ReadonlyMap<number, string>;
+  /** See `TableFacts` */
+  readonly statusLabels: readonly string[];
   /**
    * LSN of the transactional message that marks its creation (equal to that message's LSN in pgoutput); undefined for a
    * publication that an operator created, or that came with a restored dump
@@ -94,7 +96,8 @@ export async function ensurePublication(
       const { entryOids } = entriesOf(publication, facts);
       const lsn = createdAtLsn(publication, context.server);
       const names = new Map(Array.from(facts.values(), ({ oid, name }) => [oid, name]));
-      return { name: namespace, oid: publication.oid, entryOids, tables: names, createdAtLsn: lsn };
+      const { statusLabels } = current.processes;
+      return { name: namespace, oid: publication.oid, entryOids, tables: names, statusLabels, createdAtLsn: lsn };
     }
     try {
       await carryOut(control, task, context);

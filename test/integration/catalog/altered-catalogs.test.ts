@@ -310,4 +310,50 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     },
     TIMEOUT_MS,
   );
+
+  test(
+    'a label that is added gives no record, and does not keep the stream',
+    async () => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'p');
+      await run(fixture, "ALTER TYPE process_status ADD VALUE 'paused'");
+      for (const status of ['paused', 'running']) await fixture.commit((tx) => setStatus(tx, NS, 'p', status));
+      records.push(...(await live(fixture, 'q')));
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, records);
+      // The first row may come before the label is known: the next attempt knows it.
+      expect(service.failures(fixture.slot('one')).length).toBeLessThanOrEqual(1);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'a change to a label that was renamed stops the slot, and can be parked',
+    async () => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'p');
+      await fixture.confirmed('one');
+      await run(fixture, "ALTER TYPE process_status RENAME VALUE 'error' TO 'failed'");
+      await fixture.commit((tx) => setStatus(tx, NS, 'p', 'failed', 'lost?'));
+      // The second attempt knows that the type has this label, and lacks another one.
+      const error = await service.waitForFailure(fixture.slot('one'), 2);
+      expect(error).toMatchObject({ code: 'status_unknown', place: { table: processes, key: `${NS} p` } });
+      expect(error.message).toContain('"failed"');
+      await run(fixture, "ALTER TYPE process_status RENAME VALUE 'failed' TO 'error'");
+      await service.waitForFailure(fixture.slot('one'), 3);
+      await service.stop();
+      const parkingTopic = `${fixture.database}-parking`;
+      await kafka().createTopic(parkingTopic, { partitions: 1 });
+      fixture.start({ namespaceSettings: { [NS]: { on_invalid: 'park', parking_topic: parkingTopic } } });
+      records.push(...(await live(fixture, 'q')));
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, records);
+      expect((await kafka().readAll([parkingTopic])).map(({ key }) => key.toString())).toEqual([`${NS} p`]);
+    },
+    TIMEOUT_MS,
+  );
 });

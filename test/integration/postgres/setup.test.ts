@@ -89,6 +89,7 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
         oid: publications.find((row) => row.pubname === name)!.oid,
         entryOids: [expect.any(Number), expect.any(Number)] as unknown as number[],
         tables: expect.any(Map) as unknown as Map<number, string>,
+        statusLabels: expect.any(Array) as unknown as string[],
         createdAtLsn: expect.any(BigInt) as unknown as bigint,
       })),
       renewedPublications: [],

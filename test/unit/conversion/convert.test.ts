@@ -369,6 +369,28 @@ describe('convertChange of processes', () => {
     }
   });
 
+  test('a label that the status type does not have is refused, whichever way the status changes', () => {
+    const message = relationMessage({ name: `${NAMESPACE}_processes`, columns: PROCESSES_COLUMNS });
+    const labels = new Map([[NAMESPACE, ['running', 'error', 'paused']]]);
+    const relation = resolveRelation(message, new Set([NAMESPACE]), labels)!;
+    const changed = (from: string, to: string) =>
+      convertMessage(relation, update(RELATION_ID, full(status(from)), processRow(status(to))));
+    for (const [from, to] of [
+      ['running', 'paused'],
+      ['paused', 'error'],
+      ['init', 'running'],
+    ] as const) {
+      expect(changed(from, to)).toBeUndefined();
+    }
+    for (const [from, to] of [
+      ['running', 'failed'],
+      ['failed', 'error'],
+      ['failed', 'running'],
+    ] as const) {
+      expect(() => changed(from, to)).toThrow('column "status" has the unknown label "failed"');
+    }
+  });
+
   const reasons: [string, ColumnValue, ColumnValue, string][] = [
     ['NULL', null, 'old detail', 'unknown'],
     ['empty', Buffer.alloc(0), 'old detail', ''],

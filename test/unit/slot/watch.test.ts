@@ -43,6 +43,7 @@ async function watch(
     publishing: new Map([['invoice', { replicaIdentity: 'full', publishColumns: 'all' }]]),
     configuration: '0badc0de',
     isConfiguredSlot: () => true,
+    statusLabels: new Map(),
     prepared: { serverMajor: 17, serverVersionNumber: 170_005 } as unknown as PreparedSlot,
     ledger: { keep, configurations: [], entryOids: new Map([['invoice', [ENTRY_OID]]]) } as unknown as LedgerKeeper,
     status,
