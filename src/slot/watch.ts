@@ -4,7 +4,7 @@ import type { PublishSettings } from '../config/config.ts';
 import { within } from '../deadline.ts';
 import { SourceError } from '../errors.ts';
 import { explainFailure } from '../failure-policy.ts';
-import { formatLsn } from '../lsn.ts';
+import { formatLsn, type Lsn } from '../lsn.ts';
 import { entriesOf, readPublishing } from '../postgres/catalog/publications.ts';
 import { readSlot, readSyncState } from '../postgres/catalog/slots.ts';
 import { processesTable } from '../postgres/catalog/tables.ts';
@@ -124,7 +124,7 @@ async function look(
     // The session ends at once then, and closes the ledger.
     if (alterations.length > 0) return alteredPublicationError(alterations);
     const hidden = hazards.find(({ effect }) => effect === 'hides_rows');
-    if (hidden !== undefined) return hiddenRowsError(hidden);
+    if (hidden !== undefined) return hiddenRowsError(hidden, ledger.watchedLsn);
     return {
       entryOids: new Map(
         Array.from(publishing.publications, ([name, one]) => [name, entriesOf(one, publishing.tables).entryOids]),
@@ -198,8 +198,13 @@ function alteredPublicationError(hazards: readonly string[]): SourceError {
   });
 }
 
-function hiddenRowsError(hazard: TableHazard): SourceError {
+function hiddenRowsError(hazard: TableHazard, watchedLsn: Lsn): SourceError {
   const { code, namespace, table, detail } = hazard;
   const advice = hazardAdvice(hazard);
-  return new SourceError(`Cannot continue: ${detail}`, { code, advice, place: { namespace, table } });
+  const since = formatLsn(watchedLsn);
+  return new SourceError(`Cannot continue: ${detail}. Rows that were written after ${since} may be missing in Kafka`, {
+    code,
+    advice,
+    place: { namespace, table },
+  });
 }

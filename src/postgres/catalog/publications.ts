@@ -21,6 +21,8 @@ export interface PublicationFacts {
   readonly schemaCount: number;
   /** Schema public, with every table of it, is one of them */
   readonly holdsPublic: boolean;
+  /** publish_via_partition_root: rows of a partition are sent as rows of an ancestor that it holds */
+  readonly publishesViaRoot: boolean;
   /** publish_generated_columns = stored (PostgreSQL 18) */
   readonly publishesStoredColumns: boolean;
   /** COMMENT ON PUBLICATION */
@@ -98,7 +100,7 @@ export async function readPublications(
   const modern = serverMajor >= COLUMN_LISTS_MAJOR;
   // One statement, so that all facts about a publication are from one moment.
   const publications = await control`
-    SELECT oid::int8 AS oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate,
+    SELECT oid::int8 AS oid, pubname, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
       pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment,
       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text AS server_lsn,
       (
@@ -134,6 +136,7 @@ export async function readPublications(
         tables: row.tables,
         schemaCount: row.schemas.length,
         holdsPublic: row.schemas.includes(true),
+        publishesViaRoot: row.pubviaroot,
         publishesStoredColumns: row.publishes_stored_columns,
         comment: row.comment ?? undefined,
         serverLsn: parseLsn(row.server_lsn),

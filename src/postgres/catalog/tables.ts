@@ -17,6 +17,8 @@ export interface TableFacts {
   readonly identityColumns: readonly string[];
   /** Tables that inherit from it, with their schemas and quoted as SQL needs them; partitions of a partitioned one */
   readonly children: readonly string[];
+  /** Partitioned tables that it is a partition of, at any level */
+  readonly ancestors: readonly PartitionAncestor[];
   /** Empty before PostgreSQL 18, which does not judge them in publications */
   readonly generatedColumns: readonly GeneratedColumn[];
   /** Labels of the enum type of its column status, in their order; empty without such a column */
@@ -30,6 +32,13 @@ export interface TableFacts {
 export interface GeneratedColumn {
   readonly name: string;
   readonly isStored: boolean;
+}
+
+/** A partitioned table above a partition. */
+export interface PartitionAncestor {
+  readonly oid: number;
+  /** With its schema and quoted as SQL needs it */
+  readonly name: string;
 }
 
 /** The two tables of one namespace. */
@@ -71,6 +80,10 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         SELECT coalesce(json_agg(inhrelid::regclass::text ORDER BY inhrelid), '[]') FROM pg_inherits WHERE inhparent = c.oid
       ) AS children,
       (
+        SELECT coalesce(json_agg(json_build_object('oid', relid::oid::int8, 'name', relid::text)), '[]')
+        FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid
+      ) AS ancestors,
+      (
         SELECT coalesce(json_agg(json_build_object('name', attname, 'isStored', attgenerated = 's') ORDER BY attnum), '[]')
         FROM pg_attribute WHERE attrelid = c.oid AND attgenerated <> '' AND NOT attisdropped
           AND current_setting('server_version_num')::int4 >= 180000
@@ -93,6 +106,7 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         replicaIdentity: row.relreplident,
         identityColumns: row.identity_columns,
         children: row.children,
+        ancestors: row.ancestors,
         generatedColumns: row.generated_columns,
         statusLabels: row.status_labels,
         owner: row.owner,

@@ -10,6 +10,8 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 
 /**
  * - `table_children`: the table has child tables
+ * - `table_unlogged`: changes of the table are not in the WAL
+ * - `published_as_root`: the publication sends the rows as those of a partitioned table above it
  * - `identity_column_list`: another publication has a column list that does not cover the replica identity
  * - `identity_stored_columns`: a stored generated column is part of the replica identity, and a publication leaves it out
  * - `identity_virtual_columns`: a virtual one is, which no publication can hold
@@ -17,6 +19,8 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
  */
 export type TableHazardCode =
   | 'table_children'
+  | 'table_unlogged'
+  | 'published_as_root'
   | 'identity_column_list'
   | 'identity_stored_columns'
   | 'identity_virtual_columns'
@@ -36,7 +40,7 @@ export interface TableHazard {
   readonly table: string;
   /** What is wrong, beginning with the table */
   readonly detail: string;
-  /** The child tables as SQL needs them, the names of the publications, or the labels; empty for virtual columns */
+  /** The child tables as SQL needs them, the names of the publications, or the labels; empty where there are none */
   readonly objects: readonly string[];
 }
 
@@ -51,6 +55,8 @@ export function findTableHazards(
     if (tables === undefined) return [];
     const found = [tables.processes, tables.events].flatMap((table) => [
       ...childrenHazard(namespace, table),
+      ...unloggedHazard(namespace, table),
+      ...rootHazard(namespace, table, publishing),
       ...(hasFullIdentity(table) ? identityHazards(namespace, table, publishing) : []),
     ]);
     return [...found, ...statusHazards(namespace, tables.processes)];
@@ -61,6 +67,33 @@ function childrenHazard(namespace: string, { name, children }: TableFacts): Tabl
   if (children.length === 0) return [];
   const detail = `${quoteTable(name)} has child tables (${children.join(', ')}), whose rows reach no topic`;
   return [{ code: 'table_children', effect: 'hides_rows', namespace, table: name, detail, objects: children }];
+}
+
+/** PostgreSQL lets no table of a publication become unlogged, except by FOR TABLES IN SCHEMA and FOR ALL TABLES. */
+function unloggedHazard(namespace: string, { name, persistence }: TableFacts): TableHazard[] {
+  if (persistence === 'p') return [];
+  const detail = `${quoteTable(name)} is unlogged, so its changes are not in the WAL and reach no topic`;
+  return [{ code: 'table_unlogged', effect: 'hides_rows', namespace, table: name, detail, objects: [] }];
+}
+
+/** Rows that are sent under the name of another table belong to no namespace. */
+function rootHazard(
+  namespace: string,
+  { name, ancestors }: TableFacts,
+  { publications }: PublishingFacts,
+): TableHazard[] {
+  const publication = publications.get(namespace);
+  if (publication === undefined || !publication.publishesViaRoot) return [];
+  const root = ancestors.find(
+    (ancestor) =>
+      publication.tables.some(({ oid }) => oid === ancestor.oid) ||
+      (publication.holdsPublic && ancestor.name.startsWith('public.')),
+  );
+  if (root === undefined) return [];
+  const detail =
+    `publication ${quoteIdentifier(namespace)} sends rows of ${quoteTable(name)} as rows of ${root.name} (publish_via_partition_root), ` +
+    'so that they reach no topic';
+  return [{ code: 'published_as_root', effect: 'hides_rows', namespace, table: name, detail, objects: [namespace] }];
 }
 
 /** A renamed label hides changes of status, and records know nothing of one that was added. */

@@ -32,6 +32,14 @@ export function hazardAdvice({ code, namespace, table, objects }: TableHazard): 
       const detach = objects.map((child) => `ALTER TABLE ${child} NO INHERIT ${quoteTable(table)};`);
       return `Move their rows into the table, and run as their owner: ${detach.join(' ')}`;
     }
+    case 'table_unlogged':
+      return `Run as its owner: ALTER TABLE ${quoteTable(table)} SET LOGGED;`;
+    case 'published_as_root': {
+      const set = objects.map(
+        (name) => `ALTER PUBLICATION ${quoteIdentifier(name)} SET (publish_via_partition_root = false);`,
+      );
+      return `Run as the owner of the publication: ${set.join(' ')}`;
+    }
     case 'identity_column_list':
       return `Remove the column list of ${quoteTable(table)} from publication ${objects.map(quoteIdentifier).join(', ')}, or ${index}`;
     case 'identity_stored_columns': {

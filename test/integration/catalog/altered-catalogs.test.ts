@@ -356,4 +356,52 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     },
     TIMEOUT_MS,
   );
+
+  const hiding: [name: string, before: string, statements: string[], cure: string, code: string, since?: number][] = [
+    [
+      'a publication FOR TABLES IN SCHEMA and an unlogged table',
+      `CREATE PUBLICATION ${NS} FOR TABLES IN SCHEMA public`,
+      [`ALTER TABLE ${events} SET UNLOGGED`, insertInto(events)],
+      `ALTER TABLE ${events} SET LOGGED`,
+      'table_unlogged',
+      15,
+    ],
+    [
+      'a partitioned table above it in the publication, and publish_via_partition_root',
+      'SELECT 1',
+      [
+        `CREATE TABLE whole (LIKE ${events}) PARTITION BY LIST (process_id)`,
+        `ALTER TABLE whole ATTACH PARTITION ${events} DEFAULT`,
+        `ALTER PUBLICATION ${NS} ADD TABLE whole`,
+        `ALTER PUBLICATION ${NS} SET (publish_via_partition_root)`,
+        insertInto(events),
+      ],
+      `ALTER PUBLICATION ${NS} SET (publish_via_partition_root = false)`,
+      'published_as_root',
+    ],
+  ];
+
+  test.each(hiding.filter(([, , , , , since = 14]) => since <= major))(
+    'rows that are hidden by %s end the stream within seconds, and the advice cures it',
+    async (_name, before, statements, cure, code) => {
+      await using fixture = await openFixture();
+      await run(fixture, before);
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'before');
+      await fixture.confirmed('one');
+      for (const statement of statements) await run(fixture, statement);
+      const error = await service.waitForFailure(fixture.slot('one'));
+      expect(error).toMatchObject({ code, place: { namespace: NS, table: events } });
+      expect(error.message).toMatch(/Rows that were written after .* may be missing/);
+      expect(await service.waitForFailure(fixture.slot('one'), 2)).toMatchObject({ name: 'SetupError', code });
+      expect(error.advice?.replaceAll('"', '')).toContain(cure.replace(`TABLE ${events}`, `TABLE public.${events}`));
+      await run(fixture, cure);
+      records.push(...(await live(fixture, 'after')));
+      await fixture.confirmed('one');
+      await expectEmitted(fixture, records);
+      expect(service.failures(fixture.slot('two'))).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
 });

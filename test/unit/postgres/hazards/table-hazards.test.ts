@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'bun:test';
-import type { OtherPublication, PublishingFacts } from '../../../../src/postgres/catalog/publications.ts';
+import type {
+  OtherPublication,
+  PublicationFacts,
+  PublishingFacts,
+} from '../../../../src/postgres/catalog/publications.ts';
 import type { TableFacts } from '../../../../src/postgres/catalog/tables.ts';
 import { findTableHazards } from '../../../../src/postgres/hazards/table-hazards.ts';
-import { PUBLICATION, TABLES } from '../../../support/postgres/catalog-facts.ts';
+import { PUBLICATION, plainEntry, TABLES } from '../../../support/postgres/catalog-facts.ts';
 
 const { namespace, processes, events } = TABLES;
 
@@ -66,6 +70,31 @@ describe('findTableHazards', () => {
         ? []
         : [['status_labels', 'hides_changes', `the type of column status of public."a""b_processes" ${what}`]],
     );
+  });
+
+  const whole = { oid: 9, name: 'public.whole' };
+  const holdsWhole = { tables: [...PUBLICATION.tables, plainEntry(whole.oid)] };
+  test.each<[string, Partial<TableFacts>, Partial<PublicationFacts>, string[]]>([
+    ['an unlogged table', { persistence: 'u' }, {}, ['table_unlogged']],
+    ['a partition', { ancestors: [whole] }, { publishesViaRoot: true }, []],
+    ['a partition with its root', { ancestors: [whole] }, holdsWhole, []],
+    [
+      'a partition by its root',
+      { ancestors: [whole] },
+      { ...holdsWhole, publishesViaRoot: true },
+      ['published_as_root'],
+    ],
+    ['one by its schema', { ancestors: [whole] }, { holdsPublic: true, publishesViaRoot: true }, ['published_as_root']],
+    [
+      'one whose root is in another schema',
+      { ancestors: [{ oid: 9, name: 'other.whole' }] },
+      { holdsPublic: true, publishesViaRoot: true },
+      [],
+    ],
+    ['no partition', {}, { ...holdsWhole, publishesViaRoot: true }, []],
+  ])('of the rows of %s are hidden', (_what, change, publication, expected) => {
+    const of = { ...facts({ change }), publications: new Map([[namespace, { ...PUBLICATION, ...publication }]]) };
+    expect(found(of)).toEqual(expected.map((code) => [code, 'hides_rows']));
   });
 
   const list = ['identity_column_list', 'refuses_updates'];

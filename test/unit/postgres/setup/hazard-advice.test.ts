@@ -22,6 +22,12 @@ test.each<[TableHazardCode, string[], string]>([
     ['ns'],
     `Run as the owner of the publication, after it is created: ALTER PUBLICATION "ns" SET (publish_generated_columns = stored);, or ${INDEX}`,
   ],
+  ['table_unlogged', [], 'Run as its owner: ALTER TABLE public."ns_events" SET LOGGED;'],
+  [
+    'published_as_root',
+    ['ns'],
+    'Run as the owner of the publication: ALTER PUBLICATION "ns" SET (publish_via_partition_root = false);',
+  ],
   ['identity_virtual_columns', [], `Remove the column, or ${INDEX}`],
 ])('advice about %s', (code, objects, expected) => {
   expect(advice(code, objects)).toBe(expected);
