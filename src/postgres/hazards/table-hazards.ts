@@ -57,7 +57,7 @@ export function findTableHazards(
       ...childrenHazard(namespace, table),
       ...unloggedHazard(namespace, table),
       ...rootHazard(namespace, table, publishing),
-      ...(hasFullIdentity(table) ? identityHazards(namespace, table, publishing) : []),
+      ...(hasFullIdentity(table) ? identityHazards : indexHazards)(namespace, table, publishing),
     ]);
     return [...found, ...statusHazards(namespace, tables.processes)];
   });
@@ -151,6 +151,24 @@ function identityHazards(
       ? [hazard('identity_virtual_columns', `has ${generated(virtual)} never published and part of`, [])]
       : []),
   ];
+}
+
+/** What refuses every update and delete of a table that an index identifies: a column list without a column of the index. */
+function indexHazards(
+  namespace: string,
+  { oid, name: table, identityColumns }: TableFacts,
+  { others }: PublishingFacts,
+): TableHazard[] {
+  return others.flatMap(({ name, tableOid, columns }) => {
+    const missing = identityColumns.filter((column) => columns !== null && !columns.includes(column));
+    if (tableOid !== oid || missing.length === 0) return [];
+    const detail =
+      `${quoteTable(table)} is in publication ${quoteIdentifier(name)} with a column list without ${missing.map(quoteIdentifier).join(', ')}, ` +
+      'of its replica identity: PostgreSQL refuses all updates and deletes of the table';
+    return [
+      { code: 'identity_column_list', effect: 'refuses_updates', namespace, table, detail, objects: [name] } as const,
+    ];
+  });
 }
 
 function generated(columns: readonly string[]): string {

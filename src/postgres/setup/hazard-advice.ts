@@ -41,7 +41,7 @@ export function hazardAdvice({ code, namespace, table, objects }: TableHazard): 
       return `Run as the owner of the publication: ${set.join(' ')}`;
     }
     case 'identity_column_list':
-      return `Remove the column list of ${quoteTable(table)} from publication ${objects.map(quoteIdentifier).join(', ')}, or ${index}`;
+      return `Remove the column list of ${quoteTable(table)} from publication ${objects.map(quoteIdentifier).join(', ')}, or let it hold process_id and status, and ${index}`;
     case 'identity_stored_columns': {
       const publish = objects.map(
         (name) => `ALTER PUBLICATION ${quoteIdentifier(name)} SET (publish_generated_columns = stored);`,

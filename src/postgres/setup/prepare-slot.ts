@@ -272,8 +272,10 @@ function hazardsOfPreparation(
       .map(([name]) => processesTable(name)),
   );
   const hasFullIdentity = ({ name, replicaIdentity }: TableFacts) => replicaIdentity === 'f' || willBeFull.has(name);
-  const isAltered = ({ namespace, table }: TableHazard) =>
-    !publications.has(namespace) || tables.get(table)?.replicaIdentity !== 'f';
+  const isAltered = ({ namespace, table }: TableHazard) => {
+    const facts = tables.get(table)!;
+    return hasFullIdentity(facts) && (!publications.has(namespace) || facts.replicaIdentity !== 'f');
+  };
   return findTableHazards([...publishing.keys()], { publications, tables, others }, hasFullIdentity).filter(
     (hazard) => hazard.effect === 'hides_rows' || (hazard.effect === 'refuses_updates' && isAltered(hazard)),
   );

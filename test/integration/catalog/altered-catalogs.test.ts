@@ -3,9 +3,11 @@
  * that names the object, or a warning says what is hidden; the other slot of the database goes on. Real servers.
  */
 import { describe, expect, test } from 'bun:test';
+import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
 import { type InProcessService, startInProcessService } from '../../support/service/in-process.ts';
+import type { LogLine } from '../../support/service/recording-logger.ts';
 import {
   type Emitted,
   event,
@@ -401,6 +403,42 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
       await fixture.confirmed('one');
       await expectEmitted(fixture, records);
       expect(service.failures(fixture.slot('two'))).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe('a status index and a column list of another publication on PostgreSQL 18', () => {
+  const postgres = usePostgres(18);
+  const createList = `CREATE PUBLICATION f FOR TABLE ${processes} (process_id, detail)`;
+
+  test(
+    'without a column of the index is warned of, at a start and while it streams',
+    async () => {
+      await using fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
+      const { sql } = fixture;
+      await sql.unsafe(`CREATE UNIQUE INDEX by_status ON ${processes} (process_id, status)`);
+      await sql.unsafe(`ALTER TABLE ${processes} REPLICA IDENTITY USING INDEX by_status`);
+      await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
+      await sql.unsafe(createList);
+      const namespaceSettings = { [NS]: { replica_identity: 'status_index' } } as const;
+      const service = fixture.start({ namespaceSettings });
+      const begins = ({ event: name, code }: LogLine) => name === 'slot_warning' && code === 'identity_column_list';
+      const line = await service.waitForLog('the warning', begins);
+      expect(line.subject).toBe(processes);
+      expect(line.msg).toContain('without "status"');
+      await expect(setStatus(sql, NS, 'p', 'error')).rejects.toMatchObject({ code: '42P10' });
+      await sql.unsafe('DROP PUBLICATION f');
+      await service.waitForLog('its end', ({ event: name }) => name === 'slot_warning_ended');
+      await sql.unsafe(createList);
+      await waitFor('the second warning', () => service.log.filter(begins).length === 2);
+      await sql.unsafe('ALTER PUBLICATION f SET TABLE orders_processes (process_id, status)');
+      await setStatus(sql, NS, 'p', 'error');
+      await fixture.confirmed('one');
+      expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([
+        'failed: unknown',
+      ]);
+      expect(service.failures()).toEqual([]);
     },
     TIMEOUT_MS,
   );

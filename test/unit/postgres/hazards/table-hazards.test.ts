@@ -97,12 +97,25 @@ describe('findTableHazards', () => {
     expect(found(of)).toEqual(expected.map((code) => [code, 'hides_rows']));
   });
 
+  test.each<[readonly string[] | null, string | undefined]>([
+    [null, undefined],
+    [['process_id', 'status', 'detail'], undefined],
+    [['process_id', 'detail'], 'without "status", of its replica identity'],
+  ])('of the column list %j of another publication over a table with an index', (columns, what) => {
+    const change: Partial<TableFacts> = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] };
+    const hazards = findTableHazards([namespace], facts({ change, others: [other({ columns })] }));
+    expect(hazards.map(({ code, effect }) => [code, effect])).toEqual(
+      what === undefined ? [] : [['identity_column_list', 'refuses_updates']],
+    );
+    expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+  });
+
   const list = ['identity_column_list', 'refuses_updates'];
   const generated = ['identity_stored_columns', 'refuses_updates'];
   const virtual = ['identity_virtual_columns', 'refuses_updates'];
   const stored = [{ name: 'party', isStored: true }];
   test.each([
-    ['a column list of another publication', { others: [other({ columns: ['process_id'] })] }, [list]],
+    ['a column list of another publication', { others: [other({ columns: ['process_id', 'status'] })] }, [list]],
     ['a column list on another table', { others: [other({ columns: ['process_id'], tableOid: 77 })] }, []],
     ['a stored generated column', { change: { generatedColumns: stored } }, [generated]],
     ['one that is published', { change: { generatedColumns: stored }, publishesStoredColumns: true }, []],

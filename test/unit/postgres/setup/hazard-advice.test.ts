@@ -15,7 +15,7 @@ test.each<[TableHazardCode, string[], string]>([
   [
     'identity_column_list',
     ['a"b'],
-    `Remove the column list of public."ns_events" from publication "a""b", or ${INDEX}`,
+    `Remove the column list of public."ns_events" from publication "a""b", or let it hold process_id and status, and ${INDEX}`,
   ],
   [
     'identity_stored_columns',
