@@ -17,6 +17,8 @@ export interface TableFacts {
   readonly identityColumns: readonly string[];
   /** Tables that inherit from it, with their schemas and quoted as SQL needs them; partitions of a partitioned one */
   readonly children: readonly string[];
+  /** Rules that do something else instead of an insert, update or delete */
+  readonly insteadRules: readonly string[];
   /** Partitioned tables that it is a partition of, at any level */
   readonly ancestors: readonly PartitionAncestor[];
   /** Empty before PostgreSQL 18, which does not judge them in publications */
@@ -80,6 +82,10 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         SELECT coalesce(json_agg(inhrelid::regclass::text ORDER BY inhrelid), '[]') FROM pg_inherits WHERE inhparent = c.oid
       ) AS children,
       (
+        SELECT coalesce(json_agg(rulename ORDER BY rulename), '[]') FROM pg_rewrite
+        WHERE ev_class = c.oid AND c.relkind = 'r' AND is_instead AND ev_enabled <> 'D'
+      ) AS instead_rules,
+      (
         SELECT coalesce(json_agg(json_build_object('oid', relid::oid::int8, 'name', relid::text)), '[]')
         FROM pg_partition_ancestors(c.oid) WHERE relid <> c.oid
       ) AS ancestors,
@@ -106,6 +112,7 @@ export async function readTables(control: Sql, names: readonly string[]): Promis
         replicaIdentity: row.relreplident,
         identityColumns: row.identity_columns,
         children: row.children,
+        insteadRules: row.instead_rules,
         ancestors: row.ancestors,
         generatedColumns: row.generated_columns,
         statusLabels: row.status_labels,

@@ -11,6 +11,7 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 /**
  * - `table_children`: the table has child tables
  * - `table_unlogged`: changes of the table are not in the WAL
+ * - `table_rules`: rules of the table do something else instead of writing its rows
  * - `published_as_root`: the publication sends the rows as those of a partitioned table above it
  * - `identity_column_list`: another publication has a column list that does not cover the replica identity
  * - `identity_stored_columns`: a stored generated column is part of the replica identity, and a publication leaves it out
@@ -20,6 +21,7 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
 export type TableHazardCode =
   | 'table_children'
   | 'table_unlogged'
+  | 'table_rules'
   | 'published_as_root'
   | 'identity_column_list'
   | 'identity_stored_columns'
@@ -40,7 +42,7 @@ export interface TableHazard {
   readonly table: string;
   /** What is wrong, beginning with the table */
   readonly detail: string;
-  /** The child tables as SQL needs them, the names of the publications, or the labels; empty where there are none */
+  /** The child tables as SQL needs them, the names of publications or rules, or the labels; empty where there are none */
   readonly objects: readonly string[];
 }
 
@@ -56,6 +58,7 @@ export function findTableHazards(
     const found = [tables.processes, tables.events].flatMap((table) => [
       ...childrenHazard(namespace, table),
       ...unloggedHazard(namespace, table),
+      ...ruleHazard(namespace, table),
       ...rootHazard(namespace, table, publishing),
       ...(hasFullIdentity(table) ? identityHazards : indexHazards)(namespace, table, publishing),
     ]);
@@ -74,6 +77,14 @@ function unloggedHazard(namespace: string, { name, persistence }: TableFacts): T
   if (persistence === 'p') return [];
   const detail = `${quoteTable(name)} is unlogged, so its changes are not in the WAL and reach no topic`;
   return [{ code: 'table_unlogged', effect: 'hides_rows', namespace, table: name, detail, objects: [] }];
+}
+
+/** What such a rule writes elsewhere is not in the table: whether it should be is for an operator to say. */
+function ruleHazard(namespace: string, { name, insteadRules }: TableFacts): TableHazard[] {
+  if (insteadRules.length === 0) return [];
+  const rules = insteadRules.map(quoteIdentifier).join(', ');
+  const detail = `${quoteTable(name)} has rules with INSTEAD (${rules}): rows that they write elsewhere, or not at all, reach no topic`;
+  return [{ code: 'table_rules', effect: 'hides_changes', namespace, table: name, detail, objects: insteadRules }];
 }
 
 /** Rows that are sent under the name of another table belong to no namespace. */

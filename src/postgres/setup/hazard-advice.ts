@@ -34,6 +34,10 @@ export function hazardAdvice({ code, namespace, table, objects }: TableHazard): 
     }
     case 'table_unlogged':
       return `Run as its owner: ALTER TABLE ${quoteTable(table)} SET LOGGED;`;
+    case 'table_rules': {
+      const drop = objects.map((rule) => `DROP RULE ${quoteIdentifier(rule)} ON ${quoteTable(table)};`);
+      return `Move the rows into the table, and run as its owner: ${drop.join(' ')}`;
+    }
     case 'published_as_root': {
       const set = objects.map(
         (name) => `ALTER PUBLICATION ${quoteIdentifier(name)} SET (publish_via_partition_root = false);`,

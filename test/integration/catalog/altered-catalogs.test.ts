@@ -406,6 +406,32 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     },
     TIMEOUT_MS,
   );
+
+  test(
+    'a rule with INSTEAD is warned of once, with the statement that drops it',
+    async () => {
+      await using fixture = await openFixture();
+      const service = fixture.start();
+      await service.waitForStart(fixture.slot('one'), fixture.slot('two'));
+      const records = await live(fixture, 'before');
+      await run(
+        fixture,
+        `CREATE TABLE copy (LIKE ${events});
+         CREATE RULE move AS ON INSERT TO ${events} DO INSTEAD INSERT INTO copy VALUES (NEW.*)`,
+      );
+      await fixture.commit((tx) => insertEvent(tx, NS, 'hidden', 1));
+      const line = await service.waitForLog('the warning', ({ code }) => code === 'table_rules');
+      expect([line.subject, line.advice]).toEqual([events, expect.stringContaining('DROP RULE "move"')]);
+      await run(fixture, `DROP RULE move ON ${events}; INSERT INTO ${events} SELECT * FROM copy`);
+      await service.waitForLog('its end', ({ event: name }) => name === 'slot_warning_ended');
+      await fixture.confirmed('one');
+      expect((await fixture.emitted(NS)).map(({ key }) => key)).toContain(`${NS} hidden`);
+      expect((await fixture.emitted(NS)).filter(({ key }) => key === `${NS} before`)).toHaveLength(records.length);
+      expect(warnings(service).filter((code) => code === 'table_rules')).toHaveLength(1);
+      expect(service.failures()).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
 });
 
 describe('a status index and a column list of another publication on PostgreSQL 18', () => {

@@ -14,6 +14,7 @@ export function table(name: string, oid: number, change: Partial<TableFacts> = {
     replicaIdentity: 'f',
     identityColumns: [],
     children: [],
+    insteadRules: [],
     ancestors: [],
     generatedColumns: [],
     statusLabels: [],

@@ -15,6 +15,7 @@ const table: TableFacts = {
   replicaIdentity: 'i',
   identityColumns: ['process_id', 'status'],
   children: [],
+  insteadRules: [],
   ancestors: [],
   generatedColumns: [],
   statusLabels: [],

@@ -72,6 +72,12 @@ describe('findTableHazards', () => {
     );
   });
 
+  test('rules with INSTEAD hide changes, and are named', () => {
+    const [hazard] = findTableHazards([namespace], facts({ change: { insteadRules: ['move'] } }));
+    expect(hazard).toMatchObject({ code: 'table_rules', effect: 'hides_changes', objects: ['move'] });
+    expect(hazard?.detail).toContain('has rules with INSTEAD ("move")');
+  });
+
   const whole = { oid: 9, name: 'public.whole' };
   const holdsWhole = { tables: [...PUBLICATION.tables, plainEntry(whole.oid)] };
   test.each<[string, Partial<TableFacts>, Partial<PublicationFacts>, string[]]>([

@@ -22,6 +22,7 @@ test.each<[TableHazardCode, string[], string]>([
     ['ns'],
     `Run as the owner of the publication, after it is created: ALTER PUBLICATION "ns" SET (publish_generated_columns = stored);, or ${INDEX}`,
   ],
+  ['table_rules', ['r'], 'Move the rows into the table, and run as its owner: DROP RULE "r" ON public."ns_events";'],
   ['table_unlogged', [], 'Run as its owner: ALTER TABLE public."ns_events" SET LOGGED;'],
   [
     'published_as_root',

@@ -65,6 +65,7 @@ const table: TableFacts = {
   replicaIdentity: 'd',
   identityColumns: ['process_id', 'event_id'],
   children: [],
+  insteadRules: [],
   ancestors: [],
   generatedColumns: [],
   statusLabels: [],

@@ -11,6 +11,7 @@ const table: TableFacts = {
   replicaIdentity: 'i',
   identityColumns: ['process_id', 'status'],
   children: [],
+  insteadRules: [],
   ancestors: [],
   generatedColumns: [],
   statusLabels: [],
