@@ -203,14 +203,14 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
     [
       'renamed',
       [`ALTER TABLE ${events} RENAME TO orders_archive`, insertInto('orders_archive')],
-      'publication_altered',
-      ['publication \\"orders\\"', 'another name or schema'],
+      'relation_renamed',
+      [`Cannot read table \\"${events}`, 'orders_archive'],
     ],
     [
       'moved to another schema',
       ['CREATE SCHEMA old', `ALTER TABLE ${events} SET SCHEMA old`, insertInto(`old.${events}`)],
-      'publication_altered',
-      ['publication \\"orders\\"', 'another name or schema'],
+      'relation_renamed',
+      [`Cannot read table \\"${events}`, '\\"old\\".'],
     ],
     [
       'dropped and created again',
