@@ -3,14 +3,12 @@
  * refuse progressor's statements. The service refuses to cause it, and notices it while it streams. Real servers.
  */
 import { describe, expect, test } from 'bun:test';
-import type { TransactionSql } from 'postgres';
 import { waitFor } from '../../support/process/wait.ts';
 import { tablesOf } from '../../support/progressor/tables.ts';
 import { useKafka, usePostgres } from '../../support/service/file-servers.ts';
 import type { InProcessService } from '../../support/service/in-process.ts';
 import type { LogLine } from '../../support/service/recording-logger.ts';
 import {
-  insertEvent,
   insertProcess,
   openStreamFixture,
   type StreamFixture,
@@ -225,169 +223,9 @@ describe('generated columns on PostgreSQL 18', () => {
   );
 });
 
-/** Statements of others, after which every row still arrives; `{db}` is the name of the database. */
-const HARMLESS: Readonly<Record<string, readonly string[]>> = {
-  'a publication for all tables without updates': ["CREATE PUBLICATION other FOR ALL TABLES WITH (publish = 'insert')"],
-  'a publication for all tables by their roots': [
-    'CREATE PUBLICATION other FOR ALL TABLES WITH (publish_via_partition_root = true)',
-  ],
-  'row level security': [
-    'ALTER TABLE orders_processes ENABLE ROW LEVEL SECURITY',
-    'ALTER TABLE orders_processes FORCE ROW LEVEL SECURITY',
-    'ALTER TABLE orders_events ENABLE ROW LEVEL SECURITY',
-  ],
-  'a rule': [
-    'CREATE TABLE audit (id text)',
-    'CREATE RULE audit AS ON INSERT TO orders_processes DO ALSO INSERT INTO audit VALUES (NEW.process_id)',
-  ],
-  'a table with another name for a moment': [
-    'ALTER TABLE orders_events RENAME TO other',
-    'ALTER TABLE other RENAME TO orders_events',
-  ],
-  'a new status': ["ALTER TYPE process_status ADD VALUE 'paused'"],
-  'ids of another type': [
-    'ALTER TABLE orders_processes ALTER COLUMN process_id TYPE text',
-    'ALTER TABLE orders_events ALTER COLUMN process_id TYPE text',
-    'ALTER TABLE orders_events ALTER COLUMN event_id TYPE bigint',
-  ],
-  'a column that is dropped and added again': [
-    'ALTER TABLE orders_processes DROP COLUMN detail',
-    'ALTER TABLE orders_processes ADD COLUMN detail text',
-    'ALTER TABLE orders_events DROP COLUMN metadata',
-    'ALTER TABLE orders_events ADD COLUMN metadata jsonb',
-  ],
-  'tables that are rewritten': ['VACUUM FULL orders_processes', 'VACUUM FULL orders_events'],
-  'a table that becomes a partition': [
-    'CREATE TABLE parted (LIKE orders_events) PARTITION BY RANGE (event_id)',
-    'ALTER TABLE parted ATTACH PARTITION orders_events FOR VALUES FROM (0) TO (1000)',
-  ],
-  'a table that becomes a child': [
-    'CREATE TABLE parent (LIKE orders_events)',
-    'ALTER TABLE orders_events INHERIT parent',
-  ],
-  'another owner of the publication': ['CREATE ROLE {db}', 'ALTER PUBLICATION orders OWNER TO {db}'],
-  'a primary key that is dropped': ['ALTER TABLE orders_processes DROP CONSTRAINT orders_processes_pkey CASCADE'],
-};
-
-/** Statements of others that leave rows out, and what the error says. */
-const HARMFUL: Readonly<Record<string, { readonly statements: readonly string[]; readonly said: string }>> = {
-  'a table in another schema': {
-    statements: ['CREATE SCHEMA other', 'ALTER TABLE orders_events SET SCHEMA other'],
-    said: 'a table of it has another name or schema now',
-  },
-  'a table that is dropped and created again': {
-    statements: [
-      'CREATE TABLE other (LIKE orders_events INCLUDING ALL)',
-      'DROP TABLE orders_events',
-      'ALTER TABLE other RENAME TO orders_events',
-    ],
-    said: 'it does not hold public."orders_events"',
-  },
-  'fewer operations': {
-    statements: ["ALTER PUBLICATION orders SET (publish = 'insert')"],
-    said: 'it does not publish update, delete',
-  },
-  'a publication with another name': {
-    statements: ['ALTER PUBLICATION orders RENAME TO other'],
-    said: 'publication "orders" was dropped',
-  },
-  'no replica identity': {
-    statements: ['ALTER TABLE orders_processes REPLICA IDENTITY NOTHING'],
-    said: 'replica identity of the processes table is neither FULL nor an index',
-  },
-};
-
-describe.each([14, 18] as const)('what others do to tables and publications of PostgreSQL %d', (major) => {
+describe.each([14, 18] as const)('the labels of the status on PostgreSQL %d', (major) => {
   const postgres = usePostgres(major);
   const openFixture = () => openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
-
-  async function run({ sql, database }: StreamFixture, statements: readonly string[]): Promise<void> {
-    for (const statement of statements) await sql.unsafe(statement.replaceAll('{db}', database));
-  }
-
-  /** Commits a process with an event. */
-  const write = ({ sql }: StreamFixture, id: string, before?: (tx: TransactionSql) => Promise<unknown>) =>
-    sql.begin(async (tx) => {
-      await before?.(tx);
-      await insertProcess(tx, NS, id);
-      await insertEvent(tx, NS, id, 1);
-    });
-
-  const end = async ({ sql }: StreamFixture, id: string) => {
-    await sql`UPDATE orders_processes SET status = 'error', detail = 'why' WHERE process_id = ${id}`;
-    await sql`DELETE FROM orders_processes WHERE process_id = ${id}`;
-  };
-
-  const arrived = async (fixture: StreamFixture) =>
-    (await fixture.emitted()).map(({ kind, key, value }) =>
-      kind === 'eventsink' ? `${key}: event` : `${key}: ${(value as { change: string }).change}`,
-    );
-
-  test.each(Object.entries(HARMLESS))(
-    '%s leaves nothing out',
-    async (_, statements) => {
-      await using fixture = await openFixture();
-      const service = fixture.start();
-      await fixture.confirmed('one');
-      await write(fixture, 'before');
-      await run(fixture, statements);
-      await write(fixture, 'after');
-      await end(fixture, 'before');
-      await fixture.confirmed('one');
-      expect(await arrived(fixture)).toEqual([
-        'orders after: event',
-        'orders before: event',
-        'orders after: created',
-        'orders before: created',
-        'orders before: failed: why',
-        'orders before: removed',
-      ]);
-      expect(service.failures()).toEqual([]);
-    },
-    TIMEOUT_MS,
-  );
-
-  test(
-    'rows of a replication origin and of a session that replicates arrive like all others',
-    async () => {
-      await using fixture = await openFixture();
-      const service = fixture.start();
-      await fixture.confirmed('one');
-      const origin = `origin_${fixture.database}`;
-      await fixture.sql`SELECT pg_replication_origin_create(${origin})`;
-      const session = await fixture.sql.reserve();
-      await session`SELECT pg_replication_origin_session_setup(${origin})`;
-      await insertProcess(session, NS, 'of an origin');
-      await session`SELECT pg_replication_origin_session_reset()`;
-      session.release();
-      await write(fixture, 'replicated', (tx) => tx`SET LOCAL session_replication_role = replica`);
-      await fixture.confirmed('one');
-      expect(await arrived(fixture)).toEqual([
-        'orders replicated: event',
-        'orders of an origin: created',
-        'orders replicated: created',
-      ]);
-      expect(service.failures()).toEqual([]);
-    },
-    TIMEOUT_MS,
-  );
-
-  test.each(Object.entries(HARMFUL))(
-    '%s ends the stream, with the reason',
-    async (_, { statements, said }) => {
-      await using fixture = await openFixture();
-      const service = fixture.start();
-      await fixture.confirmed('one');
-      await write(fixture, 'before');
-      await fixture.confirmed('one');
-      await run(fixture, statements);
-      await fixture.sql.begin((tx) => insertProcess(tx, NS, 'after'));
-      const error = await service.waitForFailure(fixture.slot('one'));
-      expect(error.message).toContain(said);
-      expect(await arrived(fixture)).toContain('orders before: created');
-    },
-    TIMEOUT_MS,
-  );
 
   test(
     'a status with another name is warned of: its changes make no record',
