@@ -505,3 +505,54 @@ test(
   },
   TIMEOUT_MS,
 );
+
+test(
+  'partitions without a leader cost the others one repetition, however long they are without one',
+  async () => {
+    await using cluster = await startKafkaCluster();
+    const [first, second, third] = cluster.nodes;
+    // With one replica each, the partitions of a broker that is gone have no leader.
+    const server: KafkaServer = {
+      ...first!,
+      ...cluster,
+      createTopic: (name, options) => cluster.createTopic(name, { ...options, replicas: 1 }),
+      access: kafkaAccess(first!.port),
+    };
+    await using fixture = await openStreamFixture({ postgres, kafka: server, slots: { one: [NS] } });
+    const service: InProcessService = fixture.start({
+      kafkaSettings: { ...WATCHFUL, brokers: [first!.bootstrap, second!.bootstrap] },
+      settings: { max_retries: 0 },
+    });
+    await service.waitForStart(fixture.slot('one'));
+    const expected = await writeEvents(fixture, 1);
+    await fixture.confirmed('one');
+    const topic = fixture.topics(NS).eventsink_topic;
+    const orphaned = new Set(
+      (await cluster.describeTopic(topic)).flatMap(({ leader }, partition) =>
+        leader === third!.id ? [partition] : [],
+      ),
+    );
+    expect(orphaned.size).toBeGreaterThan(0);
+
+    await third!.kill();
+    await waitFor('partitions without a leader', async () => {
+      const states = await cluster.describeTopic(topic);
+      return [...orphaned].every((partition) => states[partition]!.leader < 0);
+    });
+    expected.push(...(await writeEvents(fixture, 2)));
+    await service.waitForFailure(fixture.slot('one'), 20, { timeoutMs: 60_000 });
+    await third!.start();
+    await fixture.confirmed('one', { timeoutMs: 60_000 });
+    await cluster.waitUntilInSync([topic]);
+
+    const emitted = await fixture.emitted(NS);
+    expect(firstOccurrences(emitted)).toEqual(inOrder(expected));
+    const healthy = emitted.filter(({ kind, partition }) => kind === 'eventsink' && !orphaned.has(partition));
+    const counts = [...Map.groupBy(healthy, (one) => `${one.key} ${eventIdOf(one)}`).values()].map(
+      ({ length }) => length,
+    );
+    expect(counts.length).toBeGreaterThan(1);
+    expect(Math.max(...counts)).toBeLessThanOrEqual(2);
+  },
+  2 * TIMEOUT_MS,
+);
