@@ -537,7 +537,7 @@ test(
     await third!.kill();
     await waitFor('partitions without a leader', async () => {
       const states = await cluster.describeTopic(topic);
-      return [...orphaned].every((partition) => states[partition]!.leader < 0);
+      return [...orphaned].every((partition) => (states[partition]?.leader ?? -1) < 0);
     });
     expected.push(...(await writeEvents(fixture, 2)));
     await service.waitForFailure(fixture.slot('one'), 20, { timeoutMs: 60_000 });
