@@ -272,8 +272,13 @@ export class Flow implements StreamView {
       this.#scheduleFlush();
       return;
     }
+    const { length } = message;
     this.#onChunk(message);
-    noteGarbage(COPIES_OF_LARGE_ROW * message.length);
+    // Before the record is sent, which takes two copies: what it was made of is gone by then.
+    message = undefined;
+    this.#reader.release();
+    this.#rows.release();
+    noteGarbage(COPIES_OF_LARGE_ROW * length);
   }
 
   #onChunk(chunk: Buffer): void {

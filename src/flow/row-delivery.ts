@@ -60,7 +60,7 @@ export class RowDelivery {
   readonly #options: RowDeliveryOptions;
   /** By relation id; undefined = not configured */
   readonly #relations = new Map<number, RoutedRelation | undefined>();
-  readonly #draft = { key: new ByteWriter(), value: new ByteWriter() };
+  #draft = { key: new ByteWriter(), value: new ByteWriter() };
   /**
    * True while a transaction is only tried: rows are converted and compared with the limits of their topics, and nothing is
    * queued. See FlowMemory.refusedCommitLsn.
@@ -122,6 +122,11 @@ export class RowDelivery {
     } catch (error) {
       this.#settle(routed, message, place, error);
     }
+  }
+
+  /** Lets go of the memory that a large row took while it became a record. */
+  release(): void {
+    this.#draft = { key: new ByteWriter(), value: new ByteWriter() };
   }
 
   #resolve(message: RelationMessage): SourceRelation | InvalidRowError | undefined {

@@ -77,6 +77,17 @@ export class FrameReader {
     throw new MalformedError(FORMAT, start, kind === undefined ? 'it is empty' : `unknown frame kind ${hex(kind)}`);
   }
 
+  /** Lets go of the chunk, all of whose frames were returned; the facts about the last one stay. */
+  release(): void {
+    const head = this.#chunk.subarray(
+      this.#frameStart,
+      Math.min(this.#frameEnd, this.#frameStart + XLOG_DATA_HEADER_BYTES),
+    );
+    this.start(Buffer.from(head));
+    this.#offset = head.length;
+    this.#frameEnd = head.length;
+  }
+
   /**
    * When the server sent the XLogData frame that `next` returned last, by its clock, microseconds since 2000-01-01;
    * undefined for a keepalive and before the first frame.

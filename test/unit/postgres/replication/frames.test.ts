@@ -151,6 +151,17 @@ describe('FrameReader', () => {
     expect(seen).toEqual([...sent.map(Number), undefined]);
   });
 
+  test('release lets go of the chunk and keeps the facts about its last frame', () => {
+    const reader = new FrameReader();
+    reader.start(copyData(xlogData(begin(), 42n, 7n)));
+    reader.next();
+    const { walStart, sentMicros } = reader;
+    reader.release();
+    expect([reader.walStart, reader.sentMicros]).toEqual([walStart, sentMicros]);
+    expect(walStart).toBe(42n);
+    expect(reader.next()).toBeUndefined();
+  });
+
   test('start forgets what was left of the chunk before', () => {
     const reader = new FrameReader();
     reader.start(copyData(keepalive(1n), keepalive(2n)));
