@@ -9,7 +9,7 @@
  * | keyLength varint | key | valueLength varint | value | headerCount varint, with zig-zag varints.
  * Compression covers all the records and nothing else; its number is in the attributes.
  */
-import { crc32c } from '@platformatic/kafka';
+import { crc32c } from '../../bytes/crc32c.ts';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import type { ProducerIdentity } from '../client/cluster.ts';
 import type { Codec } from './compression.ts';
