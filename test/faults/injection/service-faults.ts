@@ -65,7 +65,8 @@ export const SERVICE_FAULTS: readonly Fault[] = [
     moments: ALWAYS,
     inject: (fixture) =>
       cameBack(fixture, async () => {
-        const pid = await walsenderPid(fixture);
+        // A fault of PostgreSQL at the same time may have ended the walsender, or the connection of the test.
+        const pid = await waitFor('a walsender', () => walsenderPid(fixture).catch(() => undefined));
         fixture.service.signal('SIGSTOP');
         await released(fixture, pid);
         fixture.service.signal('SIGCONT');
