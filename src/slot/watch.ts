@@ -21,6 +21,7 @@ import { hazardAdvice, sharingAdvice } from '../postgres/setup/hazard-advice.ts'
 import type { PreparedSlot } from '../postgres/setup/prepare-slot.ts';
 import type { SlotStatus } from '../status/slot-status.ts';
 import type { SlotWarning } from '../status/slot-warnings.ts';
+import { UnseenAlterations } from './altered-unseen.ts';
 import type { LedgerKeeper } from './ledger-keeper.ts';
 import { precedenceOver, SupersededStream } from './superseded.ts';
 
@@ -60,10 +61,11 @@ export interface SlotWatchOptions {
 export async function watchSlot(options: SlotWatchOptions): Promise<void> {
   const { ledger, status, log, signal } = options;
   const superseded = new SupersededStream(options.slot);
+  const unseen = new UnseenAlterations();
   let failures = 0;
   while (!signal.aborted) {
     const confirmedLsn = ledger.confirmedLsn;
-    const seen = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options, superseded));
+    const seen = await within(ANSWER_TIMEOUT_MS, 'look at the slot', look(options, { superseded, unseen }));
     // What is lost is judged by the next start: the server goes on without an error, and leaves rows out.
     if (seen instanceof SourceError) throw seen;
     if (signal.aborted) return;
@@ -96,7 +98,7 @@ interface Sound {
  */
 async function look(
   options: SlotWatchOptions,
-  superseded: SupersededStream,
+  { superseded, unseen }: { readonly superseded: SupersededStream; readonly unseen: UnseenAlterations },
 ): Promise<SourceError | Sound | { readonly cause: unknown }> {
   const { control, controlError, slot, publishing: settings, prepared, ledger, status, log } = options;
   const namespaces = [...settings.keys()];
@@ -125,6 +127,7 @@ async function look(
     if (alterations.length > 0) return alteredPublicationError(alterations);
     const hidden = hazards.find(({ effect }) => effect === 'hides_rows');
     if (hidden !== undefined) return hiddenRowsError(hidden, ledger.watchedLsn);
+    status.warnings.update('alterations', unseen.note(publishing.publications), log);
     return {
       entryOids: new Map(
         Array.from(publishing.publications, ([name, one]) => [name, entriesOf(one, publishing.tables).entryOids]),

@@ -25,6 +25,8 @@ export interface PublicationFacts {
   readonly publishesViaRoot: boolean;
   /** publish_generated_columns = stored (PostgreSQL 18) */
   readonly publishesStoredColumns: boolean;
+  /** Ids of the transactions that wrote it and its entries: another value after every alteration */
+  readonly version: string;
   /** COMMENT ON PUBLICATION */
   readonly comment: string | undefined;
   /** End of the server's WAL when this was read */
@@ -101,6 +103,9 @@ export async function readPublications(
   // One statement, so that all facts about a publication are from one moment.
   const publications = await control`
     SELECT oid::int8 AS oid, pubname, puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
+      xmin::text || coalesce(
+        (SELECT ' ' || string_agg(xmin::text, ' ' ORDER BY oid) FROM pg_publication_rel WHERE prpubid = pg_publication.oid), ''
+      ) AS version,
       pg_get_userbyid(pubowner) AS owner, obj_description(oid, 'pg_publication') AS comment,
       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text AS server_lsn,
       (
@@ -138,6 +143,7 @@ export async function readPublications(
         holdsPublic: row.schemas.includes(true),
         publishesViaRoot: row.pubviaroot,
         publishesStoredColumns: row.publishes_stored_columns,
+        version: row.version,
         comment: row.comment ?? undefined,
         serverLsn: parseLsn(row.server_lsn),
       },

@@ -310,6 +310,37 @@ describe.each([14, 17, 18] as const)('a loss on PostgreSQL %d', (major) => {
   );
 
   test(
+    'that no look sees is possible when a publication is altered and put right at once, and is warned of with the range',
+    async () => {
+      await using fixture = await openStreamFixture({ postgres, kafka, slots: { touched: ['touched'] } });
+      const service = fixture.start();
+      await fixture.confirmed('touched');
+      await writeProcess(fixture, 'touched', 'before');
+      await fixture.confirmed('touched');
+      // A look has just ended, and the next one is seconds away.
+      const control = async () => {
+        const [row] = await fixture.sql`SELECT query_start::text AS since, state FROM pg_stat_activity
+          WHERE application_name = ${`cdc-notifier ${fixture.slot('touched')} control`}`;
+        return row;
+      };
+      const before = (await control())?.since;
+      await waitFor('a look', async () => {
+        const now = await control();
+        return now?.state === 'idle' && now.since !== before;
+      });
+      await fixture.sql`ALTER PUBLICATION touched SET (publish = 'insert')`;
+      await fixture.sql`ALTER PUBLICATION touched SET (publish = 'insert, update, delete')`;
+      const isWarning = (line: object) => 'code' in line && line.code === 'publication_touched';
+      const { msg } = await service.waitForLog('the warning', isWarning);
+      expect(msg).toContain('Publication "touched" was altered between');
+      await writeProcess(fixture, 'touched', 'after');
+      await fixture.confirmed('touched');
+      expect(service.failures()).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
     'while the service is down after a graceful stop is reported by the next process with its exact range, until it is accepted',
     async () => {
       await using lossFixture = await openLossFixture(postgres, SLOTS);

@@ -57,6 +57,7 @@ export const PUBLICATION: PublicationFacts = {
   holdsPublic: false,
   publishesViaRoot: false,
   publishesStoredColumns: false,
+  version: '700',
   comment: creationCommentParts(DATABASE).join('0/40'),
   serverLsn: 0x80n,
 };
