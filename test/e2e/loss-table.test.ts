@@ -119,6 +119,16 @@ async function endHolder(holder: Runner, end: End, successor: Successor, fixture
     await process.kill();
   } else {
     process.signal('SIGTERM');
+    // It closes its ledgers when its slots are free already.
+    await waitFor(
+      'the end of its connections',
+      async () =>
+        (
+          await fixture.sql`SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name LIKE 'cdc-notifier%'`
+        ).length === 0,
+      { timeoutMs: 60_000 },
+    );
   }
   await withoutReaders(fixture);
 }

@@ -1,5 +1,6 @@
 /** Faults of a cluster of three brokers, each topic on all of them. */
 import type { KafkaNode } from '../../support/kafka/node/node.ts';
+import { kafkaTopics, type PartitionState } from '../../support/kafka/topics.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import type { Fault } from './fault.ts';
 import { cameBack, noticed } from './steps.ts';
@@ -65,6 +66,16 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
       } finally {
         leader.resume();
       }
+      // Until it knows of its successor, it shows readers what it had before.
+      const { describeTopic } = kafkaTopics([leader.bootstrap], cluster.nodes.length);
+      const [other] = cluster.nodes.filter((node) => node !== leader);
+      const known = kafkaTopics([other!.bootstrap], cluster.nodes.length);
+      for (const name of topics) {
+        await waitFor(`what the former leader knows of topic ${name}`, async () => {
+          const [seen, meant] = await Promise.all([describeTopic(name), known.describeTopic(name)]);
+          return seen.length > 0 && Bun.deepEquals(seen.map(leaderOf), meant.map(leaderOf));
+        });
+      }
       await cluster.waitUntilInSync(topics);
     },
   },
@@ -92,3 +103,5 @@ export const CLUSTER_FAULTS: readonly Fault[] = [
       }),
   },
 ];
+
+const leaderOf = ({ leader }: PartitionState): number => leader;
