@@ -7,6 +7,9 @@ import { MessageSplitter } from './backend-messages.ts';
  */
 const HELD_WHILE_PAUSED_BYTES = 64 * 1024;
 
+/** Handed over in one turn of the event loop at least, if it is there: many small reads cost as little as one large read */
+const TURN_BYTES = 64 * 1024;
+
 /** Nothing comes after them: what was read before must have been handed over. */
 const LAST_EVENTS: ReadonlySet<string | symbol> = new Set(['end', 'error', 'close']);
 
@@ -64,7 +67,8 @@ export class CopyDataInbox {
       if (event !== 'data') return emit(event, ...values);
       try {
         const read = values[0] as Buffer;
-        this.#lastReadBytes = read.length;
+        if (this.#held.length === 0 && this.#turn === undefined) this.#lastReadBytes = 0;
+        this.#lastReadBytes += read.length;
         splitter.push(read);
       } catch (error) {
         socket.destroy(error as Error);
@@ -83,7 +87,7 @@ export class CopyDataInbox {
     return this.#held.length > 0 && !this.#isPaused;
   }
 
-  /** Size of the last read, other messages included. */
+  /** Size of what was read since the inbox last held nothing, other messages included. */
   get lastReadBytes(): number {
     return this.#lastReadBytes;
   }
@@ -127,9 +131,17 @@ export class CopyDataInbox {
   #handOverSoon(): void {
     this.#turn ??= setImmediate(() => {
       this.#turn = undefined;
-      if (this.#handOverNext()) this.#handOverSoon();
+      if (this.#handOverTurn()) this.#handOverSoon();
       else this.#readOn();
     });
+  }
+
+  /** False when there was nothing to hand over. */
+  #handOverTurn(): boolean {
+    const before = this.#heldBytes;
+    let isAnyHandedOver = false;
+    while (before - this.#heldBytes < TURN_BYTES && this.#handOverNext()) isAnyHandedOver = true;
+    return isAnyHandedOver;
   }
 
   #handOverAll(): void {
@@ -151,9 +163,17 @@ export class CopyDataInbox {
     else this.#receiver?.onChunk(bytes);
   }
 
+  /**
+   * Pauses the socket when it has emitted all that it has read. A paused socket of Bun reads on until its own buffer is
+   * full, and reads again for each piece that it emits from there: paused after every small piece, it would read a large
+   * one in exchange for each, without a bound.
+   */
   #pauseSocket(): void {
+    if (this.#isSocketPaused) return;
     this.#isSocketPaused = true;
-    this.#socket.pause();
+    queueMicrotask(() => {
+      if (this.#isSocketPaused) this.#socket.pause();
+    });
   }
 
   #readOn(): void {

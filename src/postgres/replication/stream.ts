@@ -176,7 +176,7 @@ export class ReplicationStream {
     return this.#copyData.isHandingOver;
   }
 
-  /** Size in bytes of the read that the last chunk was in. */
+  /** Size in bytes of the reads that were handed over last, see CopyDataInbox. */
   get lastReadBytes(): number {
     return this.#copyData.lastReadBytes;
   }

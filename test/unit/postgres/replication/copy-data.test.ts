@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test';
-import { EventEmitter } from 'node:events';
-import type { Socket } from 'node:net';
+import { EventEmitter, once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { MalformedError } from '../../../../src/errors.ts';
 import { CopyDataInbox } from '../../../../src/postgres/replication/copy-data.ts';
 import { copyData, int4 } from '../../../support/codecs/pgoutput.ts';
@@ -105,6 +105,7 @@ describe('CopyDataInbox', () => {
     socket.emit('data', Buffer.concat([Buffer.from('E'), int4(4)]));
     expect(seenByDriver).toEqual(['E']);
     socket.emit('data', row('x'.repeat(70_000)));
+    await settled();
     expect([socket.isRead, chunks.length]).toEqual([false, 0]);
     start();
     await settled();
@@ -115,7 +116,8 @@ describe('CopyDataInbox', () => {
     const { socket, inbox, chunks, start } = open();
     start();
     await settled();
-    inbox.rest(1);
+    inbox.rest(5);
+    await Promise.resolve();
     expect([socket.isRead, inbox.isPaused]).toEqual([false, false]);
     socket.emit('data', row('already read'));
     expect(chunks).toEqual(['already read']);
@@ -168,5 +170,40 @@ describe('CopyDataInbox', () => {
     expect(seen).toEqual([true]);
     socket.emit('data', Buffer.from('HTTP/1.1 400 Bad Request'));
     expect(socket.destroyedBy).toBeInstanceOf(MalformedError);
+  });
+
+  test('holds a bounded amount when large reads follow small ones, and does not rest after each of those', async () => {
+    const small = row('x'.repeat(120));
+    const large = Buffer.concat(Array.from({ length: 10_000 }, () => row('x'.repeat(1000))));
+    const smallCount = 1200;
+    const largeCount = 4;
+    await using server = createServer(async (socket) => {
+      socket.setNoDelay(true);
+      for (let sent = 0; sent < smallCount; sent++) {
+        socket.write(small);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      for (let sent = 0; sent < largeCount; sent++) socket.write(large);
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    const inbox = new CopyDataInbox(socket);
+    let received = 0;
+    let mostUnread = 0;
+    let pauseCount = 0;
+    socket.on('pause', () => pauseCount++);
+    inbox.start({
+      onChunk: (messages) => {
+        received += messages.length;
+        mostUnread = Math.max(mostUnread, socket.readableLength);
+        if (inbox.lastReadBytes < 64 * 1024) inbox.rest(2);
+      },
+      onPart: () => {},
+    });
+    socket.on('data', () => {});
+    await waitFor('all', () => received === smallCount * small.length + largeCount * large.length);
+    socket.destroy();
+    expect(mostUnread).toBeLessThan(4 * 1024 * 1024);
+    expect(pauseCount).toBeLessThan(smallCount / 2);
   });
 });
