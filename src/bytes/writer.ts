@@ -1,6 +1,10 @@
 /** Below this many bytes a loop is faster than a call into the runtime's memcpy (measured on Bun). */
 const SHORT_COPY_BYTES = 24;
 
+const FIRST_CAPACITY_BYTES = 256;
+/** Beside a large value: room for what stands around it where it is given to */
+const SPARE_BYTES = 4096;
+
 /**
  * Growable append-only buffer that all encoders write to. Big-endian, as Thrift's binary protocol, PostgreSQL's protocol
  * and Kafka's record batches all are.
@@ -16,7 +20,7 @@ export class ByteWriter {
   /** Number of bytes written so far: the index of the next one */
   length = 0;
 
-  constructor(initialCapacityBytes = 256) {
+  constructor(initialCapacityBytes = FIRST_CAPACITY_BYTES) {
     this.bytes = Buffer.allocUnsafeSlow(Math.max(initialCapacityBytes, 16));
     this.data = viewOf(this.bytes);
   }
@@ -117,16 +121,34 @@ export class ByteWriter {
     return this.bytes.subarray(0, this.length);
   }
 
+  /**
+   * Gives the storage away, with what was written at `before` and room for `after` more bytes behind it, and begins with a
+   * new one: a large value changes hands without a copy.
+   */
+  give(before: number, after: number): Buffer {
+    const { length } = this;
+    this.reserve(before + after);
+    const given = this.bytes;
+    given.copyWithin(before, 0, length);
+    this.#store(Buffer.allocUnsafeSlow(FIRST_CAPACITY_BYTES));
+    this.length = 0;
+    return given;
+  }
+
   /** A copy of what was written. */
   toBuffer(): Buffer {
     return Buffer.from(this.view());
   }
 
   #grow(needed: number): void {
-    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.bytes.length * 2));
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed + SPARE_BYTES, this.bytes.length * 2));
     this.bytes.copy(grown, 0, 0, this.length);
-    this.bytes = grown;
-    this.data = viewOf(grown);
+    this.#store(grown);
+  }
+
+  #store(bytes: Buffer): void {
+    this.bytes = bytes;
+    this.data = viewOf(bytes);
   }
 }
 

@@ -274,7 +274,7 @@ export class Flow implements StreamView {
     }
     const { length } = message;
     this.#onChunk(message);
-    // Before the record is sent, which takes two copies: what it was made of is gone by then.
+    // Before the record is sent: what it was made of is gone by then.
     message = undefined;
     this.#reader.release();
     this.#rows.release();

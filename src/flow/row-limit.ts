@@ -1,7 +1,7 @@
 /**
- * How large a row may be, by the memory that the process has. Its needed values are in memory about twice while they arrive
- * and become a record; a record that its topic accepts is then in its batch, in the request that the client library makes of
- * it, and in what they grew from. Every slot may have such a row at the same moment.
+ * How large a row may be, by the memory that the process has. Its needed values are in memory about twice while they become
+ * a record, and once while the record is sent; a value below 4 MiB up to four times, and a row that is parked up to ten times.
+ * Every slot may have such a row at the same moment.
  */
 
 const SHARE_OF_MEMORY = 16;

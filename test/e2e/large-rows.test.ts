@@ -16,6 +16,8 @@ import {
 const MIB = 1024 * 1024;
 /** Far more than the bound of the peak: a row that is held whole, even once, exceeds it */
 const LARGE_MIB = 300;
+/** A row that is held on its way to Kafka */
+const NEEDED_MIB = 99;
 /** What a small stream takes, and garbage of reads */
 const PEAK_BOUND_BYTES = 250 * 1000 * 1000;
 const NAMESPACE = 'invoice';
@@ -24,7 +26,15 @@ let server: PostgresServer;
 let kafka: KafkaServer;
 
 beforeAll(async () => {
-  [server, kafka] = await Promise.all([startServer({ max_wal_size: '4GB' }), startKafka()]);
+  [server, kafka] = await Promise.all([
+    startServer({ max_wal_size: '4GB' }),
+    startKafka({
+      settings: {
+        'message.max.bytes': String(2 * LARGE_MIB * MIB),
+        'socket.request.max.bytes': String(2 * LARGE_MIB * MIB),
+      },
+    }),
+  ]);
 }, 120_000);
 
 afterAll(async () => {
@@ -78,6 +88,27 @@ describe('a row that is larger than the memory of the program', () => {
     await fixture.confirmed();
     await fixture.expectAllArrived();
     expect(peakRssBytes(service.pid)).toBeLessThan(PEAK_BOUND_BYTES);
+    expect(await service.stop()).toBe(0);
+  }, 120_000);
+
+  test('that its record needs takes about twice its size', async () => {
+    await using fixture = await openFixture({ max_row_bytes: 2 * NEEDED_MIB * MIB });
+    await using service = await fixture.start();
+    await fixture.writer.write(30);
+    await fixture.confirmed();
+    const before = peakRssBytes(service.pid)!;
+    const { sql } = fixture.database;
+    const { events, tasks } = tablesOf(NAMESPACE);
+    // The external term format of {bin, Binary}.
+    await sql`
+      INSERT INTO ${sql(events)} (process_id, task_id, event_id, payload)
+      SELECT process_id, task_id, 32100,
+        '\\x83680264000362696e6d'::bytea || int4send(${NEEDED_MIB * MIB}::int)
+          || convert_to(repeat('x', ${NEEDED_MIB * MIB}::int), 'UTF8')
+      FROM ${sql(tasks)} LIMIT 1`;
+    await fixture.confirmed();
+    const grown = peakRssBytes(service.pid)! - before;
+    expect(grown).toBeLessThan(2.5 * NEEDED_MIB * MIB);
     expect(await service.stop()).toBe(0);
   }, 120_000);
 

@@ -9,6 +9,7 @@ import { ApiVersions } from './api-versions.ts';
 import type { ClusterIdentity } from './cluster-identity.ts';
 import { connectionOptions } from './connection-options.ts';
 import { codeOf, identify } from './errors.ts';
+import { sendInPieces } from './large-requests.ts';
 import { boundReauthentication, destroyOnThrow } from './library-patches.ts';
 
 /** A connection that was silent for so long is proved before it is used: a NAT or firewall in between may have forgotten it */
@@ -233,6 +234,7 @@ export class Connections {
     try {
       const connected = connection.connect(host, port);
       destroyOnThrow(connection.socket);
+      sendInPieces(connection.socket);
       await connected;
       connection.socket.setKeepAlive(true, KEEPALIVE_INTERVAL_MS);
       const { apiKeys } = await apiVersionsV3.api.async(connection, 'cdc-notifier', '1');

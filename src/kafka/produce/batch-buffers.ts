@@ -1,3 +1,5 @@
+import { LARGE_PIECE_BYTES } from '../client/large-requests.ts';
+
 const FIRST_BUFFER_BYTES = 16 * 1024;
 
 /**
@@ -22,8 +24,12 @@ export class BatchBuffers {
     return buffer;
   }
 
-  /** Returns a buffer of which no view is in use any more. */
+  /**
+   * Returns a buffer of which no view is in use any more. A large one is never used again: a request to a broker that leads
+   * the partition no more may still be sending from it.
+   */
   give(buffer: Buffer): void {
+    if (buffer.length >= LARGE_PIECE_BYTES) return;
     if (this.#freeBytes + buffer.length > this.#keepBytes) return;
     this.#free.push(buffer);
     this.#freeBytes += buffer.length;

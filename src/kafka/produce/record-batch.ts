@@ -12,6 +12,7 @@
 import { crc32c } from '../../bytes/crc32c.ts';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import type { ProducerIdentity } from '../client/cluster.ts';
+import { LARGE_PIECE_BYTES } from '../client/large-requests.ts';
 import type { Codec } from './compression.ts';
 
 /** Bytes before the first record. */
@@ -118,24 +119,31 @@ export class RecordBatch {
     return this.length + varintBytes(body) + body;
   }
 
-  /** Adds a record at the end. The caller has compared `lengthWith` with the topic's limit. */
+  /**
+   * Adds a record at the end. The caller has compared `lengthWith` with the topic's limit. A large value is not copied: the
+   * batch takes the storage of its writer, which is empty afterwards.
+   */
   append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
     const body = recordBodyBytes(this.recordCount, key.length, value.length);
-    this.#reserve(varintBytes(body) + body);
+    const recordBytes = varintBytes(body) + body;
     if (this.#share?.tally !== tally) this.#share = this.#shareOf(tally);
     this.#share.count++;
+    if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
+    const valueBytes = value.length;
+    const isTaken = this.recordCount === 0 && valueBytes >= LARGE_PIECE_BYTES;
+    if (isTaken) this.bytes = value.give(this.length + recordBytes - valueBytes - 1, 1);
+    else this.#reserve(recordBytes);
     let at = this.#varint(this.length, body);
     const bytes = this.bytes;
     bytes[at++] = 0; // attributes
     bytes[at++] = 0; // timestamp delta: all records of a batch have the time of its creation
     at = this.#varint(at, this.recordCount);
     at = this.#varint(at, key.length);
-    if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
     key.bytes.copy(bytes, at, 0, key.length);
     at += key.length;
-    at = this.#varint(at, value.length);
-    value.bytes.copy(bytes, at, 0, value.length);
-    at += value.length;
+    at = this.#varint(at, valueBytes);
+    if (!isTaken) value.bytes.copy(bytes, at, 0, valueBytes);
+    at += valueBytes;
     bytes[at++] = 0; // header count
     this.length = at;
     this.recordCount++;

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
+import { LARGE_PIECE_BYTES } from '../../../../src/kafka/client/large-requests.ts';
 import { codecOf } from '../../../../src/kafka/produce/compression.ts';
 import {
   BATCH_HEADER_BYTES,
@@ -51,6 +52,27 @@ describe('RecordBatch', () => {
     expect(read.records.map(({ key, value, offsetDelta }) => ({ key, value, offsetDelta }))).toEqual(
       records.map(({ key, value }, offsetDelta) => ({ key, value, offsetDelta })),
     );
+  });
+
+  test('takes the storage of a large value, with and without records after it, and leaves its writer empty', () => {
+    for (const spareBytes of [0, 10_000]) {
+      const size = LARGE_PIECE_BYTES + 8;
+      const large = new ByteWriter(size + spareBytes);
+      for (let at = 0; at < size; at += 4) large.i32(at);
+      const value = large.toBuffer();
+      const storage = large.bytes.buffer;
+      const batch = batchOf([]);
+      batch.append(writer(Buffer.from('large')), large, newTally());
+      expect([large.length, batch.bytes.buffer === storage]).toEqual([0, spareBytes > 0]);
+      large.u8(1);
+      batch.append(writer(Buffer.from('small')), large, newTally());
+      batch.seal(IDENTITY, 0);
+      const { records } = readRecordsBatch(Reader.from(batch.view()));
+      expect(records.map((record) => record.key?.toString())).toEqual(['large', 'small']);
+      expect(records[0]!.value!.equals(value)).toBe(true);
+      expect(records[1]!.value).toEqual(Buffer.of(1));
+      expect(batch.firstKey).toBe('large');
+    }
   });
 
   test('firstKey is the key of the first record, also after the buffer has grown', () => {
