@@ -109,6 +109,12 @@ describe('a row that is larger than the memory of the program', () => {
     await fixture.confirmed();
     const grown = peakRssBytes(service.pid)! - before;
     expect(grown).toBeLessThan(2.5 * NEEDED_MIB * MIB);
+    const { streams } = fixture.config as {
+      streams: { db: Record<string, Record<string, { eventsink_topic: string }>> };
+    };
+    const records = await kafka.readAll([streams.db[fixture.slot]![NAMESPACE]!.eventsink_topic]);
+    const large = records.find(({ value }) => value!.length > NEEDED_MIB * MIB);
+    expect(large?.value?.includes(Buffer.alloc(NEEDED_MIB * MIB, 'x'))).toBe(true);
     expect(await service.stop()).toBe(0);
   }, 120_000);
 
