@@ -5,8 +5,10 @@ import { textSecret } from '../../../src/config/secret.ts';
 import { SetupError } from '../../../src/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../../src/lsn.ts';
 import { connectControl, connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
+import { sqlStateOf } from '../../../src/postgres/client/errors.ts';
 import { publicationNames } from '../../../src/postgres/client/quote.ts';
 import { findBoundary } from '../../../src/postgres/setup/publication-start.ts';
+import { isPublicationMissing } from '../../../src/slot/missing-publication.ts';
 import { type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { waitFor } from '../../support/process/wait.ts';
 import { recordingLogger } from '../../support/service/recording-logger.ts';
@@ -103,9 +105,8 @@ describe.each([14, 17, 18] as const)('findBoundary on PostgreSQL %d', (major) =>
     } else {
       expect(boundary > confirmed).toBe(true);
       // One step earlier, the last transaction from before the publication would be in the way.
-      expect(((await insertedFrom(boundary - 8n, ['old', NEW]).catch((error) => error)) as { code: string }).code).toBe(
-        '42704',
-      );
+      const error = await insertedFrom(boundary - 8n, ['old', NEW]).catch((raised) => raised);
+      expect([sqlStateOf(error), isPublicationMissing(error)]).toEqual(['42704', true]);
     }
     const inserted = await insertedFrom(boundary, ['old', NEW]);
     expect(inserted.filter((i) => i >= 100)).toEqual([200, 201, 202]);

@@ -5,10 +5,12 @@ import { LossError, SetupError, SlotInUseError } from '../../../src/errors.ts';
 import { parseLsn } from '../../../src/lsn.ts';
 import { readPublishing } from '../../../src/postgres/catalog/publications.ts';
 import { connectReplication, startCopyBoth } from '../../../src/postgres/client/connect.ts';
+import { sqlStateOf } from '../../../src/postgres/client/errors.ts';
 import { publicationNames, quoteIdentifier, quoteTable } from '../../../src/postgres/client/quote.ts';
 import { readLedger } from '../../../src/postgres/continuity/ledger.ts';
 import { describePublicationHazards } from '../../../src/postgres/hazards/publication-hazards.ts';
 import { advanceSlot, createSlot, createStatement, dropSlotSql } from '../../../src/postgres/setup/create-slot.ts';
+import { isPublicationMissing } from '../../../src/slot/missing-publication.ts';
 import { type PostgresMajor, type PostgresServer, startPostgres } from '../../support/postgres/server.ts';
 import { createTables, databaseEndpoint, openSetupFixture } from '../../support/postgres/setup-fixture.ts';
 import { waitFor } from '../../support/process/wait.ts';
@@ -794,7 +796,8 @@ describe.each([14, 17, 18] as const)('prepareSlot on PostgreSQL %d', (major: Pos
           replication,
           `START_REPLICATION SLOT ${slot} LOGICAL 0/0 (proto_version '1', publication_names '"ns"', binary 'true', messages 'true')`,
         );
-      expect(((await start('slot_absent').catch((error: unknown) => error)) as { code: string }).code).toBe('42704');
+      const absent = await start('slot_absent').catch((error: unknown) => error);
+      expect([sqlStateOf(absent), isPublicationMissing(absent)]).toEqual(['42704', false]);
       const stream = await start('slot_ns');
       const received = Promise.withResolvers<Buffer>();
       stream.on('data', (chunk: Buffer) => {
