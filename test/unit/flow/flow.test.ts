@@ -583,6 +583,17 @@ describe('Flow: a topic whose partition count changes', () => {
   });
 });
 
+describe('Flow: a changed topic', () => {
+  test.each([
+    ['topic_deleted', 0],
+    ['topic_partitions_changed', 3],
+  ])('is logged as %s', (event, toPartitions) => {
+    const fixture = new FlowFixture();
+    fixture.sinks.listener!.onTopicChanged({ topic: 'events', fromPartitions: 2, toPartitions });
+    expect(fixture.log.lines.map((line) => [line.event, line.topic])).toEqual([[event, 'events']]);
+  });
+});
+
 describe('Flow: its status', () => {
   test('is proven by a confirmation, not by received data', async () => {
     const fixture = new FlowFixture({ currentLsn: 0x100_000n });
