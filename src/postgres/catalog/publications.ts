@@ -50,6 +50,8 @@ export interface OtherPublication {
   readonly tableOid: number;
   /** Its column list; null = all columns */
   readonly columns: readonly string[] | null;
+  /** Columns that its row filter names; empty without one */
+  readonly filterColumns: readonly string[];
   /** publish_generated_columns = stored (PostgreSQL 18) */
   readonly publishesStoredColumns: boolean;
 }
@@ -76,7 +78,15 @@ async function readOtherPublications(
         SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_publication_rel r
           JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs::int2[])
         WHERE r.prpubid = p.oid AND r.prrelid = c.oid
-      ) AS columns
+      ) AS columns,
+      (
+        SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_publication_rel r
+          JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum IN (
+            -- The stored form of an expression; one about a publication's rows has no other variables than columns of the table.
+            SELECT number[1]::int2 FROM regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g') number
+          )
+        WHERE r.prpubid = p.oid AND r.prrelid = c.oid
+      ) AS filter_columns
     FROM pg_publication p, pg_class c
     WHERE c.oid IN ${control([...tableOids])} AND p.pubname NOT IN ${control([...names])} AND (p.pubupdate OR p.pubdelete)
       AND (
@@ -89,6 +99,7 @@ async function readOtherPublications(
     name: row.pubname,
     tableOid: Number(row.table_oid),
     columns: row.columns,
+    filterColumns: row.filter_columns,
     publishesStoredColumns: row.publishes_stored_columns,
   }));
 }

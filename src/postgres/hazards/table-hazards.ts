@@ -14,6 +14,7 @@ import { quoteIdentifier, quoteTable } from '../client/quote.ts';
  * - `table_rules`: rules of the table do something else instead of writing its rows
  * - `published_as_root`: the publication sends the rows as those of a partitioned table above it
  * - `identity_column_list`: another publication has a column list that does not cover the replica identity
+ * - `identity_row_filter`: another publication has a row filter on a column that is not of the replica identity
  * - `identity_stored_columns`: a stored generated column is part of the replica identity, and a publication leaves it out
  * - `identity_virtual_columns`: a virtual one is, which no publication can hold
  * - `status_labels`: the statuses of processes are others than those that records are made of
@@ -24,6 +25,7 @@ export type TableHazardCode =
   | 'table_rules'
   | 'published_as_root'
   | 'identity_column_list'
+  | 'identity_row_filter'
   | 'identity_stored_columns'
   | 'identity_virtual_columns'
   | 'status_labels';
@@ -164,20 +166,31 @@ function identityHazards(
   ];
 }
 
-/** What refuses every update and delete of a table that an index identifies: a column list without a column of the index. */
+/**
+ * What refuses every update and delete of a table that an index identifies: a column list without a column of the index, and
+ * a row filter on another column than those.
+ */
 function indexHazards(
   namespace: string,
   { oid, name: table, identityColumns }: TableFacts,
   { others }: PublishingFacts,
 ): TableHazard[] {
-  return others.flatMap(({ name, tableOid, columns }) => {
-    const missing = identityColumns.filter((column) => columns !== null && !columns.includes(column));
-    if (tableOid !== oid || missing.length === 0) return [];
+  const foreign = others.filter(({ tableOid }) => tableOid === oid);
+  const hazard = (code: TableHazardCode, name: string, what: string): TableHazard => {
     const detail =
-      `${quoteTable(table)} is in publication ${quoteIdentifier(name)} with a column list without ${missing.map(quoteIdentifier).join(', ')}, ` +
-      'of its replica identity: PostgreSQL refuses all updates and deletes of the table';
+      `${quoteTable(table)} is in publication ${quoteIdentifier(name)} with ${what} of its replica identity: ` +
+      'PostgreSQL refuses all updates and deletes of the table';
+    return { code, effect: 'refuses_updates', namespace, table, detail, objects: [name] };
+  };
+  return foreign.flatMap(({ name, columns, filterColumns }) => {
+    const missing = identityColumns.filter((column) => columns !== null && !columns.includes(column));
+    const outside = filterColumns.filter((column) => !identityColumns.includes(column));
+    const named = (list: readonly string[]) => list.map(quoteIdentifier).join(', ');
     return [
-      { code: 'identity_column_list', effect: 'refuses_updates', namespace, table, detail, objects: [name] } as const,
+      ...(missing.length === 0
+        ? []
+        : [hazard('identity_column_list', name, `a column list without ${named(missing)},`)]),
+      ...(outside.length === 0 ? [] : [hazard('identity_row_filter', name, `a row filter on ${named(outside)}, not`)]),
     ];
   });
 }

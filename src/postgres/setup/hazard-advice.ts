@@ -46,6 +46,10 @@ export function hazardAdvice({ code, namespace, table, objects }: TableHazard): 
     }
     case 'identity_column_list':
       return `Remove the column list of ${quoteTable(table)} from publication ${objects.map(quoteIdentifier).join(', ')}, or let it hold process_id and status, and ${index}`;
+    case 'identity_row_filter': {
+      const narrow = objects.map((name) => `ALTER PUBLICATION ${quoteIdentifier(name)} SET (publish = 'insert');`);
+      return `Let the row filter name columns of the replica identity only, or remove it, or run as the owner of the publication: ${narrow.join(' ')}`;
+    }
     case 'identity_stored_columns': {
       const publish = objects.map(
         (name) => `ALTER PUBLICATION ${quoteIdentifier(name)} SET (publish_generated_columns = stored);`,

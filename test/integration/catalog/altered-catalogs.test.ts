@@ -434,12 +434,12 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
   );
 });
 
-describe('a status index and a column list of another publication on PostgreSQL 18', () => {
+describe('a status index and another publication on PostgreSQL 18', () => {
   const postgres = usePostgres(18);
   const createList = `CREATE PUBLICATION f FOR TABLE ${processes} (process_id, detail)`;
 
   test(
-    'without a column of the index is warned of, at a start and while it streams',
+    'a column list without a column of the index is warned of, at a start and while it streams',
     async () => {
       await using fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
       const { sql } = fixture;
@@ -459,6 +459,38 @@ describe('a status index and a column list of another publication on PostgreSQL 
       await sql.unsafe(createList);
       await waitFor('the second warning', () => service.log.filter(begins).length === 2);
       await sql.unsafe('ALTER PUBLICATION f SET TABLE orders_processes (process_id, status)');
+      await setStatus(sql, NS, 'p', 'error');
+      await fixture.confirmed('one');
+      expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([
+        'failed: unknown',
+      ]);
+      expect(service.failures()).toEqual([]);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    'a row filter on a column that is not in the index is warned of while it streams; on a column of it there is nothing to say',
+    async () => {
+      await using fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
+      const { sql } = fixture;
+      await sql.unsafe(`CREATE UNIQUE INDEX by_status ON ${processes} (process_id, status)`);
+      await sql.unsafe(`ALTER TABLE ${processes} REPLICA IDENTITY USING INDEX by_status`);
+      await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
+      const service = fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
+      await fixture.confirmed('one');
+      await sql.unsafe(`CREATE PUBLICATION f FOR TABLE ${processes} WHERE (process_id > 'a' AND detail IS NULL)`);
+      const begins = ({ event: name, code }: LogLine) => name === 'slot_warning' && code === 'identity_row_filter';
+      const line = await service.waitForLog('the warning', begins);
+      expect(line.subject).toBe(processes);
+      expect(line.msg).toContain('publication "f" with a row filter on "detail", not of its replica identity');
+      expect(line.advice).toContain(`ALTER PUBLICATION "f" SET (publish = 'insert');`);
+      await expect(setStatus(sql, NS, 'p', 'error')).rejects.toMatchObject({ code: '42P10' });
+      await sql.unsafe(`ALTER PUBLICATION f SET (publish = 'insert')`);
+      await service.waitForLog('its end', ({ event: name }) => name === 'slot_warning_ended');
+      await sql.unsafe(`ALTER PUBLICATION f SET (publish = 'insert, update, delete')`);
+      await waitFor('the second warning', () => service.log.filter(begins).length === 2);
+      await sql.unsafe(`ALTER PUBLICATION f SET TABLE ${processes} WHERE (process_id > 'a' AND process_id < 'z')`);
       await setStatus(sql, NS, 'p', 'error');
       await fixture.confirmed('one');
       expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([

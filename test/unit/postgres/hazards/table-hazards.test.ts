@@ -33,6 +33,7 @@ const other = (change: Partial<OtherPublication> = {}): OtherPublication => ({
   name: 'analytics',
   tableOid: processes.oid,
   columns: null,
+  filterColumns: [],
   publishesStoredColumns: false,
   ...change,
 });
@@ -114,6 +115,20 @@ describe('findTableHazards', () => {
       what === undefined ? [] : [['identity_column_list', 'refuses_updates']],
     );
     expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+  });
+
+  test.each<[readonly string[], string | undefined]>([
+    [[], undefined],
+    [['process_id', 'status'], undefined],
+    [['status', 'detail', 'type'], 'with a row filter on "detail", "type", not of its replica identity'],
+  ])('of a row filter of another publication on %j over a table with an index', (filterColumns, what) => {
+    const change: Partial<TableFacts> = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] };
+    const hazards = findTableHazards([namespace], facts({ change, others: [other({ filterColumns })] }));
+    expect(hazards.map(({ code, effect }) => [code, effect])).toEqual(
+      what === undefined ? [] : [['identity_row_filter', 'refuses_updates']],
+    );
+    expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+    expect(found(facts({ others: [other({ filterColumns })] }))).toEqual([]);
   });
 
   const list = ['identity_column_list', 'refuses_updates'];

@@ -18,6 +18,11 @@ test.each<[TableHazardCode, string[], string]>([
     `Remove the column list of public."ns_events" from publication "a""b", or let it hold process_id and status, and ${INDEX}`,
   ],
   [
+    'identity_row_filter',
+    ['a"b'],
+    `Let the row filter name columns of the replica identity only, or remove it, or run as the owner of the publication: ALTER PUBLICATION "a""b" SET (publish = 'insert');`,
+  ],
+  [
     'identity_stored_columns',
     ['ns'],
     `Run as the owner of the publication, after it is created: ALTER PUBLICATION "ns" SET (publish_generated_columns = stored);, or ${INDEX}`,
