@@ -144,15 +144,20 @@ test.each([14, 15, 18] as const)(
     await using server = await startPostgres({ major, settings });
     await using fixture = await openStreamFixture({ postgres: server, kafka, slots: { one: [NAMESPACE] } });
     const service = await start(fixture);
+    const isWaitedFor = () => service.log.some(({ event: name }) => name === 'walsender_at_work');
+    const expected: Emitted[] = [];
     await fixture.sql`CREATE TABLE other (id int)`;
     await fixture.sql`INSERT INTO other SELECT generate_series(1, 2000000)`;
-    await fixture.sql`ALTER TABLE other ALTER COLUMN id TYPE bigint`;
-    const expected = [await writeProcess(fixture, NAMESPACE, 'after the rewrite')];
-    await fixture.confirmed('one');
+    // How much the server decodes in a second depends on the machine.
+    for (let round = 1; round === 1 || (major < 16 && !isWaitedFor() && round <= 4); round++) {
+      const type = round % 2 === 1 ? 'bigint' : 'int';
+      await fixture.sql.unsafe(`INSERT INTO other SELECT * FROM other; ALTER TABLE other ALTER COLUMN id TYPE ${type}`);
+      expected.push(await writeProcess(fixture, NAMESPACE, `after rewrite ${round}`));
+      await fixture.confirmed('one');
+    }
     await expectEmitted(fixture, expected);
     expect(service.failures()).toEqual([]);
-    const waits = service.log.filter(({ event: name }) => name === 'walsender_at_work');
-    expect(waits.length > 0).toBe(major < 16);
+    expect(isWaitedFor()).toBe(major < 16);
   },
   120_000,
 );
