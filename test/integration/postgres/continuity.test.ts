@@ -79,6 +79,7 @@ function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
 
 /** Text of two statements of the preparation: one between judgement and claim, one after the claim. */
 const ABANDONED_QUERY = 'NOT temporary AND NOT active';
+const LEDGER_QUERY = 'AS writable';
 const DROP_QUERY = 'pg_drop_replication_slot';
 
 /** The hazards of publications as they are now. */
@@ -410,6 +411,17 @@ describe.each([14, 17, 18] as const)('continuity on PostgreSQL %d', (major: Post
     });
     const error = await raised(SourceError, fixture.prepare(SLOT, ['ns'], { control }));
     expect(judgeFailure(error)).toEqual({ action: 'wait_for_slot', reason: 'slot-in-use' });
+  });
+
+  test('a slot and a ledger that appear while a first start reads them are no loss', async () => {
+    await using fixture = await openSetupFixture(server);
+    await createTables(fixture.admin, 'ns');
+    let peer: Promise<unknown> | undefined;
+    const control = heldAt(fixture.connectAs('postgres'), LEDGER_QUERY, async () => {
+      peer ??= fixture.stream(SLOT, ['ns'], { instance: 'peer' });
+      await peer;
+    });
+    expect((await fixture.prepare(SLOT, ['ns'], { control })).storedLedger?.instance).toBe('peer');
   });
 
   test('of two that find the slot missing the late one starts over, after the first', async () => {
