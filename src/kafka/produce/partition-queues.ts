@@ -140,7 +140,7 @@ export class PartitionQueues {
   }
 
   /**
-   * Puts a record at the end of its partition's queue.
+   * Puts a record at the end of its partition's queue. The writer of the value may be empty afterwards.
    * @throws RecordTooLargeError when the record alone is larger than the topic accepts
    */
   append(topic: ProducerTopic, key: ByteWriter, value: ByteWriter, { ordinal, tally }: RecordAccount): void {
@@ -156,7 +156,7 @@ export class PartitionQueues {
       queue.batches.push(batch);
     }
     const before = batch.length;
-    batch.append(key, value, tally);
+    batch.appendTaking(key, value, tally);
     this.#bufferedBytes += batch.length - before;
   }
 

@@ -119,18 +119,23 @@ export class RecordBatch {
     return this.length + varintBytes(body) + body;
   }
 
-  /**
-   * Adds a record at the end. The caller has compared `lengthWith` with the topic's limit. A large value is not copied: the
-   * batch takes the storage of its writer, which is empty afterwards.
-   */
+  /** Adds a record at the end. The caller has compared `lengthWith` with the topic's limit. */
   append(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
+    this.#append(key, value, tally, false);
+  }
+
+  /** As `append`, and a large first value is not copied: the batch takes the storage of its writer, which is empty then. */
+  appendTaking(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
+    this.#append(key, value, tally, this.recordCount === 0 && value.length >= LARGE_PIECE_BYTES);
+  }
+
+  #append(key: ByteWriter, value: ByteWriter, tally: RecordTally, isTaken: boolean): void {
     const body = recordBodyBytes(this.recordCount, key.length, value.length);
     const recordBytes = varintBytes(body) + body;
     if (this.#share?.tally !== tally) this.#share = this.#shareOf(tally);
     this.#share.count++;
     if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
     const valueBytes = value.length;
-    const isTaken = this.recordCount === 0 && valueBytes >= LARGE_PIECE_BYTES;
     if (isTaken) this.bytes = value.give(this.length + recordBytes - valueBytes - 1, 1);
     else this.#reserve(recordBytes);
     let at = this.#varint(this.length, body);

@@ -1,18 +1,22 @@
 import { describe, expect, test } from 'bun:test';
+import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
 import { RecordTooLargeError } from '../../../../src/errors.ts';
+import { LARGE_PIECE_BYTES } from '../../../../src/kafka/client/large-requests.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
+import { type Codec, codecOf } from '../../../../src/kafka/produce/compression.ts';
 import { PartitionQueues } from '../../../../src/kafka/produce/partition-queues.ts';
 import { phash2 } from '../../../../src/kafka/produce/partitioner.ts';
+import { singleRecordBatchBytes } from '../../../../src/kafka/produce/record-batch.ts';
 import { createSizeLimits } from '../../../../src/kafka/produce/size-limits.ts';
 
 const IDENTITY = { producerId: 1n, producerEpoch: 0 };
 const BASE_SEQUENCE_AT = 53;
 
-function open(partitionCount: number, limits = createSizeLimits(104_857_600)) {
+function open(partitionCount: number, limits = createSizeLimits(104_857_600), codec?: Codec) {
   const leaders = Array.from({ length: partitionCount }, () => 1);
   const queues = new PartitionQueues([{ name: 'topic', errorCode: 0, leaders, mayWrite: undefined }], {
-    codec: undefined,
+    codec,
     buffers: new BatchBuffers(1_000_000),
     limits,
   });
@@ -39,6 +43,27 @@ describe('PartitionQueues', () => {
       new Map([...expected].map(([partition, { length }]) => [partition, length])),
     );
   });
+
+  test.each(['gzip', 'snappy', 'lz4', 'zstd'] as const)(
+    'a large value that its topic takes only when %s has compressed it is stored whole, after any number of checks',
+    (compression) => {
+      const limits = createSizeLimits(104_857_600);
+      limits.maxMessageBytes.set('topic', 1_048_588);
+      for (const size of [LARGE_PIECE_BYTES - 1, LARGE_PIECE_BYTES, 2 * LARGE_PIECE_BYTES]) {
+        const { queues } = open(1, limits, codecOf(compression));
+        const topic = queues.topic('topic');
+        const key = new ByteWriter().copy(Buffer.from('key'));
+        const value = new ByteWriter().copy(Buffer.alloc(size, 'a'));
+        for (let count = 0; count < 2; count++) queues.check(topic, key, value);
+        expect(value.length).toBe(size);
+        queues.append(topic, key, value, { ordinal: 1, tally: { producedCount: 0 } });
+        const [batch] = queues.nextRound(IDENTITY);
+        expect(batch!.plainLength).toBe(singleRecordBatchBytes(3, size));
+        const { records } = readRecordsBatch(Reader.from(batch!.view()));
+        expect(records[0]!.value!.equals(Buffer.alloc(size, 'a'))).toBe(true);
+      }
+    },
+  );
 
   test('a round is the first batch of each partition, and stays the same until it is acknowledged', () => {
     const { queues, append, round, tally } = open(1);

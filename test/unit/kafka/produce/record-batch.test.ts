@@ -62,10 +62,10 @@ describe('RecordBatch', () => {
       const value = large.toBuffer();
       const storage = large.bytes.buffer;
       const batch = batchOf([]);
-      batch.append(writer(Buffer.from('large')), large, newTally());
+      batch.appendTaking(writer(Buffer.from('large')), large, newTally());
       expect([large.length, batch.bytes.buffer === storage]).toEqual([0, spareBytes > 0]);
       large.u8(1);
-      batch.append(writer(Buffer.from('small')), large, newTally());
+      batch.appendTaking(writer(Buffer.from('small')), large, newTally());
       batch.seal(IDENTITY, 0);
       const { records } = readRecordsBatch(Reader.from(batch.view()));
       expect(records.map((record) => record.key?.toString())).toEqual(['large', 'small']);
