@@ -37,6 +37,7 @@ interface Held {
  */
 export class CopyDataInbox {
   readonly #socket: Socket;
+  readonly #resumeSocket: () => Socket;
   /** Set by `start`; a paused inbox does not call it */
   #receiver: CopyDataReceiver | undefined;
   #held: Held[] = [];
@@ -51,6 +52,9 @@ export class CopyDataInbox {
   /** @param socket without listeners: the inbox sees its events first */
   constructor(socket: Socket) {
     this.#socket = socket;
+    this.#resumeSocket = socket.resume.bind(socket);
+    // The driver's stream resumes the socket when it is first read: only the inbox ends its own pause.
+    socket.resume = () => (this.#isSocketPaused ? socket : this.#resumeSocket());
     // A listener could not keep the bytes from the other listeners.
     const emit = socket.emit.bind(socket) as (event: string | symbol, ...values: unknown[]) => boolean;
     const splitter = new MessageSplitter({
@@ -179,6 +183,6 @@ export class CopyDataInbox {
   #readOn(): void {
     if (!this.#isSocketPaused || this.#rest !== undefined || this.#heldBytes >= HELD_WHILE_PAUSED_BYTES) return;
     this.#isSocketPaused = false;
-    this.#socket.resume();
+    this.#resumeSocket();
   }
 }

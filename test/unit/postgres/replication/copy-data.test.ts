@@ -206,4 +206,28 @@ describe('CopyDataInbox', () => {
     expect(mostUnread).toBeLessThan(4 * 1024 * 1024);
     expect(pauseCount).toBeLessThan(smallCount / 2);
   });
+
+  test('that is paused stays so when the driver resumes the socket, and reads on when it is started', async () => {
+    const messages = Buffer.concat(Array.from({ length: 1000 }, () => row('x'.repeat(1000))));
+    await using server = createServer((peer) => {
+      const writeMore = () => {
+        while (!peer.destroyed && peer.write(messages));
+      };
+      peer.on('error', () => {}).on('drain', writeMore);
+      writeMore();
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    const inbox = new CopyDataInbox(socket);
+    socket.on('data', () => {});
+    await once(socket, 'pause');
+    socket.resume();
+    // A socket that is read brings more with each turn.
+    for (let turn = 0; turn < 500; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect([socket.isPaused(), socket.bytesRead < 4 * 1024 * 1024]).toEqual([true, true]);
+    let received = 0;
+    inbox.start({ onChunk: ({ length }) => (received += length), onPart: () => {} });
+    await waitFor('what comes later', () => received > 16 * 1024 * 1024);
+    socket.destroy();
+  });
 });
