@@ -122,17 +122,17 @@ export class ByteWriter {
   }
 
   /**
-   * Gives the storage away, with what was written at `before` and room for `after` more bytes behind it, and begins with a
+   * Detaches the storage, with what was written at `before` and room for `after` more bytes behind it, and begins with a
    * new one: a large value changes hands without a copy.
    */
-  give(before: number, after: number): Buffer {
+  detach(before: number, after: number): Buffer {
     const { length } = this;
     this.reserve(before + after);
-    const given = this.bytes;
-    given.copyWithin(before, 0, length);
+    const detached = this.bytes;
+    detached.copyWithin(before, 0, length);
     this.#store(Buffer.allocUnsafeSlow(FIRST_CAPACITY_BYTES));
     this.length = 0;
-    return given;
+    return detached;
   }
 
   /** A copy of what was written. */

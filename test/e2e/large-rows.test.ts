@@ -47,6 +47,12 @@ function openFixture(settings: object = {}): Promise<BinaryFixture> {
   return openBinaryFixture({ server, kafka, namespaces: { [NAMESPACE]: 'new' }, settings });
 }
 
+/** The settings of the namespace in the configuration. */
+function settingsOf({ config, slot }: BinaryFixture): Record<string, string> {
+  const { streams } = config as { streams: { db: Record<string, Record<string, Record<string, string>>> } };
+  return streams.db[slot]![NAMESPACE]!;
+}
+
 /** Sets aux_state of one process to so many MiB. */
 async function setAuxState({ database: { sql } }: BinaryFixture, mib: number): Promise<void> {
   const { processes } = tablesOf(NAMESPACE);
@@ -55,12 +61,16 @@ async function setAuxState({ database: { sql } }: BinaryFixture, mib: number): P
     WHERE process_id = (SELECT min(process_id) FROM ${sql(processes)})`;
 }
 
-/** Commits an event with a payload of so many MiB, which is no term; returns the key of its record. */
-async function insertLargeEvent({ database: { sql } }: BinaryFixture, mib: number): Promise<string> {
+/**
+ * Commits an event whose payload ends with so many MiB of `x`; returns the key of its record.
+ * @param head of the payload, as an expression of SQL: without one the payload is no term
+ */
+async function insertLargeEvent({ database: { sql } }: BinaryFixture, mib: number, head = `''`): Promise<string> {
   const { events, tasks } = tablesOf(NAMESPACE);
   const [row] = await sql`
     INSERT INTO ${sql(events)} (process_id, task_id, event_id, payload)
-    SELECT process_id, task_id, 32100, convert_to(repeat('x', ${mib * MIB}::int), 'UTF8') FROM ${sql(tasks)} LIMIT 1
+    SELECT process_id, task_id, 32100, ${sql.unsafe(head)}::bytea || convert_to(repeat('x', ${mib * MIB}::int), 'UTF8')
+    FROM ${sql(tasks)} LIMIT 1
     RETURNING process_id`;
   return `${NAMESPACE} ${row?.process_id}`;
 }
@@ -97,22 +107,12 @@ describe('a row that is larger than the memory of the program', () => {
     await fixture.writer.write(30);
     await fixture.confirmed();
     const before = peakRssBytes(service.pid)!;
-    const { sql } = fixture.database;
-    const { events, tasks } = tablesOf(NAMESPACE);
     // The external term format of {bin, Binary}.
-    await sql`
-      INSERT INTO ${sql(events)} (process_id, task_id, event_id, payload)
-      SELECT process_id, task_id, 32100,
-        '\\x83680264000362696e6d'::bytea || int4send(${NEEDED_MIB * MIB}::int)
-          || convert_to(repeat('x', ${NEEDED_MIB * MIB}::int), 'UTF8')
-      FROM ${sql(tasks)} LIMIT 1`;
+    await insertLargeEvent(fixture, NEEDED_MIB, `'\\x83680264000362696e6d'::bytea || int4send(${NEEDED_MIB * MIB})`);
     await fixture.confirmed();
     const grown = peakRssBytes(service.pid)! - before;
     expect(grown).toBeLessThan(2.5 * NEEDED_MIB * MIB);
-    const { streams } = fixture.config as {
-      streams: { db: Record<string, Record<string, { eventsink_topic: string }>> };
-    };
-    const records = await kafka.readAll([streams.db[fixture.slot]![NAMESPACE]!.eventsink_topic]);
+    const records = await kafka.readAll([settingsOf(fixture).eventsink_topic!]);
     const large = records.find(({ value }) => value!.length > NEEDED_MIB * MIB);
     expect(large?.value?.includes(Buffer.alloc(NEEDED_MIB * MIB, 'x'))).toBe(true);
     expect(await service.stop()).toBe(0);
@@ -145,8 +145,7 @@ describe('a row that is larger than the memory of the program', () => {
     const parkingTopic = uniqueName('parking');
     await kafka.createTopic(parkingTopic, { partitions: 1 });
     await using fixture = await openFixture({ max_row_bytes: MIB });
-    const { streams } = fixture.config as { streams: { db: Record<string, Record<string, object>> } };
-    Object.assign(streams.db[fixture.slot]![NAMESPACE]!, { on_invalid: 'park', parking_topic: parkingTopic });
+    Object.assign(settingsOf(fixture), { on_invalid: 'park', parking_topic: parkingTopic });
     await using service = await fixture.start();
     await fixture.writer.write(30);
     await insertLargeEvent(fixture, LARGE_MIB);

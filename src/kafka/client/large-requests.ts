@@ -1,13 +1,13 @@
 /**
  * Requests with large parts, without copies of them. @platformatic/kafka 2.12.1 joins the parts of a request into one buffer,
- * and a socket keeps a copy of what the kernel does not take at once: a record of 100 MB would be in memory three times.
+ * and a socket keeps a copy of what the kernel does not take at once: a record of 100 MB was in memory four times.
  * Importing this file installs the first part of it; `sendInPieces` is the second.
  */
 import type { Socket } from 'node:net';
 import { Writer } from '@platformatic/kafka';
 
 /** A part of a request from this size on is sent from where it is; it must not change until the connection is closed. */
-export const LARGE_PIECE_BYTES = 4 * 1024 * 1024;
+export const LARGE_PART_BYTES = 4 * 1024 * 1024;
 /** What the socket gets at once */
 const WRITE_BYTES = 256 * 1024;
 
@@ -19,7 +19,7 @@ const { get: joined } = Object.getOwnPropertyDescriptor(Writer.prototype, 'buffe
 Object.defineProperty(Writer.prototype, 'buffer', {
   get(this: Writer): Buffer {
     const { buffers } = this;
-    if (!buffers.some(({ length }) => length >= LARGE_PIECE_BYTES)) return joined!.call(this);
+    if (!buffers.some(({ length }) => length >= LARGE_PART_BYTES)) return joined!.call(this);
     const whole = Buffer.alloc(0);
     partsOf.set(whole, joinSmall(buffers));
     return whole;
@@ -31,7 +31,7 @@ function joinSmall(buffers: readonly Buffer[]): Buffer[] {
   const parts: Buffer[] = [];
   let small: Buffer[] = [];
   for (const buffer of buffers) {
-    if (buffer.length < LARGE_PIECE_BYTES) {
+    if (buffer.length < LARGE_PART_BYTES) {
       small.push(buffer);
       continue;
     }

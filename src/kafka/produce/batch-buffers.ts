@@ -1,4 +1,4 @@
-import { LARGE_PIECE_BYTES } from '../client/large-requests.ts';
+import { LARGE_PART_BYTES } from '../client/large-requests.ts';
 
 const FIRST_BUFFER_BYTES = 16 * 1024;
 
@@ -29,7 +29,7 @@ export class BatchBuffers {
    * the partition no more may still be sending from it.
    */
   give(buffer: Buffer): void {
-    if (buffer.length >= LARGE_PIECE_BYTES) return;
+    if (buffer.length >= LARGE_PART_BYTES) return;
     if (this.#freeBytes + buffer.length > this.#keepBytes) return;
     this.#free.push(buffer);
     this.#freeBytes += buffer.length;

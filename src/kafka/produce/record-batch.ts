@@ -12,7 +12,7 @@
 import { crc32c } from '../../bytes/crc32c.ts';
 import type { ByteWriter } from '../../bytes/writer.ts';
 import type { ProducerIdentity } from '../client/cluster.ts';
-import { LARGE_PIECE_BYTES } from '../client/large-requests.ts';
+import { LARGE_PART_BYTES } from '../client/large-requests.ts';
 import type { Codec } from './compression.ts';
 
 /** Bytes before the first record. */
@@ -126,7 +126,7 @@ export class RecordBatch {
 
   /** As `append`, and a large first value is not copied: the batch takes the storage of its writer, which is empty then. */
   appendTaking(key: ByteWriter, value: ByteWriter, tally: RecordTally): void {
-    this.#append(key, value, tally, this.recordCount === 0 && value.length >= LARGE_PIECE_BYTES);
+    this.#append(key, value, tally, this.recordCount === 0 && value.length >= LARGE_PART_BYTES);
   }
 
   #append(key: ByteWriter, value: ByteWriter, tally: RecordTally, isTaken: boolean): void {
@@ -136,7 +136,7 @@ export class RecordBatch {
     this.#share.count++;
     if (this.recordCount === 0) this.firstKey = key.bytes.toString('utf8', 0, key.length);
     const valueBytes = value.length;
-    if (isTaken) this.bytes = value.give(this.length + recordBytes - valueBytes - 1, 1);
+    if (isTaken) this.bytes = value.detach(this.length + recordBytes - valueBytes - 1, 1);
     else this.#reserve(recordBytes);
     let at = this.#varint(this.length, body);
     const bytes = this.bytes;

@@ -139,10 +139,8 @@ function identityHazards(
   { publications, others }: PublishingFacts,
 ): TableHazard[] {
   const foreign = others.filter(({ tableOid }) => tableOid === oid);
-  const hazard = (code: TableHazardCode, what: string, objects: readonly string[]): TableHazard => {
-    const detail = `${quoteTable(table)} ${what} REPLICA IDENTITY FULL: PostgreSQL refuses all updates and deletes of the table`;
-    return { code, effect: 'refuses_updates', namespace, table, detail, objects };
-  };
+  const hazard = (code: TableHazardCode, what: string, objects: readonly string[]) =>
+    refusal({ code, namespace, table, objects }, `${what} REPLICA IDENTITY FULL`);
   const own = { name: namespace, publishesStoredColumns: publications.get(namespace)?.publishesStoredColumns ?? false };
   const silent = [own, ...foreign]
     .filter(({ publishesStoredColumns }) => !publishesStoredColumns)
@@ -176,12 +174,11 @@ function indexHazards(
   { others }: PublishingFacts,
 ): TableHazard[] {
   const foreign = others.filter(({ tableOid }) => tableOid === oid);
-  const hazard = (code: TableHazardCode, name: string, what: string): TableHazard => {
-    const detail =
-      `${quoteTable(table)} is in publication ${quoteIdentifier(name)} with ${what} of its replica identity: ` +
-      'PostgreSQL refuses all updates and deletes of the table';
-    return { code, effect: 'refuses_updates', namespace, table, detail, objects: [name] };
-  };
+  const hazard = (code: TableHazardCode, name: string, what: string) =>
+    refusal(
+      { code, namespace, table, objects: [name] },
+      `is in publication ${quoteIdentifier(name)} with ${what} of its replica identity`,
+    );
   return foreign.flatMap(({ name, columns, filterColumns }) => {
     const missing = identityColumns.filter((column) => columns !== null && !columns.includes(column));
     const outside = filterColumns.filter((column) => !identityColumns.includes(column));
@@ -193,6 +190,12 @@ function indexHazards(
       ...(outside.length === 0 ? [] : [hazard('identity_row_filter', name, `a row filter on ${named(outside)}, not`)]),
     ];
   });
+}
+
+/** @param what is wrong with the table, without its name */
+function refusal(hazard: Omit<TableHazard, 'effect' | 'detail'>, what: string): TableHazard {
+  const detail = `${quoteTable(hazard.table)} ${what}: PostgreSQL refuses all updates and deletes of the table`;
+  return { ...hazard, effect: 'refuses_updates', detail };
 }
 
 function generated(columns: readonly string[]): string {

@@ -143,9 +143,8 @@ export class CopyDataInbox {
   /** False when there was nothing to hand over. */
   #handOverTurn(): boolean {
     const before = this.#heldBytes;
-    let isAnyHandedOver = false;
-    while (before - this.#heldBytes < TURN_BYTES && this.#handOverNext()) isAnyHandedOver = true;
-    return isAnyHandedOver;
+    while (before - this.#heldBytes < TURN_BYTES && this.#handOverNext());
+    return this.#heldBytes < before;
   }
 
   #handOverAll(): void {

@@ -436,18 +436,35 @@ describe.each([14, 18] as const)('on PostgreSQL %d', (major) => {
 
 describe('a status index and another publication on PostgreSQL 18', () => {
   const postgres = usePostgres(18);
+  const namespaceSettings = { [NS]: { replica_identity: 'status_index' } } as const;
+
+  /** With a process, and a table that an index identifies. */
+  const openIndexed = async (): Promise<StreamFixture> => {
+    const fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
+    await fixture.sql.unsafe(`CREATE UNIQUE INDEX by_status ON ${processes} (process_id, status)`);
+    await fixture.sql.unsafe(`ALTER TABLE ${processes} REPLICA IDENTITY USING INDEX by_status`);
+    await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
+    return fixture;
+  };
+
+  /** Lets the process fail, and expects its record and no failure of the service. */
+  const expectFailed = async (fixture: StreamFixture, service: InProcessService): Promise<void> => {
+    await setStatus(fixture.sql, NS, 'p', 'error');
+    await fixture.confirmed('one');
+    expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([
+      'failed: unknown',
+    ]);
+    expect(service.failures()).toEqual([]);
+  };
+
   const createList = `CREATE PUBLICATION f FOR TABLE ${processes} (process_id, detail)`;
 
   test(
-    'a column list without a column of the index is warned of, at a start and while it streams',
+    'the service warns of a column list that lacks a column of the index, at a start and while it streams',
     async () => {
-      await using fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
+      await using fixture = await openIndexed();
       const { sql } = fixture;
-      await sql.unsafe(`CREATE UNIQUE INDEX by_status ON ${processes} (process_id, status)`);
-      await sql.unsafe(`ALTER TABLE ${processes} REPLICA IDENTITY USING INDEX by_status`);
-      await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
       await sql.unsafe(createList);
-      const namespaceSettings = { [NS]: { replica_identity: 'status_index' } } as const;
       const service = fixture.start({ namespaceSettings });
       const begins = ({ event: name, code }: LogLine) => name === 'slot_warning' && code === 'identity_column_list';
       const line = await service.waitForLog('the warning', begins);
@@ -459,25 +476,17 @@ describe('a status index and another publication on PostgreSQL 18', () => {
       await sql.unsafe(createList);
       await waitFor('the second warning', () => service.log.filter(begins).length === 2);
       await sql.unsafe('ALTER PUBLICATION f SET TABLE orders_processes (process_id, status)');
-      await setStatus(sql, NS, 'p', 'error');
-      await fixture.confirmed('one');
-      expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([
-        'failed: unknown',
-      ]);
-      expect(service.failures()).toEqual([]);
+      await expectFailed(fixture, service);
     },
     TIMEOUT_MS,
   );
 
   test(
-    'a row filter on a column that is not in the index is warned of while it streams; on a column of it there is nothing to say',
+    'the service warns of a row filter on a column outside the index, and accepts one on a column of the index',
     async () => {
-      await using fixture = await openStreamFixture({ postgres: postgres(), kafka: kafka(), slots: { one: [NS] } });
+      await using fixture = await openIndexed();
       const { sql } = fixture;
-      await sql.unsafe(`CREATE UNIQUE INDEX by_status ON ${processes} (process_id, status)`);
-      await sql.unsafe(`ALTER TABLE ${processes} REPLICA IDENTITY USING INDEX by_status`);
-      await fixture.commit((tx) => insertProcess(tx, NS, 'p'));
-      const service = fixture.start({ namespaceSettings: { [NS]: { replica_identity: 'status_index' } } });
+      const service = fixture.start({ namespaceSettings });
       await fixture.confirmed('one');
       await sql.unsafe(`CREATE PUBLICATION f FOR TABLE ${processes} WHERE (process_id > 'a' AND detail IS NULL)`);
       const begins = ({ event: name, code }: LogLine) => name === 'slot_warning' && code === 'identity_row_filter';
@@ -491,12 +500,7 @@ describe('a status index and another publication on PostgreSQL 18', () => {
       await sql.unsafe(`ALTER PUBLICATION f SET (publish = 'insert, update, delete')`);
       await waitFor('the second warning', () => service.log.filter(begins).length === 2);
       await sql.unsafe(`ALTER PUBLICATION f SET TABLE ${processes} WHERE (process_id > 'a' AND process_id < 'z')`);
-      await setStatus(sql, NS, 'p', 'error');
-      await fixture.confirmed('one');
-      expect((await fixture.emitted(NS)).map(({ value }) => (value as { change: string }).change)).toEqual([
-        'failed: unknown',
-      ]);
-      expect(service.failures()).toEqual([]);
+      await expectFailed(fixture, service);
     },
     TIMEOUT_MS,
   );

@@ -77,9 +77,9 @@ function startSmallServer(major: PostgresMajor): Promise<PostgresServer> {
   return startPostgres({ major, settings });
 }
 
-/** Text of two statements of the preparation: one between judgement and claim, one after the claim. */
-const ABANDONED_QUERY = 'NOT temporary AND NOT active';
+/** Text of three statements of the preparation: before the judgement, between it and the claim, after the claim. */
 const LEDGER_QUERY = 'AS writable';
+const ABANDONED_QUERY = 'NOT temporary AND NOT active';
 const DROP_QUERY = 'pg_drop_replication_slot';
 
 /** The hazards of publications as they are now. */

@@ -581,15 +581,13 @@ describe('Flow: a topic whose partition count changes', () => {
       endOf(0x300n),
     ]);
   });
-});
 
-describe('Flow: a changed topic', () => {
   test.each([
     ['topic_deleted', 0],
     ['topic_partitions_changed', 3],
   ])('is logged as %s', (event, toPartitions) => {
     const fixture = new FlowFixture();
-    fixture.sinks.listener!.onTopicChanged({ topic: 'events', fromPartitions: 2, toPartitions });
+    fixture.sinks.listener!.onTopicChanged({ ...CHANGE, toPartitions });
     expect(fixture.log.lines.map((line) => [line.event, line.topic])).toEqual([[event, 'events']]);
   });
 });

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
 import { Writer } from '@platformatic/kafka';
-import { LARGE_PIECE_BYTES, sendInPieces } from '../../../../src/kafka/client/large-requests.ts';
+import { LARGE_PART_BYTES, sendInPieces } from '../../../../src/kafka/client/large-requests.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
 import { SERVER_IDENTITY } from '../../../support/network/certificates.ts';
 import { waitFor } from '../../../support/process/wait.ts';
@@ -56,7 +56,7 @@ describe('a request with a large part', () => {
     'arrives whole over %s, in the order of requests, while the peer does not read for a while',
     async (protocol) => {
       await using connection = await openSlow(protocol);
-      const large = bytesOf(3 * LARGE_PIECE_BYTES + 11, 1);
+      const large = bytesOf(3 * LARGE_PART_BYTES + 11, 1);
       const before = bytesOf(100, 2);
       const between = bytesOf(3000, 3);
       const after = bytesOf(50, 4);
@@ -81,10 +81,10 @@ describe('a request with a large part', () => {
     connection.socket.write(
       Writer.create()
         .append(Buffer.alloc(1))
-        .append(bytesOf(8 * LARGE_PIECE_BYTES, 1)).buffer,
+        .append(bytesOf(8 * LARGE_PART_BYTES, 1)).buffer,
     );
     await waitFor('a piece that the kernel does not take', () => connection.socket.writableLength > 1);
-    expect(connection.socket.writableLength).toBeLessThan(LARGE_PIECE_BYTES / 8);
+    expect(connection.socket.writableLength).toBeLessThan(LARGE_PART_BYTES / 8);
   });
 
   test('ends with its connection, and holds nothing up', async () => {
@@ -94,7 +94,7 @@ describe('a request with a large part', () => {
     connection.socket.write(
       Writer.create()
         .append(Buffer.alloc(1))
-        .append(bytesOf(8 * LARGE_PIECE_BYTES, 1)).buffer,
+        .append(bytesOf(8 * LARGE_PART_BYTES, 1)).buffer,
     );
     connection.peer.destroy();
     await waitFor('the end', () => connection.socket.closed);
@@ -102,8 +102,8 @@ describe('a request with a large part', () => {
   });
 
   test('is sent from memory that no later batch uses', () => {
-    const buffers = new BatchBuffers(10 * LARGE_PIECE_BYTES);
-    buffers.give(Buffer.alloc(LARGE_PIECE_BYTES));
-    expect(buffers.take().length).toBeLessThan(LARGE_PIECE_BYTES);
+    const buffers = new BatchBuffers(10 * LARGE_PART_BYTES);
+    buffers.give(Buffer.alloc(LARGE_PART_BYTES));
+    expect(buffers.take().length).toBeLessThan(LARGE_PART_BYTES);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
 import { RecordTooLargeError } from '../../../../src/errors.ts';
-import { LARGE_PIECE_BYTES } from '../../../../src/kafka/client/large-requests.ts';
+import { LARGE_PART_BYTES } from '../../../../src/kafka/client/large-requests.ts';
 import { BatchBuffers } from '../../../../src/kafka/produce/batch-buffers.ts';
 import { type Codec, codecOf } from '../../../../src/kafka/produce/compression.ts';
 import { PartitionQueues } from '../../../../src/kafka/produce/partition-queues.ts';
@@ -49,7 +49,7 @@ describe('PartitionQueues', () => {
     (compression) => {
       const limits = createSizeLimits(104_857_600);
       limits.maxMessageBytes.set('topic', 1_048_588);
-      for (const size of [LARGE_PIECE_BYTES - 1, LARGE_PIECE_BYTES, 2 * LARGE_PIECE_BYTES]) {
+      for (const size of [LARGE_PART_BYTES - 1, LARGE_PART_BYTES, 2 * LARGE_PART_BYTES]) {
         const { queues } = open(1, limits, codecOf(compression));
         const topic = queues.topic('topic');
         const key = new ByteWriter().copy(Buffer.from('key'));

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { Reader, readRecordsBatch } from '@platformatic/kafka';
 import { ByteWriter } from '../../../../src/bytes/writer.ts';
-import { LARGE_PIECE_BYTES } from '../../../../src/kafka/client/large-requests.ts';
+import { LARGE_PART_BYTES } from '../../../../src/kafka/client/large-requests.ts';
 import { codecOf } from '../../../../src/kafka/produce/compression.ts';
 import {
   BATCH_HEADER_BYTES,
@@ -56,7 +56,7 @@ describe('RecordBatch', () => {
 
   test('takes the storage of a large value, with and without records after it, and leaves its writer empty', () => {
     for (const spareBytes of [0, 10_000]) {
-      const size = LARGE_PIECE_BYTES + 8;
+      const size = LARGE_PART_BYTES + 8;
       const large = new ByteWriter(size + spareBytes);
       for (let at = 0; at < size; at += 4) large.i32(at);
       const value = large.toBuffer();

@@ -5,7 +5,7 @@ import type {
   PublishingFacts,
 } from '../../../../src/postgres/catalog/publications.ts';
 import type { TableFacts } from '../../../../src/postgres/catalog/tables.ts';
-import { findTableHazards } from '../../../../src/postgres/hazards/table-hazards.ts';
+import { findTableHazards, type TableHazardCode } from '../../../../src/postgres/hazards/table-hazards.ts';
 import { PUBLICATION, plainEntry, TABLES } from '../../../support/postgres/catalog-facts.ts';
 
 const { namespace, processes, events } = TABLES;
@@ -37,6 +37,17 @@ const other = (change: Partial<OtherPublication> = {}): OtherPublication => ({
   publishesStoredColumns: false,
   ...change,
 });
+/** A table that an index identifies. */
+const INDEX = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] } as const;
+
+/** Expects one hazard of a table with an index in another publication, or none. */
+function expectRefusal(publication: Partial<OtherPublication>, code: TableHazardCode, what: string | undefined): void {
+  const hazards = findTableHazards([namespace], facts({ change: INDEX, others: [other(publication)] }));
+  expect(hazards.map((hazard) => [hazard.code, hazard.effect])).toEqual(
+    what === undefined ? [] : [[code, 'refuses_updates']],
+  );
+  expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+}
 
 describe('findTableHazards', () => {
   test('finds nothing about ordinary tables, nor about tables that do not exist', () => {
@@ -109,12 +120,7 @@ describe('findTableHazards', () => {
     [['process_id', 'status', 'detail'], undefined],
     [['process_id', 'detail'], 'without "status", of its replica identity'],
   ])('of the column list %j of another publication over a table with an index', (columns, what) => {
-    const change: Partial<TableFacts> = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] };
-    const hazards = findTableHazards([namespace], facts({ change, others: [other({ columns })] }));
-    expect(hazards.map(({ code, effect }) => [code, effect])).toEqual(
-      what === undefined ? [] : [['identity_column_list', 'refuses_updates']],
-    );
-    expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+    expectRefusal({ columns }, 'identity_column_list', what);
   });
 
   test.each<[readonly string[], string | undefined]>([
@@ -122,12 +128,7 @@ describe('findTableHazards', () => {
     [['process_id', 'status'], undefined],
     [['status', 'detail', 'type'], 'with a row filter on "detail", "type", not of its replica identity'],
   ])('of a row filter of another publication on %j over a table with an index', (filterColumns, what) => {
-    const change: Partial<TableFacts> = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] };
-    const hazards = findTableHazards([namespace], facts({ change, others: [other({ filterColumns })] }));
-    expect(hazards.map(({ code, effect }) => [code, effect])).toEqual(
-      what === undefined ? [] : [['identity_row_filter', 'refuses_updates']],
-    );
-    expect(hazards[0]?.detail ?? '').toContain(what ?? '');
+    expectRefusal({ filterColumns }, 'identity_row_filter', what);
     expect(found(facts({ others: [other({ filterColumns })] }))).toEqual([]);
   });
 
@@ -153,8 +154,7 @@ describe('findTableHazards', () => {
   ])('with REPLICA IDENTITY FULL: %s', (_, change, expected) => {
     expect(found(facts(change))).toEqual(expected);
     // An index identifies rows by its own columns.
-    const index = { replicaIdentity: 'i', identityColumns: ['process_id', 'status'] } as const;
-    expect(found(facts({ ...change, change: { ...('change' in change ? change.change : {}), ...index } }))).toEqual([]);
+    expect(found(facts({ ...change, change: { ...('change' in change ? change.change : {}), ...INDEX } }))).toEqual([]);
   });
 
   test('judges the identity that the table will have', () => {
